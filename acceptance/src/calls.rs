@@ -1,9 +1,9 @@
-//! Which operations of the ARM API were called by which real client, in all stamps of a run together: what the services themselves have counted
-//! (`GET /calls` of the admin socket).
+//! Counts which operations of the ARM API were called by which real client, in all stamps of a run together,
+//! from the services' own counters (`GET /calls` of the admin socket).
 //!
-//! Counters are gone with their process, and processes are killed here. So they are read all the time, and before each end that is planned;
-//! what was read last of a process counts. What is called in the last moment before an end that nobody planned is missing: never is anything
-//! counted that was not called.
+//! Counters are lost with their process, and processes are killed here. So they are read continuously, and
+//! before each planned end; the last reading of a process counts. Calls in the last moment before an
+//! unplanned end are missing; no call is counted that did not happen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,28 +23,27 @@ use serde_json::Value;
 
 /// How often the counters of a stamp are read.
 const EACH: Duration = Duration::from_millis(500);
-/// How long an answer may take.
+/// Time limit of a response.
 const BOUND: Duration = Duration::from_secs(10);
-/// Whose operations have to be called, each.
+/// The namespace whose operations must all be called.
 const NAMESPACE: &str = "Microsoft.ContainerService";
 /// Clients as their makers release them, by the names that the service has for them.
 const REAL: [&str; 5] = ["az", "python", "javascript", "terraform", "curl"];
-/// Operations on what a stamp has none of: that there is none (404) is what they answer when they work.
-const OF_NOTHING: [&str; 6] = [
+/// Operations on resources that a stamp never has: a 404 is their correct response.
+const OF_NOTHING: [&str; 5] = [
     "ManagedClusters_GetMeshRevisionProfile",
     "ManagedClusters_GetMeshUpgradeProfile",
-    "ManagedNamespaces_Get",
     "PrivateEndpointConnections_Get",
     "PrivateEndpointConnections_Update",
     "ResolvePrivateLinkServiceId_POST",
 ];
 
-/// What was read last of each process.
+/// The last reading of each process.
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<BTreeMap<String, Value>>);
 
 impl Ledger {
-    /// Reads the counters of a stamp, if its service is there.
+    /// Reads the counters of a stamp, if its service runs.
     pub(crate) fn read(&self, stamp: &str) {
         let Ok(told) = ask(stamp) else { return };
         let process = format!("{stamp} {}", told["process"]);
@@ -54,7 +53,7 @@ impl Ledger {
             .insert(process, told);
     }
 
-    /// Does something, and reads the counters of a stamp meanwhile.
+    /// Runs a closure, and reads the counters of a stamp meanwhile.
     pub(crate) fn meanwhile<T>(&self, stamp: &str, act: impl FnOnce() -> T) -> T {
         // Dropped when it is done, also by a panic.
         let (acts, ended) = channel::<()>();
@@ -84,7 +83,7 @@ fn ask(stamp: &str) -> Result<Value> {
     let mut socket = UnixStream::connect(socket)?;
     socket.set_read_timeout(Some(BOUND))?;
     socket.set_write_timeout(Some(BOUND))?;
-    // With this version, an answer is whole and ends with its connection.
+    // With this version, the response is complete when its connection ends.
     socket.write_all(b"GET /calls HTTP/1.0\r\nHost: landfall\r\n\r\n")?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
@@ -98,7 +97,7 @@ fn ask(stamp: &str) -> Result<Value> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Operation {
     works: bool,
-    /// By client: how often it was done, and how often there was nothing to do it with.
+    /// By client: the number of successful calls, and of those answered with 404.
     clients: BTreeMap<String, (u64, u64)>,
 }
 
@@ -119,7 +118,7 @@ impl Operation {
     }
 }
 
-/// What was called, of each namespace by name.
+/// The calls of each namespace, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Sum(BTreeMap<String, BTreeMap<String, Operation>>);
 

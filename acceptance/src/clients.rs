@@ -1,4 +1,4 @@
-//! The real clients: `az` and `kubectl`, each with a home of its own.
+//! The real clients: `az` and `kubectl`, each with a separate home directory.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::loaded::Loaded;
 
-/// So many lines of a list are told where something failed.
+/// The most lines of a list in an error.
 const LAST: usize = 40;
 
-/// Runs a command to its end and gives its output; an error holds what it said.
+/// Runs a command to its end and gives its output; an error contains its output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = attempt(command)?;
     if !output.status.success() {
@@ -28,7 +28,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a command to its end, whatever it says.
+/// Runs a command to its end, whether it fails or not.
 pub(crate) fn attempt(command: &mut Command) -> Result<Output> {
     command
         .stdin(Stdio::null())
@@ -36,7 +36,7 @@ pub(crate) fn attempt(command: &mut Command) -> Result<Output> {
         .with_context(|| format!("cannot start {command:?}"))
 }
 
-/// The Azure CLI with a configuration directory of its own.
+/// The Azure CLI with a separate configuration directory.
 #[derive(Clone)]
 pub(crate) struct Az {
     pub(crate) program: PathBuf,
@@ -47,7 +47,7 @@ pub(crate) struct Az {
 }
 
 impl Az {
-    /// One with a configuration directory of its own.
+    /// One with a separate configuration directory.
     pub(crate) fn new(program: PathBuf, config: PathBuf, ca: PathBuf) -> Self {
         Self {
             program,
@@ -79,7 +79,7 @@ impl Az {
         command
             .env("AZURE_CONFIG_DIR", &self.config)
             .env("REQUESTS_CA_BUNDLE", &self.ca)
-            // A stamp's token service is none of Microsoft's, and that is not asked.
+            // The token service of a stamp is not Microsoft's, so instance discovery there is turned off.
             .env("AZURE_CORE_INSTANCE_DISCOVERY", "false")
             .env("AZURE_CORE_COLLECT_TELEMETRY", "false")
             .env("AZURE_CORE_SURVEY_MESSAGE", "false")
@@ -87,12 +87,13 @@ impl Az {
             .env("AZURE_EXTENSION_USE_DYNAMIC_INSTALL", "no")
             .env_remove("HTTPS_PROXY")
             .env_remove("https_proxy")
-            // What Python has compiled once is kept, as it is wherever people use it: it would compile all modules of each command anew.
+            // Python's compiled modules are cached, as on users' machines: otherwise each command would
+            // compile all of them anew.
             .env_remove("PYTHONDONTWRITEBYTECODE");
         command
     }
 
-    /// Runs `az` and reads its JSON; `Null` where it says nothing.
+    /// Runs `az` and parses its JSON; `Null` for empty output.
     pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
         let (success, text, said) = self.ended(&[arguments, &["--output", "json"]].concat())?;
         if !success {
@@ -104,7 +105,7 @@ impl Az {
         serde_json::from_str(&text).with_context(|| format!("az {arguments:?} did not print JSON: {text}"))
     }
 
-    /// Runs `az`, which has to fail; gives what it said on standard error.
+    /// Runs `az`, which has to fail; gives its standard error.
     pub(crate) fn fails(&self, arguments: &[&str]) -> Result<String> {
         let (success, _, said) = self.ended(arguments)?;
         if success {
@@ -113,7 +114,7 @@ impl Az {
         Ok(said)
     }
 
-    /// Runs `az` to its end: whether it went well, what it printed, and what it said on standard error.
+    /// Runs `az` to its end: whether it succeeded, its output, and its standard error.
     fn ended(&self, arguments: &[&str]) -> Result<(bool, String, String)> {
         if let Some(loaded) = &self.loaded {
             let answer = loaded.run(arguments)?;
@@ -144,7 +145,7 @@ impl Kubectl {
         command
     }
 
-    /// Runs kubectl and gives what it printed.
+    /// Runs kubectl and gives its output.
     pub(crate) fn text(&self, arguments: &[&str]) -> Result<String> {
         run(&mut self.command(arguments))
     }
@@ -160,7 +161,8 @@ impl Kubectl {
         self.rolled_out_in("default", what)
     }
 
-    /// Waits until a workload of a namespace is rolled out. How long that takes depends on what else the host does.
+    /// Waits until a workload of a namespace is rolled out. How long that takes depends on the load of the
+    /// host.
     pub(crate) fn rolled_out_in(&self, namespace: &str, what: &str) -> Result<()> {
         self.explained(namespace, &["rollout", "status", what, "--timeout=300s"])
     }
@@ -174,7 +176,7 @@ impl Kubectl {
         )
     }
 
-    /// Runs kubectl in a namespace; an error tells as well of the pods there are, and of what happened last.
+    /// Runs kubectl in a namespace; an error contains the pods and the latest events as well.
     fn explained(&self, namespace: &str, arguments: &[&str]) -> Result<()> {
         let within = ["--namespace", namespace];
         let Err(error) = self.text(&[&within[..], arguments].concat()) else {

@@ -1,4 +1,4 @@
-//! What the host has that a stamp may have made: taken before and after, the difference has to be nothing.
+//! The objects of the host that a stamp may have made: listed before and after, there must be no difference.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test run waits on the host's own clock"
@@ -11,13 +11,13 @@ use fabric_net::Names;
 
 use crate::clients::run;
 
-/// A list of things on the host, as text, a thing a line with its kind in front.
+/// A list of objects of the host, as text, one per line with its kind in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host(BTreeSet<String>);
 
 impl Host {
-    /// Looks at processes, mounts, loop devices, network namespaces, links, routes, nftables, and control groups of this stamp. Somebody
-    /// else's stamp beside it is none of our business, and comes and goes as it likes.
+    /// Lists processes, mounts, loop devices, network namespaces, links, routes, nftables, and control groups
+    /// of this stamp. Other stamps on the host are left out.
     pub(crate) fn look(stamp: &str) -> Result<Self> {
         let names = Names::new(stamp);
         let tag = names.tag();
@@ -51,7 +51,7 @@ impl Host {
         );
         let routes = run(Command::new("ip").args(["-4", "route", "show"]))?;
         add("route", routes_of(&bridge, &routes));
-        // On a machine without any table yet nft prints nothing.
+        // On a machine without any table nft prints nothing.
         let tables = run(Command::new("nft").args(["list", "tables"]))?;
         add("nft", tables.lines().filter(|line| line.contains(tag)).collect());
         let mounts = std::fs::read_to_string("/proc/mounts")?;
@@ -63,7 +63,7 @@ impl Host {
                 .collect(),
         );
         for device in std::fs::read_dir("/sys/block")?.flatten() {
-            // A device that holds no file has none to tell.
+            // A device without a file has no such entry.
             let Ok(file) = std::fs::read_to_string(device.path().join("loop/backing_file")) else {
                 continue;
             };
@@ -119,7 +119,7 @@ impl Host {
         Ok(Self(seen))
     }
 
-    /// What is here and was not there before.
+    /// The objects that were not there before.
     pub(crate) fn beyond(&self, before: &Self) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
     }
@@ -140,10 +140,10 @@ fn routes_of<'a>(bridge: &str, routes: &'a str) -> Vec<&'a str> {
         .collect()
 }
 
-/// What a power failure does, as near as a test may come to it: every process of the stamp's machines is killed, and all
-/// that lives in the kernel or below `/run` is gone. Files on disk stay.
+/// Simulates a power failure, as far as a test can: kills every process of the stamp's machines, and removes
+/// all kernel objects and files below `/run`. Files on disk stay.
 pub(crate) fn power_failure(stamp: &str, before: &Host) -> Result<()> {
-    // Killing takes a few rounds: what is killed may have been starting something.
+    // Killing takes a few rounds: a process may have started another one.
     for _ in 0..50 {
         let mut alive = 0;
         for group in groups_of(stamp)? {

@@ -1,4 +1,4 @@
-//! What was tried and how it went: a line a step, and the totals.
+//! Results of the steps: a line for each, and the totals.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test run is told with the host's own stopwatch"
@@ -17,7 +17,7 @@ use anyhow::Result;
 
 use crate::calls::Ledger;
 
-/// Whatever is waited for has so long: the host may be busy with other clusters, and nothing asserts a time.
+/// Time limit of all waiting: the host may be busy with other clusters, and no step asserts a time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Counts and prints. Shared between scenarios that run beside each other.
@@ -29,7 +29,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Does one step of a scenario and tells how it went.
+    /// Runs one step of a scenario and prints its result.
     pub(crate) fn step<T>(&self, scenario: &str, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let outcome = act();
@@ -47,7 +47,7 @@ impl Journal {
         outcome
     }
 
-    /// Does something and tells how long it took: `{who}: {what} {seconds} s`.
+    /// Runs a closure and prints how long it took: `{who}: {what} {seconds} s`.
     pub(crate) fn timed<T>(&self, who: &str, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let (outcome, seconds) = stopwatch(act);
         let outcome = outcome?;
@@ -55,7 +55,7 @@ impl Journal {
         Ok(outcome)
     }
 
-    /// What was called in all stamps.
+    /// The calls in all stamps.
     pub(crate) fn calls(&self) -> &Arc<Ledger> {
         &self.calls
     }
@@ -74,7 +74,7 @@ impl Journal {
     }
 }
 
-/// Does something, and gives how many seconds it took.
+/// Runs a closure, and gives its duration in seconds.
 pub(crate) fn stopwatch<T>(act: impl FnOnce() -> T) -> (T, f64) {
     let start = Instant::now();
     let outcome = act();

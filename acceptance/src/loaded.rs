@@ -1,8 +1,9 @@
-//! The Azure CLI with its modules loaded. Reading them takes it seconds of processor time, each time that it is started; here, one process
-//! reads them, and each command is run by a child of it.
+//! The Azure CLI with its modules loaded. Loading them takes seconds of processor time at each start; here,
+//! one process loads them, and each command is run by a child of it.
 //!
-//! Always true: a command has a process of its own, with the configuration of the [`Az`] that this was started for; several may run at once.
-//! It is the same program, unmodified; guides and logins are followed with the command itself all the same.
+//! Always true: a command has a separate process, with the configuration of the [`Az`] that this was started
+//! for; several may run at once. It is the same program, unmodified; guides and logins all the same use the
+//! command itself.
 
 use std::{
     collections::HashMap,
@@ -23,25 +24,25 @@ use crate::clients::Az;
 
 const PROGRAM: &str = include_str!("../az_loaded.py");
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Deserialize)]
 pub(crate) struct Answer {
     id: u64,
     /// Its exit code.
     #[serde(default)]
     pub(crate) code: i64,
-    /// What it printed.
+    /// Its output.
     #[serde(default)]
     pub(crate) out: String,
-    /// What it said on standard error.
+    /// Its standard error.
     #[serde(default)]
     pub(crate) err: String,
-    /// The names of all commands below `az aks`, where those were asked for.
+    /// The names of all commands below `az aks`, if they were requested.
     #[serde(default)]
     pub(crate) names: Vec<String>,
 }
 
-/// Who waits for an answer, by its id; `None`: there will be no more answers.
+/// The receivers of pending results, by id; `None`: there will be no more results.
 type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Answer>>>>>;
 
 /// A process that has the modules loaded.
@@ -76,7 +77,7 @@ impl Loaded {
         })
     }
 
-    /// Runs `az` to its end, whatever comes of it.
+    /// Runs `az` to its end, whether it fails or not.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<Answer> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = channel();
@@ -98,7 +99,7 @@ impl Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        // It ends with its input; who kills it makes sure.
+        // It ends with its input; the kill makes sure.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -107,20 +108,20 @@ impl Drop for Loaded {
 fn hand_out(output: ChildStdout, waiting: &Waiting) {
     for line in BufReader::new(output).lines() {
         let Ok(line) = line else { break };
-        // What is no answer belongs to nobody, who then hears that there will be none.
+        // An invalid line ends the reader, and so all pending commands.
         let Ok(answer) = serde_json::from_str::<Answer>(&line) else {
             break;
         };
         let who = locked(waiting).as_mut().and_then(|all| all.remove(&answer.id));
         if let Some(who) = who {
-            // Who does not wait any more has failed already.
+            // A receiver that is gone has failed already.
             drop(who.send(answer));
         }
     }
     *locked(waiting) = None;
 }
 
-/// Nothing that panics holds these.
+/// No code panics while it holds these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,12 @@
 //! Acceptance: unmodified clients (`az`, `kubectl`) against a real stamp with real clusters.
 //!
-//! `cargo run -p acceptance -- --landfall target/debug/landfall --az PATH` makes a stamp of its own (random name, no
-//! uplink, its own state directory and port), walks through every scenario as a user would, takes the stamp down, and checks
-//! that nothing is left on the host. It prints a line a step and ends with `N passed, N failed`.
+//! `cargo run -p acceptance -- --landfall target/debug/landfall --az PATH` makes a separate stamp (random
+//! name, no uplink, its own state directory and port), runs every scenario as a user would, takes the stamp
+//! down, and checks that nothing is left on the host. It prints a line per step and ends with `N passed, N
+//! failed`.
 //!
-//! Always true: a step checks what came back, not only that something did; waiting is for a condition with a bound;
-//! whatever fails, the stamp is taken down.
+//! Always true: a step checks the contents of responses, not only the success; waiting is for a condition
+//! with a time limit; the stamp is taken down after any failure.
 
 mod calls;
 mod clients;

@@ -25,12 +25,12 @@ impl Part {
     }
 }
 
-/// What was asked for.
+/// The requested part.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Choice<'a> {
-    /// Every scenario that has no command of its own.
+    /// Every scenario without a separate command.
     All,
-    /// Those whose name contains this.
+    /// Scenarios whose name contains this.
     Named(&'a str),
     /// A part of all.
     Part(Part),
@@ -58,7 +58,7 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// The exact name of a scenario that is played only when it is asked for.
+    /// The exact name of a scenario that runs only on request.
     pub(crate) fn is(self, name: &str) -> bool {
         matches!(self, Self::Named(only) if only == name)
     }

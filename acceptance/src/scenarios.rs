@@ -3,6 +3,7 @@
 mod access;
 mod adversity;
 mod around;
+mod autoscaler;
 mod az_commands;
 mod backup;
 mod balancers;
@@ -18,6 +19,7 @@ mod login;
 mod lts;
 mod maintenance;
 mod members;
+mod namespaces;
 mod networks;
 mod plugins;
 mod pools;
@@ -40,14 +42,14 @@ use serde_json::Value;
 
 use crate::{Args, Program, clients::Az, journal::Journal, part::Choice, stamp::Stamp};
 
-/// The resource group of everything here.
+/// The resource group of all scenarios.
 const GROUP: &str = "acceptance";
 
-/// Scenarios that follow each other on a stamp of their own.
+/// Scenarios that follow each other on a separate stamp.
 struct Walk {
     /// Their names, for `--only` and `--part`.
     scenarios: &'static [&'static str],
-    /// In whose words the stamp's clients are told to log in.
+    /// The protocol of logins that the stamp announces to its clients.
     shape: &'static str,
     /// Has the client of the walk log in.
     log_in: fn(&Wanted<'_>, &Journal, &Stamp) -> Result<Az>,
@@ -69,8 +71,9 @@ impl Walk {
     }
 }
 
-/// Stamps side by side, each with a share of about the same length: what kills the service or the host's power disturbs nobody of
-/// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
+/// Stamps that run side by side, each with a share of about the same length: a kill of the service or a power
+/// failure does not affect the others. Much of each walk is waiting, so there are more of them than a small
+/// machine has processors.
 const WALKS: &[Walk] = &[
     Walk::new(
         &[
@@ -93,19 +96,21 @@ const WALKS: &[Walk] = &[
     Walk::new(CLUSTERS, clusters),
 ];
 
-/// Those that take place in the two clusters of [`workload`].
+/// Scenarios in the two clusters of [`workload`].
 const CLUSTERS: &[&str] = &[
     "workload",
     balancers::NAME,
     volumes::NAME,
+    namespaces::NAME,
     "pools",
+    autoscaler::NAME,
     "maintenance",
     "upgrade",
     "healing",
     "adversity",
 ];
 
-/// Of which each has to be asked for by its name.
+/// Walks that run only when they are requested by name.
 const BY_NAME: &[Walk] = &[
     Walk::new(&[az_commands::NAME], |_, journal, stamp, az| {
         az_commands::walk(journal, stamp, az)
@@ -125,7 +130,7 @@ const BY_NAME: &[Walk] = &[
     }),
 ];
 
-/// Which scenarios were asked for, and with what.
+/// The requested scenarios, and the clients for them.
 struct Wanted<'a> {
     choice: Choice<'a>,
     sdk: &'a [Program],
@@ -147,8 +152,8 @@ impl Wanted<'_> {
     }
 }
 
-/// All of them, side by side: fresh machines have namespaces of their own and see nothing of this host's stamps, and stamps look for
-/// what is theirs only.
+/// All of them, side by side: fresh machines have separate namespaces without access to this host's stamps,
+/// and stamps only look for their own objects.
 pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
     let wanted = Wanted {
         choice: Choice::new(args.only.as_deref(), args.part),
@@ -179,14 +184,15 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
         if wanted.has(fresh::NAME) {
             walks.push(scope.spawn(|| walk_told(journal, fresh::NAME, || fresh::walk(args, journal))));
         }
-        // Each is walked to its end, whatever the other comes to.
+        // Each walk runs to its end, even if others fail.
         let outcomes: Vec<_> = walks.into_iter().map(joined).collect();
         outcomes.into_iter().collect::<Result<()>>()
     })?;
     called(&wanted, journal)
 }
 
-/// Tells which operations were called by which clients; once all was walked with all clients, that is to be every operation that works.
+/// Prints which operations were called by which clients; after a full run with all clients, every implemented
+/// operation must have been called.
 fn called(wanted: &Wanted<'_>, journal: &Journal) -> Result<()> {
     let sum = journal.calls().sum();
     journal.note(&sum.table());
@@ -204,7 +210,7 @@ fn called(wanted: &Wanted<'_>, journal: &Journal) -> Result<()> {
     )
 }
 
-/// Walks, and tells how long the whole took: walks should end at about the same time.
+/// Walks, and prints the total time: walks should end at about the same time.
 fn walk_told(journal: &Journal, name: &str, walk: impl FnOnce() -> Result<()>) -> Result<()> {
     let (outcome, seconds) = crate::journal::stopwatch(walk);
     journal.note(&format!("walk {name}: {seconds:.0} s"));
@@ -253,7 +259,7 @@ fn walked(journal: &Journal, stamp: &mut Stamp, walk: &Walk, wanted: &Wanted<'_>
     (walk.act)(wanted, journal, stamp, &az)
 }
 
-/// What is kept, and comes back.
+/// Scenarios about backups and the store.
 fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     if wanted.has("up") {
         journal.step("stamp", "up again changes nothing", || {
@@ -302,7 +308,7 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     Ok(())
 }
 
-/// What becomes of machines and of the disks they have: each scenario with clusters of its own.
+/// Scenarios about machines and their disks, each with separate clusters.
 fn machines(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     if wanted.has("disks") {
         backup::disks(journal, stamp, az)?;
@@ -319,11 +325,11 @@ fn machines(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     Ok(())
 }
 
-/// What two clusters with the same address ranges do, and what is done to them.
+/// Scenarios in two clusters with the same address ranges.
 fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     workload::create(journal, az)?;
     let clusters = workload::Clusters::open(journal, stamp, az)?;
-    // What the adversities must not disturb is made by the workload.
+    // The objects that the adversities must not disturb are made by the workload.
     if wanted.has_any(&["workload", "upgrade", "adversity"]) {
         clusters.walk(journal)?;
     }
@@ -333,11 +339,17 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     if wanted.has(volumes::NAME) {
         volumes::walk(journal, stamp, az, &clusters.kubenet)?;
     }
+    if wanted.has(namespaces::NAME) {
+        namespaces::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
     if wanted.has("pools") {
         pools::walk(journal, stamp, az, &clusters.kubenet)?;
     }
+    if wanted.has(autoscaler::NAME) {
+        autoscaler::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
     if wanted.has("maintenance") {
-        maintenance::walk(journal, az, &clusters.kubenet)?;
+        maintenance::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("upgrade") {
         upgrade::walk(journal, stamp, az, &clusters.kubenet)?;
@@ -351,7 +363,7 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     workload::delete(journal, stamp, az)
 }
 
-/// A string field of an answer.
+/// A string member of a response.
 fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
     value
         .pointer(pointer)
@@ -368,7 +380,7 @@ fn aks(az: &Az, verb: &[&str], cluster: &str, more: &[&str]) -> Result<Value> {
     az.json(&arguments)
 }
 
-/// What a thread came to.
+/// The result of a thread.
 fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
 }

@@ -1,4 +1,4 @@
-//! A stamp of this run's own: made by `landfall up`, taken down and checked for left-overs at the end.
+//! A stamp for this run only: made by `landfall up`, taken down and checked for left-overs at the end.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,12 +30,12 @@ pub(crate) struct Stamp {
     az: PathBuf,
     before: Host,
     calls: Arc<Ledger>,
-    /// The answer of `landfall up --output json`.
+    /// The result of `landfall up --output json`.
     pub(crate) summary: Value,
 }
 
 impl Stamp {
-    /// Chooses a name and a port, and looks at the host first. What is called in it goes into `calls`.
+    /// Chooses a name and a port, and lists the host's objects first. Calls in it are counted in `calls`.
     pub(crate) fn new(args: &Args, calls: &Arc<Ledger>) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("landfall-acceptance-")
@@ -68,7 +68,7 @@ impl Stamp {
         command
     }
 
-    /// `landfall up`: everything, through the stamp's first cluster.
+    /// `landfall up`: all steps, including the stamp's first cluster.
     pub(crate) fn up(&mut self, shape: &str) -> Result<()> {
         let text = run(&mut self.landfall(&[
             "up",
@@ -108,7 +108,7 @@ impl Stamp {
         self.state().join("fabric/machines").join(machine)
     }
 
-    /// The answer of `landfall status`.
+    /// The result of `landfall status`.
     pub(crate) fn status(&self) -> Result<Value> {
         let text = run(&mut self.landfall(&["status", "--output", "json"]))?;
         Ok(serde_json::from_str(&text)?)
@@ -123,7 +123,7 @@ impl Stamp {
         Ok(u32::try_from(pid)?)
     }
 
-    /// `kill -9` of the service; its clusters have to go on.
+    /// `kill -9` of the service; its clusters must keep running.
     pub(crate) fn kill_service(&self) -> Result<()> {
         self.calls.read(&self.name);
         let pid = self.serve_pid()?;
@@ -157,7 +157,7 @@ impl Stamp {
         })
     }
 
-    /// The kubectl of the node image: nothing else has to be installed.
+    /// The kubectl of the node image: no other has to be installed.
     pub(crate) fn kubectl_program(&self) -> Result<PathBuf> {
         let text = run(&mut self.landfall(&["image", "list", "--output", "json"]))?;
         let images: Value = serde_json::from_str(&text)?;
@@ -172,7 +172,7 @@ impl Stamp {
             .context("no layer of the image has a kubectl")
     }
 
-    /// An `az` of its own configuration, not logged in.
+    /// An `az` with a separate configuration, not logged in.
     pub(crate) fn fresh_az(&self) -> Result<Az> {
         self.other_az("azure")
     }
@@ -185,12 +185,12 @@ impl Stamp {
         Ok(Az::new(self.az.clone(), config, ca.into()))
     }
 
-    /// Whether the service answers again.
+    /// Waits until the service responds again.
     pub(crate) fn wait_for_service(&self, bound: Duration) -> Result<()> {
         wait_for("the service", bound, || self.serve_pid().map(drop))
     }
 
-    /// `landfall down --purge`, then nothing may be left.
+    /// `landfall down --purge`; nothing may be left on the host.
     pub(crate) fn down(&self) -> Result<()> {
         run(&mut self.landfall(&["down", "--purge"]))?;
         let left = wait_for("processes to end", Duration::from_secs(180), || {

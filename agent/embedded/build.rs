@@ -1,5 +1,5 @@
-//! Builds the agent: another target (static), another profile (small), so another call of cargo with a directory of its
-//! own, beside the one that calls us. C libraries that the outer call has built are not compiled again.
+//! Builds the agent: another target (static), another profile (small), so a separate call of cargo with its
+//! own target directory. C libraries that the outer call has built are not compiled again.
 
 use std::{
     env,
@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// The agent and every crate of ours that is in it.
+/// The agent and all workspace crates that it depends on.
 const SOURCES: &[&str] = &[
     "agent/protocol",
     "base/files",
@@ -24,7 +24,8 @@ const SOURCES: &[&str] = &[
     "Cargo.toml",
 ];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Names an agent that was built before, of the same sources: packagers build it once, and checks of other crates need none.
+/// The path of an agent that was already built from the same sources: for packagers, which build it once, and
+/// for checks of other crates, which do not need it.
 const PREBUILT: &str = "LANDFALL_AGENT_PREBUILT";
 
 fn main() {
@@ -70,12 +71,13 @@ fn main() {
         fs::write(&file, libraries).expect("a build script may write into its own directory");
         cargo.arg("--config").arg(&file);
     }
-    // What the outer call set for itself (clippy's wrapper, its flags, coverage) is not for this one.
+    // Variables that the outer call set for itself (clippy's wrapper, its flags, coverage) must not reach
+    // this one.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let outer = text.starts_with("CARGO_")
             && text != "CARGO_HOME"
-            // The job server of the outer call: both together take no more cores than one would.
+            // The job server of the outer call: both together use no more cores than one would.
             && text != "CARGO_MAKEFLAGS"
             && !text.starts_with("CARGO_REGISTRIES")
             && !text.starts_with("CARGO_NET")
@@ -88,7 +90,7 @@ fn main() {
     cargo
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
-        // Fat LTO and one unit of code took three times as long for a program two thirds the size.
+        // Fat LTO with one codegen unit took three times as long for a program two thirds the size.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
@@ -107,10 +109,11 @@ fn target_directory(out: &Path) -> &Path {
         .expect("a build script's directory lies four levels below the target directory")
 }
 
-/// Configuration for cargo in which the build scripts of C libraries are replaced by what they said in the outer call.
+/// A cargo configuration that replaces the build scripts of C libraries by their output in the outer call.
 ///
-/// A crate with `links = "NAME"` tells its dependents where it built as `DEP_NAME_ROOT`; beside that directory lies `output`,
-/// all that it said. Where that is not so, nothing is replaced, and the library is compiled once more.
+/// A crate with `links = "NAME"` passes its build directory to dependents as `DEP_NAME_ROOT`; the file
+/// `output` beside that directory holds the build script's output. Without that file nothing is replaced, and
+/// the library is compiled again.
 fn built_libraries() -> String {
     let mut config = String::new();
     for (name, root) in env::vars() {
@@ -126,7 +129,7 @@ fn built_libraries() -> String {
             continue;
         };
         println!("cargo::rerun-if-changed={}", output.display());
-        // aws-lc-rs hands on what aws-lc-sys told it, under a name of its own.
+        // aws-lc-rs passes the values of aws-lc-sys on, under its own name.
         let name = name.to_lowercase();
         let links = match name.strip_prefix("aws_lc_rs_") {
             Some(_) => match library_of(&said) {
@@ -141,7 +144,7 @@ fn built_libraries() -> String {
     config
 }
 
-/// `aws_lc_0_47_0`, of a library `aws_lc_0_47_0_crypto`.
+/// `aws_lc_0_47_0`, from a library `aws_lc_0_47_0_crypto`.
 fn library_of(said: &str) -> Option<String> {
     said.lines()
         .find_map(|line| line.strip_prefix("cargo:libcrypto="))
@@ -149,7 +152,8 @@ fn library_of(said: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// What a build script said, as a table of cargo's configuration: lists for the linker and the compiler, the rest as metadata.
+/// The output of a build script as a table of cargo's configuration: lists for the linker and the compiler,
+/// the rest as metadata.
 fn replacement(said: &str) -> String {
     const LISTS: [&str; 3] = ["rustc-link-lib", "rustc-link-search", "rustc-cfg"];
     let mut table = String::new();

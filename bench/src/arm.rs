@@ -1,4 +1,4 @@
-//! The product as a bench drives it: a stamp of its own, and the ARM API like any client.
+//! The product as a bench uses it: a separate stamp, and the ARM API like any client.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use crate::kube::{Kube, Milestones, endpoint_of};
 
-/// The api-version that the bench speaks: what the current Azure CLI sends.
+/// The api-version of the bench's requests: the current Azure CLI's.
 const API_VERSION: &str = "2026-06-01";
 /// The same for resource groups.
 const RESOURCES_VERSION: &str = "2024-11-01";
 /// The bench's resource group.
 const GROUP: &str = "bench";
 
-/// A running stamp that nobody else uses.
+/// A running stamp for this bench only.
 pub(crate) struct Stamp {
     own: Own,
     http: reqwest::Client,
@@ -30,7 +30,7 @@ pub(crate) struct Stamp {
     token: String,
 }
 
-/// What is on the host under the stamp's name. It goes with this, also where `up` did not come to its end.
+/// The host's objects of the stamp. Removed when this is dropped, even after an incomplete `up`.
 struct Own {
     landfall: PathBuf,
     name: String,
@@ -42,7 +42,7 @@ pub(crate) fn http(ca_pem: &[u8]) -> Result<reqwest::Client> {
     Ok(builder(ca_pem)?.build()?)
 }
 
-/// The same, of which more is to be said.
+/// The same, to be configured further.
 pub(crate) fn builder(ca_pem: &[u8]) -> Result<reqwest::ClientBuilder> {
     Ok(reqwest::Client::builder()
         .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca_pem)?)
@@ -194,7 +194,7 @@ impl Stamp {
         Ok(milestones)
     }
 
-    /// The same with so many nodes, of which the first one is waited for, and who speaks to its API.
+    /// The same with this many nodes, of which the first one is waited for, and a client for its API.
     pub(crate) async fn cluster(
         &self,
         clock: &Arc<dyn Clock>,
@@ -270,7 +270,7 @@ impl Stamp {
         self.delete(clock, &self.cluster_id(name)).await
     }
 
-    /// What `landfall status` says.
+    /// The output of `landfall status`.
     pub(crate) fn status(&self) -> Result<Value> {
         let output = self.own.command(&["status", "--output", "json"]).output()?;
         serde_json::from_slice(&output.stdout).context("landfall status did not print JSON")
@@ -302,7 +302,7 @@ impl Drop for Own {
     }
 }
 
-/// A bench that could not clean up must say so; it has no other voice than standard error.
+/// A failed clean-up must be reported, and in `drop` there is only standard error.
 #[expect(clippy::print_stderr, reason = "the only place left to say it")]
 fn warn_left(name: &str) {
     eprintln!("the stamp {name} could not be taken down; run `landfall down --purge --name {name}`");

@@ -1,5 +1,5 @@
-//! Counts what is allocated, so that what one part of a process holds can be told from what the others hold: let the part
-//! go, and see by how much the count falls. Resident memory cannot be split like that.
+//! Counts allocations, so that the memory of one part of a process can be separated from the rest: drop the
+//! part, and see by how much the count falls. Resident memory cannot be split like that.
 #![expect(
     unsafe_code,
     reason = "an allocator that counts is only possible behind this trait; every call goes to the service's own allocator unchanged"
@@ -21,8 +21,8 @@ const COUNTS: usize = 16;
 #[repr(align(128))]
 struct Count(AtomicUsize);
 
-/// Bytes allocated and not freed, as they were asked for: the sum. One count alone says nothing, as one thread frees what another has
-/// allocated; it may be below zero, so all of them wrap.
+/// Requested bytes, allocated and not freed: the sum. A single count has no meaning, as one thread frees
+/// memory of another; it may be below zero, so all of them wrap.
 static LIVE: [Count; COUNTS] = [const { Count(AtomicUsize::new(0)) }; COUNTS];
 /// Threads that have counted.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -50,8 +50,9 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: each method hands its arguments to the service's allocator as they came and returns its answer, so the
-// contract of `GlobalAlloc` is kept by keeping it there; the count is beside it and touches no memory of the caller.
+// SAFETY: each method passes its arguments unchanged to the service's allocator and returns its result, so
+// the contract of `GlobalAlloc` is kept by keeping it there; the count is separate and touches no memory of
+// the caller.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         live().fetch_add(layout.size(), Ordering::Relaxed);
@@ -80,7 +81,7 @@ unsafe impl GlobalAlloc for Counting {
 
 /// KiB allocated and not freed.
 pub(crate) fn live_kib() -> f64 {
-    // While others count on, it may be off by what they do meanwhile, and so below zero where little is held.
+    // While other threads count on, it may be off by their work, and so below zero for small sums.
     let sum = LIVE.iter().fold(0_usize, |sum, count| {
         sum.wrapping_add(count.0.load(Ordering::Relaxed))
     });

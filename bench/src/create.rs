@@ -1,5 +1,5 @@
-//! `bench create`: floor and product, round by round in turn, so that both see the same machine. Before each, what the one before has
-//! left to be written is written: etcd waits for the disk in either.
+//! `bench create`: floor and product, round by round in turn, so that both run under the same conditions.
+//! Before each, pending writes of the one before are flushed: etcd waits for the disk in either.
 #![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
 
 use std::{sync::Arc, time::Duration};

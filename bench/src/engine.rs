@@ -1,9 +1,9 @@
-//! `bench engine`: how many clusters one service carries.
+//! `bench engine`: the capacity of one service, in clusters.
 //!
-//! Real: the provider (requests take the way behind the edge), the store on disk with its group commit, the loops, all
-//! certificates and configurations. Simulated, without delays: machines, agents, the clusters' APIs. Both live in one
-//! process on two threads, so times and CPU are upper bounds of the service's own. Memory is split: what the process
-//! holds before and after the service is let go.
+//! Real: the provider (requests take the way behind the edge), the store on disk with its group commit, the
+//! loops, all certificates and configurations. Simulated, without delays: machines, agents, the clusters'
+//! APIs. Both run in one process on two threads, so times and CPU are upper bounds of the service's own.
+//! Memory is split by counting before and after the service is dropped.
 #![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
 #![expect(clippy::print_stderr, reason = "how far it is goes beside the results")]
 
@@ -30,7 +30,7 @@ const CLIENTS: u32 = 64;
 /// How long any phase may take: a bound against hanging, not a promise.
 const BOUND: Duration = Duration::from_secs(60 * 60);
 
-/// What one number of clusters showed.
+/// The measurements for one number of clusters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Seen {
     clusters: u32,
@@ -52,7 +52,7 @@ struct Seen {
 
 pub(crate) async fn run(options: &Engine) -> Result<()> {
     println!("load average before: {}", load());
-    // A runtime of its own, with virtual time.
+    // A separate runtime, with virtual time.
     let storm = tokio::task::spawn_blocking(storm::run).await??;
     println!(
         "fair queues, four things at a time, virtual time: a cluster is there after {:.1} s when nobody else asks, after {:.1} s beside \
@@ -102,7 +102,7 @@ fn load() -> String {
         .to_owned()
 }
 
-/// Measures in a process of its own: no memory of the other numbers, and a peak of its own.
+/// Measures in a separate process: without memory of the other numbers, and with its own peak.
 fn measure(clusters: u32, seconds: u64) -> Result<Seen> {
     let output = std::process::Command::new(std::env::current_exe()?)
         .args(["engine-part", "--clusters", &clusters.to_string()])
@@ -247,13 +247,13 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     Ok(())
 }
 
-/// How many times as fast time passes for a service that is watched while nothing happens. What comes round must still be
-/// done with before it comes round again, or the service is never seen at rest.
+/// The speed of time for a service that is observed while idle. Periodic work must still be completed within
+/// its period, or the service is never idle.
 fn pace(clusters: u32) -> u32 {
     (10_000 / clusters.max(1)).clamp(2, 5)
 }
 
-/// Waits until nothing is left to do, at a faster pace: some of it is only due after a while.
+/// Waits until no work is left, at a faster pace: some of it is only due after a while.
 async fn rest(stamp: &SimStamp, haste: &Haste, env: &Env, clusters: u32) -> Result<()> {
     haste.set(pace(clusters));
     let rested = stamp.service()?.idle(env, clusters, BOUND).await;
@@ -265,8 +265,8 @@ fn rss_mib() -> Result<f64> {
     memory::rss_mib(std::process::id())
 }
 
-/// Sends a request for each cluster and waits until all are what they are to be. Returns after how many seconds the last was
-/// accepted.
+/// Sends a request for each cluster and waits until all have reached their desired state. Returns after how
+/// many seconds the last was accepted.
 async fn wave<F, R>(stamp: &SimStamp, env: &Env, clusters: u32, what: &str, request: F) -> Result<f64>
 where
     F: Fn(Arc<Client>, u32) -> R,

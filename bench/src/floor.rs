@@ -1,9 +1,9 @@
 //! The floor: the same programs with the same flags, as bare processes, with nothing of ours around them.
 //!
-//! Certificates, files, network namespaces and the file systems' lower layers are made before the stopwatch starts. Then
-//! the control plane's programs are started by a shell in a chroot, the node's by a shell as first process of a container
-//! that `runc` runs; the two are started at the same moment. Everything has fixed names under `lfbench`, so that what a
-//! run that was cut short left behind is removed by the next.
+//! Certificates, files, network namespaces and the file systems' lower layers are made before the
+//! measurement. Then the control plane's programs are started by a shell in a chroot, the node's by a shell
+//! as first process of a container that `runc` runs; the two are started at the same time. All objects have
+//! fixed names under `lfbench`, so that remains of an interrupted run are removed by the next.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ use crate::kube::{Kube, Milestones};
 const HUB: &str = "lfbench-hub";
 const CONTROL_PLANE: &str = "lfbench-cp";
 const NODE: &str = "lfbench-node";
-/// Nobody routes to this range (RFC 6598); it exists in the floor's own namespaces only.
+/// An unrouted range (RFC 6598); it exists in the floor's own namespaces only.
 const CONTROL_PLANE_ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 127, 255, 10);
 const VIP: Ipv4Addr = Ipv4Addr::new(100, 127, 255, 11);
 const HUB_ADDRESS: &str = "100.127.255.1";
@@ -46,7 +46,7 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// Everything that may be done before: certificates, files, mounts, namespaces.
+    /// Makes all prerequisites: certificates, files, mounts, namespaces.
     pub(crate) fn prepare(env: &Env, spec: &ClusterSpec, layers: &[PathBuf], scratch: &Path) -> Result<Self> {
         sweep(scratch);
         let now = env.clock.now();
@@ -70,10 +70,10 @@ impl Floor {
         };
         let place = ControlPlanePlace::alone("floor", at);
         let mut control_plane = cluster_bootstrap::control_plane_config(spec, &pki, &place, now, 1)?;
-        // Nor are there the agent's own programs.
+        // Without the agent's own programs.
         control_plane.processes.retain(|process| process.name != BACKUP);
         for process in &mut control_plane.processes {
-            // Nobody prepares the data of a bare etcd.
+            // A bare etcd has no prepared data.
             if process.name == ETCD {
                 process.argv = cluster_bootstrap::bare_etcd(&place);
             }
@@ -143,11 +143,11 @@ impl Floor {
         Ok(merged)
     }
 
-    /// Starts everything, follows it to a running pod, and stops it.
+    /// Starts all programs, follows the cluster to a running pod, and stops it.
     pub(crate) async fn round(&mut self, clock: &Arc<dyn Clock>, bound: Duration) -> Result<Milestones> {
         let merged = self.root.join("cp/rootfs");
         let start = clock.monotonic();
-        // A new mount namespace for /proc; everything in it is killed with its pid namespace.
+        // A new mount namespace for /proc; all its processes are killed with its pid namespace.
         let child = Command::new("ip")
             .args(["netns", "exec", CONTROL_PLANE, "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-c"])
             .arg(format!(
@@ -159,7 +159,7 @@ impl Floor {
             .stderr(Stdio::null())
             .spawn()?;
         self.child = Some(child);
-        // Files, not pipes: the container keeps what it is given for as long as it runs.
+        // Files, not pipes: the container keeps its outputs for as long as it runs.
         let console = fs::File::create(self.root.join("node/console.log"))?;
         let status = Command::new("runc")
             .arg("--root")
@@ -202,7 +202,7 @@ impl Floor {
 impl Drop for Floor {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Killing the namespace's first process ends all of it. It may have ended by itself.
+            // Killing the namespace's first process ends all of them. It may have ended already.
             let _ended = child.kill();
             let _status = child.wait();
         }
@@ -210,7 +210,7 @@ impl Drop for Floor {
     }
 }
 
-/// Removes whatever a floor made; nothing is an error, because nothing may be there.
+/// Removes all objects of a floor; errors are ignored, because there may be none.
 fn sweep(root: &Path) {
     let quiet = |program: &str, arguments: &[&str]| {
         let _absent = Command::new(program)
@@ -248,7 +248,7 @@ fn sweep(root: &Path) {
     let _absent = fs::remove_dir_all(root);
 }
 
-/// One bridge, three cards. The node's default route ends in the hub, which knows no way out.
+/// One bridge, three interfaces. The node's default route ends in the hub, which has no other route.
 fn network(spec: &ClusterSpec, vnet: Ipv4Addr, node: Ipv4Addr) -> Result<()> {
     for namespace in [HUB, CONTROL_PLANE, NODE] {
         run("ip", &["netns", "add", namespace])?;
@@ -329,7 +329,7 @@ fn write_files(root: &Path, config: &MachineConfig) -> Result<()> {
     Ok(())
 }
 
-/// What an agent does, without an agent: set up once, then everything at once.
+/// The work of an agent as a script: set-up steps, then all processes at once.
 fn script(config: &MachineConfig) -> String {
     let quote = |argv: &[String]| {
         argv.iter()
@@ -346,7 +346,7 @@ fn script(config: &MachineConfig) -> String {
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        // Kept running as an agent would: what it depends on may come up later than it.
+        // Restarted as an agent would: its dependencies may start later than it.
         lines.push(format!(
             "(while :; do env -i PATH=\"$PATH\" {} {} >>/var/log/{}.log 2>&1; sleep 0.1; done) &",
             quote(&environment),
@@ -497,6 +497,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             renewed: None,
             subnet: None,
             stopped: false,
+            autoscale: None,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
@@ -506,8 +507,11 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         issuer: None,
         workload_identity: false,
         directory: None,
-        // The driver of disks is a program of ours.
+        // The drivers of disks and shares are a program of Landfall's.
         disks_off: true,
+        files_off: true,
+        snapshots_off: true,
+        autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,
     })

@@ -1,4 +1,4 @@
-//! A clock that can be made to go faster: an idle stamp is watched for a quarter of an hour in some minutes.
+//! A clock with adjustable speed: an idle stamp is observed for a quarter of an hour in some minutes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -43,7 +43,7 @@ impl Haste {
         (env, haste)
     }
 
-    /// From now on this many times as fast. Who sleeps already is woken as was meant before.
+    /// Sets the speed from now on. Tasks that sleep already are woken at the time planned before.
     pub(crate) fn set(&self, factor: u32) {
         let now = self.base.monotonic();
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);

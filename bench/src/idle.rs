@@ -1,4 +1,4 @@
-//! `bench idle`: what a stamp costs while nobody does anything.
+//! `bench idle`: the cost of an idle stamp.
 #![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -16,10 +16,10 @@ use crate::{
 };
 
 const BOUND: Duration = Duration::from_secs(120);
-/// What has just been created is not idle yet: caches fill, leases settle.
+/// A new stamp is not idle yet: caches fill, leases settle.
 const SETTLE: Duration = Duration::from_secs(30);
 
-/// What was seen of a stamp with so many clusters.
+/// The measurements of a stamp with this many clusters.
 struct Seen {
     serve_rss_mb: f64,
     serve_own_mb: f64,
@@ -95,7 +95,7 @@ fn round(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 
-/// What one more cluster costs the service, in a runtime of its own with virtual time.
+/// The cost of one more cluster, in a separate runtime with virtual time.
 async fn simulated() -> Result<Cost> {
     tokio::task::spawn_blocking(|| crate::simulated::run(&[100, 1000])).await?
 }
@@ -123,7 +123,7 @@ async fn measure(clock: &Arc<dyn Clock>, stamp: &Stamp, window: Duration) -> Res
         agent_rss.push(memory::rss_mib(agent)?);
         let members = memory::tree(&after, agent);
         if members.iter().any(|process| process.name == "etcd") {
-            // A process that ended between the two looks weighs nothing.
+            // A process that ended between the two readings counts as zero.
             planes.push(
                 members
                     .iter()

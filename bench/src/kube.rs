@@ -1,6 +1,6 @@
-//! A cluster's API as a bench sees it: polls for the three milestones, from outside, with plain HTTP.
+//! A cluster's API for benches: polls for the three milestones, from outside, with plain HTTP.
 //!
-//! The same code watches the floor and the product, so that what it costs is in both.
+//! The same code observes the floor and the product, so that its own cost is in both.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use cluster_api::Endpoint;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// How often a milestone is asked for.
+/// Interval of polls for a milestone.
 pub(crate) const POLL: Duration = Duration::from_millis(25);
 
 /// Seconds from the start of a round.
@@ -88,7 +88,7 @@ impl Kube {
         })
     }
 
-    /// What is at a path, and the status of the answer; `None` where nothing answers.
+    /// The object at a path, and the status of the response; `None` without a response.
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, Value)> {
         let answer = self
             .http
@@ -132,13 +132,13 @@ impl Kube {
         self.gone(clock, path, bound).await
     }
 
-    /// Waits until nothing is at a path.
+    /// Waits until there is no object at a path.
     pub(crate) async fn gone(&self, clock: &Arc<dyn Clock>, path: &str, bound: Duration) -> Result<()> {
         self.until(clock, path, bound, |status, _| (status == 404).then_some(()))
             .await
     }
 
-    /// Asks for what is at a path until the status and the object are what is waited for.
+    /// Polls the object at a path until its status and contents fulfil the condition.
     pub(crate) async fn until<T>(
         &self,
         clock: &Arc<dyn Clock>,
@@ -164,7 +164,7 @@ impl Kube {
         }
     }
 
-    /// Follows a cluster from nothing to a running pod. `since_start` is the round's own stopwatch.
+    /// Follows a cluster from its creation to a running pod. `since_start` is the round's own clock.
     pub(crate) async fn follow(
         &self,
         clock: &Arc<dyn Clock>,

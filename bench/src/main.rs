@@ -1,7 +1,7 @@
-//! Benches: what the product costs against the bare-process floor, measured in the same run.
+//! Benches: the cost of the product against the bare-process floor, measured in the same run.
 //!
-//! Called by `cargo xtask bench`. Always true: nothing here asserts a time; each bench prints what it saw and, with
-//! `--json`, one last line for programs; what it makes on the host is gone when it ends.
+//! Called by `cargo xtask bench`. Always true: no bench asserts a time; each prints its measurements and,
+//! with `--json`, one last line for programs; all objects that it makes on the host are removed when it ends.
 
 mod arm;
 mod counting;

@@ -1,10 +1,10 @@
-//! What processes cost, read from `/proc`.
+//! Memory of processes, read from `/proc`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 
-/// A process as far as a bench cares.
+/// The needed data of a process.
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -85,7 +85,8 @@ pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     field_kib(Path::new(&format!("/proc/{pid}/status")), "VmRSS:").map(|kib| kib / 1024.0)
 }
 
-/// What of the resident set is the process' own, MiB: the rest are pages of files, its program above all, which the kernel may take back.
+/// The private part of the resident set, MiB: the rest are pages of files, mostly of its program, which the
+/// kernel may reclaim.
 pub(crate) fn own_mib(pid: u32) -> Result<f64> {
     field_kib(Path::new(&format!("/proc/{pid}/status")), "RssAnon:").map(|kib| kib / 1024.0)
 }

@@ -1,8 +1,8 @@
-//! `bench setup`: where the time of a fresh machine's first command goes, from sources to a program and a node image.
+//! `bench setup`: the time of a fresh machine's first command, from sources to a program and a node image.
 //!
-//! Always true: everything is made in empty directories of its own, which are gone afterwards, but for what was downloaded
-//! (crates and Go modules): the speed of somebody's network is not measured. The floor of a step is its processor time
-//! divided by the processors, which is what it would take if they never waited.
+//! Always true: all outputs are made in new directories, which are removed afterwards; downloads (crates and
+//! Go modules) are reused, so that the speed of the network is not measured. The floor of a step is its
+//! processor time divided by the number of processors, i.e. its time if they never waited.
 #![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
 
 use std::{
@@ -61,7 +61,7 @@ impl Cost {
     }
 }
 
-/// What of a step took long.
+/// A slow part of a step.
 #[derive(Debug, Serialize, Deserialize)]
 struct Part {
     name: String,
@@ -113,7 +113,7 @@ pub(crate) fn run(options: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// What README's first command does before the service starts.
+/// The build of README's first command before the service starts.
 fn compile_service(cargo: &std::ffi::OsStr, target: &Path) -> Result<()> {
     let status = Command::new(cargo)
         .args([
@@ -132,7 +132,7 @@ fn compile_service(cargo: &std::ffi::OsStr, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the image in a process of its own, whose caches are empty.
+/// Builds the image in a separate process with empty caches.
 fn build_image(scratch: &Path, programs: &mut Vec<Part>) -> Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("setup-image")
@@ -180,7 +180,8 @@ fn units(target: &Path) -> Result<Vec<Part>> {
     let units = values.next().context("cargo's report ends too early")??;
     let mut crates = BTreeMap::new();
     for unit in units {
-        // The agent is the build script of the crate that carries it: no crate beside it would say what takes so long.
+        // The agent is built by the build script of the crate that contains it: no other name in the list
+        // would explain the time.
         let kind = if unit.target.contains("build") {
             " (build script)"
         } else {
@@ -194,7 +195,7 @@ fn units(target: &Path) -> Result<Vec<Part>> {
         .collect())
 }
 
-/// Does something and says what it cost, the children's processor time included.
+/// Runs a closure and gives its cost, including the children's processor time.
 fn timed(clock: &Arc<dyn Clock>, work: impl FnOnce() -> Result<()>) -> Result<Cost> {
     let (begun, before) = (clock.monotonic(), processor_time()?);
     work()?;

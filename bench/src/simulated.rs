@@ -1,6 +1,8 @@
-//! What one more cluster costs the service: the real provider, loops and records over simulated machines, in virtual time.
+//! The cost of one more cluster for the service: the real provider, loops and records over simulated
+//! machines, in virtual time.
 //!
-//! The simulated world and the store live in the same process, so what is printed is an upper bound of the service's own.
+//! The simulated world and the store are in the same process, so the results are upper bounds of the
+//! service's own cost.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use crate::{
     stamp::{Disk, SimStamp},
 };
 
-/// Virtual time over which an idle stamp is watched: long enough for two rounds of everything that comes round.
+/// Virtual time over which an idle stamp is observed: long enough for two periods of all periodic work.
 const WATCHED: Duration = Duration::from_secs(15 * 60);
 /// Virtual time that a wave of creations may take.
 const BOUND: Duration = Duration::from_secs(60 * 60);
@@ -26,7 +28,7 @@ pub(crate) struct Cost {
     pub(crate) per_cluster_mcpu: f64,
 }
 
-/// What a number of clusters showed.
+/// The measurements for a number of clusters.
 struct Seen {
     clusters: f64,
     rss_kib: f64,

@@ -32,7 +32,7 @@ use tokio::{sync::watch, task::JoinHandle};
 const GROUP: &str = "bench";
 /// Clusters of one subscription.
 const TENANT: u32 = 100;
-/// How long what the service leaves behind may hold the store.
+/// How long remaining tasks of the service may hold the store.
 const CLOSED_WITHIN: Duration = Duration::from_secs(30);
 /// Room for half a million machines and as many VIPs.
 const RANGE: &str = "100.64.0.0/12";
@@ -45,13 +45,13 @@ pub(crate) enum Disk {
     File(PathBuf),
 }
 
-/// A stamp whose service comes and goes while its world stays.
+/// A stamp whose service is stopped and started while its world stays.
 pub(crate) struct SimStamp {
     pub(crate) env: Env,
     pub(crate) world: SimWorld,
     sealer: Arc<Sealer>,
     disk: Disk,
-    /// What the next start of the service goes by.
+    /// The settings of the next start of the service.
     pub(crate) settings: Settings,
     /// Clusters of one subscription.
     pub(crate) tenant: u32,
@@ -66,7 +66,7 @@ pub(crate) struct Service {
     controller: JoinHandle<()>,
 }
 
-/// Asks the service.
+/// A client of the service.
 pub(crate) struct Client {
     store: Arc<dyn Store>,
     provider: ContainerService,
@@ -148,15 +148,15 @@ impl SimStamp {
         Ok(())
     }
 
-    /// Ends the service as a signal does; what is left is the world.
+    /// Ends the service as a signal does; the world stays.
     pub(crate) async fn stop(&mut self) -> Result<()> {
         if let Some(service) = self.service.take() {
             service.stop.send_replace(true);
             service.controller.await?;
         }
         self.world.lose_service();
-        // With a process its store is closed; here the last of the agents' lines to the service has to be gone, and what they share of
-        // it.
+        // With a process its store is closed; here the last connections of agents, and the data that they
+        // share, have to be dropped first.
         if let Disk::File(path) = &self.disk {
             let clock = &self.env.clock;
             let deadline = clock.monotonic() + CLOSED_WITHIN;
@@ -340,7 +340,7 @@ impl Service {
         Arc::clone(&self.client)
     }
 
-    /// Waits until no loop runs: every cluster was looked at and is what it is to be.
+    /// Waits until no loop runs: every cluster was checked and has reached its desired state.
     pub(crate) async fn idle(&self, env: &Env, clusters: u32, bound: Duration) -> Result<()> {
         let mut activity = self.activity.clone();
         let wanted = usize::try_from(clusters)?;
@@ -358,7 +358,7 @@ impl Service {
     }
 }
 
-/// Nobody asks a bench's clusters for credentials.
+/// A bench's clusters get no requests for credentials.
 struct NoCredentials;
 
 #[async_trait]
@@ -387,6 +387,7 @@ impl Credentials for NoCredentials {
         _observed: &ObservedRecord,
         _directory: &DirectoryAccess,
         _format: TokenFormat,
+        _namespace: Option<&str>,
     ) -> Result<Option<String>, ArmError> {
         Ok(None)
     }

@@ -1,6 +1,8 @@
-//! What a tenant's storm costs another: one create beside five hundred of somebody else, in virtual time.
+//! The effect of a tenant's storm on another: one create beside five hundred of another tenant, in virtual
+//! time.
 //!
-//! The lanes are narrow here, so that the storm lasts long enough to be in the way: a host that can do four things at once.
+//! The lanes are narrow here, so that the storm lasts long enough to have an effect: a host that can do four
+//! things at once.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use crate::stamp::{Disk, SimStamp};
 
 /// Clusters of the storm, all of one subscription.
 pub(crate) const STORM: u32 = 500;
-/// The storm is under way for so long when the other asks.
+/// The storm has run for this long before the other request.
 const LEAD: Duration = Duration::from_secs(2);
 /// A bound against hanging.
 const BOUND: Duration = Duration::from_secs(60 * 60);
@@ -21,17 +23,17 @@ const BOUND: Duration = Duration::from_secs(60 * 60);
 /// Virtual times from an accepted request to all of it being there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Storm {
-    /// The one cluster with nobody beside it.
+    /// The one cluster without a storm.
     pub(crate) alone: Duration,
     /// The one cluster beside the storm.
     pub(crate) beside: Duration,
-    /// The one cluster beside a storm of its own tenant's: it waits its turn among them.
+    /// The one cluster beside a storm of its own tenant: it waits its turn among them.
     pub(crate) within: Duration,
     /// The storm.
     pub(crate) storm: Duration,
 }
 
-/// Measures in a runtime of its own.
+/// Measures in a separate runtime.
 pub(crate) fn run() -> Result<Storm> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -91,7 +93,7 @@ mod tests {
         let seen = run().unwrap();
         assert!(
             seen.storm > 10 * seen.alone && seen.within > 4 * seen.alone,
-            "the storm is too short to be in anybody's way: {seen:?}"
+            "the storm is too short to have an effect: {seen:?}"
         );
         assert!(
             seen.beside < seen.alone * 3 / 2,

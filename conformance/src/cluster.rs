@@ -1,7 +1,8 @@
-//! The stamp that tests run against, with one cluster, and how images come onto its nodes.
+//! The stamp under test, with one cluster, and the loading of images onto its nodes.
 //!
-//! Always true: nothing but what every stamp offers is used: `landfall up`, `kubeconfig` and `down`, and a privileged pod that hands an
-//! archive to its node's own `ctr`, and a registry on each node for the few tests that pull what is there; a stamp that was made for this run is taken down, whatever the tests came to.
+//! Always true: it uses only functions of every stamp: `landfall up`, `kubeconfig` and `down`, a privileged
+//! pod that passes an archive to its node's own `ctr`, and a registry on each node for the few tests that
+//! pull present images; a stamp that was made for this run is taken down, whether the tests pass or not.
 
 use std::{
     fs::{self, File},
@@ -17,7 +18,7 @@ use crate::{
     place::{last_words, ran},
 };
 
-/// Where the pods are that load images.
+/// The namespace of the pods that load images.
 const NAMESPACE: &str = "conformance-images";
 
 /// A running stamp with its cluster.
@@ -52,7 +53,7 @@ impl Cluster {
         );
         let began = cluster.begin(version, nodes, port);
         if let Err(error) = began {
-            // What there is of it goes as well.
+            // Parts of a failed stamp are removed as well.
             if let Err(left) = cluster.down() {
                 println!("stamp {} is left: {left:#}", cluster.name);
             }
@@ -64,7 +65,7 @@ impl Cluster {
     fn begin(&mut self, version: &str, nodes: u32, port: u16) -> Result<()> {
         let mut up = self.landfall(&["up", "--uplink", "none", "--kubernetes", version]);
         up.args(["--nodes", &nodes.to_string(), "--output", "json"]);
-        // One that is there has its address already.
+        // An existing stamp has its address already.
         if !self.is_there() {
             up.args(["--listen", &format!("127.0.0.1:{port}")]);
             // All tests of a version take longer on a small host than a kubeconfig is good for by default.
@@ -111,7 +112,7 @@ impl Cluster {
         command
     }
 
-    /// The kubectl of the node image: of the version that runs, and nothing has to be installed.
+    /// The kubectl of the node image: it has the cluster's version, and no other has to be installed.
     fn kubectl_of(&self, version: &str) -> Result<PathBuf> {
         let text = ran(&mut self.landfall(&["image", "list", "--output", "json"]))?;
         let images: Vec<Value> =
@@ -154,7 +155,7 @@ impl Cluster {
         serde_json::from_slice(&text).with_context(|| format!("kubectl {arguments:?} did not print JSON"))
     }
 
-    /// Brings the images onto every node that has them not.
+    /// Loads the images onto every node without them.
     pub(crate) fn load(&self, images: &Images) -> Result<()> {
         let nodes = self.json(&["get", "nodes"])?;
         let nodes: Vec<&str> = nodes["items"]
@@ -180,7 +181,7 @@ impl Cluster {
                 .collect()
         });
         outcomes.into_iter().collect::<Result<()>>()?;
-        // What stays of the loaders would disturb tests that look at what a node can do.
+        // Remains of the loaders would disturb tests that read a node's capacity.
         self.kubectl(&[
             "--namespace",
             NAMESPACE,
@@ -240,13 +241,13 @@ impl Cluster {
                 );
             }
         }
-        // Pulls are answered by the registry on the node itself; containerd reads this with each pull.
+        // Pulls are served by the registry on the node itself; containerd reads this with each pull.
         let command = format!(
             "mkdir -p /node/etc/containerd/certs.d/{UPSTREAM} && printf '{}' > /node/etc/containerd/certs.d/{UPSTREAM}/hosts.toml",
             hosts()
         );
         self.kubectl(&["--namespace", NAMESPACE, "exec", pod, "--", "sh", "-c", &command])?;
-        // What a node says that it has, it has under the name that tests use.
+        // An image in a node's list has the name that tests use.
         let there = ran(&mut self.on_node(pod, false, &["images", "list"]))?;
         let there = String::from_utf8_lossy(&there);
         match archives.iter().find(|archive| !has(&there, archive)) {
@@ -271,7 +272,7 @@ impl Cluster {
         command
     }
 
-    /// Takes a stamp down that was made for this run.
+    /// Takes down a stamp that was made for this run.
     pub(crate) fn down(&self) -> Result<()> {
         if self.state.is_none() {
             println!("stamp {} is kept", self.name);
@@ -328,7 +329,8 @@ fn loaders(nodes: &[&str]) -> Vec<Value> {
     made.collect()
 }
 
-/// A registry on each node, for the node alone. It asks for nothing, so that tests which fill nodes find them as they would without it.
+/// A registry on each node, for that node only. It requests no resources, so that tests which fill nodes are
+/// not affected.
 fn registries(nodes: &[&str]) -> Vec<Value> {
     let made = nodes.iter().enumerate().map(|(number, node)| {
         json!({
@@ -381,7 +383,7 @@ mod tests {
     fn nodes_pull_from_themselves() {
         let text = hosts().replace("\\n", "\n");
         assert_eq!(text.lines().next(), Some("[host.\"http://127.0.0.1:55000\"]"));
-        // It stands between single quotes, and printf reads it.
+        // It is printed by printf in single quotes.
         assert!(!hosts().contains('\'') && !hosts().contains('%'));
     }
 }

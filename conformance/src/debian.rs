@@ -1,7 +1,9 @@
-//! The small programs that tests call inside their images (`dig`, `curl`, `nc`, a shell …), from Debian's packages.
+//! The small programs that tests call inside their images (`dig`, `curl`, `nc`, a shell …), from Debian's
+//! packages.
 //!
-//! Always true: packages are unpacked and never installed, so what an installation would have set up (users, names of programs, how names
-//! are looked up) is written here; every image sees one merged `/usr`, whichever way the packages lie.
+//! Always true: packages are unpacked and never installed, so the files that an installation would write
+//! (users, links to programs, name lookups) are written here; every image has one merged `/usr`, whether the
+//! packages use it or not.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -63,19 +65,19 @@ const LEFT_OUT: [&str; 13] = [
 /// Directories that are one with those below `/usr`.
 const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
-/// Users and groups that the tests count on: agnhost has one of each of its own.
+/// Users and groups that the tests expect: agnhost has one of each.
 const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\nnobody:x:65534:65534::/nonexistent:/bin/false\n\
     user-defined-in-image:x:1000:1000::/home:/bin/sh\n";
 const GROUPS: &str = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n";
-/// Without it the C library asks a name server before it looks into `/etc/hosts`.
+/// Without it the C library queries a name server before `/etc/hosts`.
 const LOOKUPS: &str = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 
-/// All that decides, for the key of a place.
+/// The inputs, for the key of a place.
 pub(crate) fn recipe() -> String {
     format!("{SUITE} {PACKAGES:?} {LEFT_OUT:?} {USERS} {GROUPS} {LOOKUPS}")
 }
 
-/// The packages, unpacked where they are not there.
+/// The packages, unpacked if necessary.
 pub(crate) fn have(place: &Place) -> Result<()> {
     let dir = place.debian();
     if dir.is_dir() {
@@ -111,12 +113,12 @@ pub(crate) fn have(place: &Place) -> Result<()> {
     fs::rename(&unfinished, &dir).with_context(|| format!("cannot write {}", dir.display()))
 }
 
-/// What an image holds, by path.
+/// The contents of an image, by path.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Files(BTreeMap<String, Member>);
 
 impl Files {
-    /// Everything of the packages, and what an installation would have made of them.
+    /// All files of the packages, and those that an installation would have made.
     pub(crate) fn of_packages(root: &Path) -> Result<Self> {
         let mut files = Self::default();
         files.walk(root, "")?;
@@ -143,7 +145,7 @@ impl Files {
         files.text("etc/nsswitch.conf", LOOKUPS);
         files.fill("sh", "dash");
         files.fill("nc", "nc.openbsd");
-        // Everything else that a small distribution has, wherever Debian has nothing of that name.
+        // Further programs of a small distribution, where Debian's packages have none of that name.
         for member in container::busybox(root, "busybox")?.files {
             if let Member::Link { path, .. } = member
                 && let Some(name) = path.strip_prefix("bin/")
@@ -174,7 +176,7 @@ impl Files {
             let mode = found.permissions().mode() & 0o7777;
             let path = merged(&relative);
             if found.is_symlink() {
-                // Where packages lie merged already, this is the link itself.
+                // If packages are merged already, this is the link itself.
                 if MERGED.contains(&relative.as_str()) {
                     continue;
                 }
@@ -248,7 +250,7 @@ impl Files {
         );
     }
 
-    /// With what is above it, where that is not there.
+    /// Adds a member, and its missing parent directories.
     fn put(&mut self, path: &str, member: Member) {
         for (at, _) in path.match_indices('/') {
             let above = &path[..at];
@@ -262,7 +264,7 @@ impl Files {
         self.0.insert(path.to_owned(), member);
     }
 
-    /// In the order of an archive: a directory sorts before what is in it.
+    /// In the order of an archive: a directory before its contents.
     pub(crate) fn members(self) -> Vec<Member> {
         self.0.into_values().collect()
     }
@@ -293,7 +295,7 @@ mod tests {
                 fs::create_dir(root.join(name)).unwrap();
             }
         }
-        // It says which names it has, as the real one does.
+        // It lists its names, as the real one does.
         let busybox = root.join("usr/bin/busybox");
         fs::write(&busybox, "#!/bin/sh\nprintf 'cat\\nnslookup\\nip\\n'\n").unwrap();
         fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,7 +1,8 @@
-//! The images that the tests ask for: which they are, and what each is made of here.
+//! The images that the tests use: their list, and how each is made here.
 //!
-//! Always true: the tests say the names (`e2e.test --list-images`), so an image is loaded under exactly the name that a test will use; two
-//! names are two images, even where they hold the same; a name that nothing is made for is kept with the reason.
+//! Always true: the tests list the names (`e2e.test --list-images`), so an image is loaded under exactly the
+//! name that a test uses; two names are two images, even with the same contents; a name without an image is
+//! listed with the reason.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,12 +21,12 @@ use crate::{
     programs::Programs,
 };
 
-/// What an image is made of. Changes of what these mean are another [`RECIPE`].
+/// The contents of an image. A change of their meaning needs another [`RECIPE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Debian's small programs, and Kubernetes' own program for tests.
     Agnhost,
-    /// The same with a picture and what is said about it.
+    /// The same with a picture and its description.
     Picture(&'static str),
     /// Debian's small programs and CoreDNS: looks names up with glibc.
     Lookups,
@@ -43,15 +44,15 @@ enum Kind {
     Etcd,
     /// An API server beside the API server.
     SampleApiServer,
-    /// A program that tells whose rights it has, with the set-user-id bit.
+    /// A program that prints its effective user, with the set-user-id bit.
     NoNewPrivileges,
-    /// Takes processor time and memory as it is told.
+    /// Uses processor time and memory on request.
     ResourceConsumer,
-    /// Speaks TCP that a firewall must not take for invalid.
+    /// Sends TCP packets that a firewall must not take for invalid.
     Regression74839,
-    /// A registry with what tests pull.
+    /// A registry with the images that tests pull.
     Registry,
-    /// Nothing.
+    /// Not made, for this reason.
     Missing(&'static str),
 }
 
@@ -91,9 +92,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("registry.k8s.io/pause", Kind::Pause),
     (
         "gcr.io/k8s-authenticated-test/agnhost",
-        Kind::Missing(
-            "is there only for who has its owner's key; tests that ask for it run at provider gce alone",
-        ),
+        Kind::Missing("needs its owner's key to pull; tests that use it run at provider gce alone"),
     ),
     (
         "invalid.registry.k8s.io/invalid/alpine",
@@ -108,7 +107,7 @@ const KINDS: &[(&str, Kind)] = &[
 /// Raised when the same kinds are made in another way.
 const RECIPE: u32 = 1;
 
-/// All that decides besides programs and packages, for the key of a place.
+/// The inputs besides programs and packages, for the key of a place.
 pub(crate) fn recipe() -> String {
     format!(
         "{RECIPE} {KINDS:?} {NGINX} {} {OS_RELEASE}",
@@ -116,14 +115,14 @@ pub(crate) fn recipe() -> String {
     )
 }
 
-/// Serves, on each node, what some tests pull even where the node has it. No test asks for it.
+/// On each node, serves images that some tests pull even if the node has them. No test uses it directly.
 pub(crate) const REGISTRY: &str = "landfall.dev/conformance-registry:1";
-/// Whose place it takes.
+/// The registry that it replaces.
 pub(crate) const UPSTREAM: &str = "registry.k8s.io";
 /// Where it listens, for its node alone.
 pub(crate) const REGISTRY_ADDRESS: &str = "127.0.0.1:55000";
 
-/// A registry that is only read is a directory of files, as they are asked for.
+/// A read-only registry is a directory of files, under the paths of requests.
 fn registry_configuration() -> String {
     format!(
         "worker_processes 1;
@@ -149,7 +148,8 @@ fn is_pulled(kind: Kind) -> bool {
     matches!(kind, Kind::Agnhost | Kind::Picture("kitten"))
 }
 
-/// Says what it is, and still what a test of image volumes looks for: the volume's own file, and not one of the container.
+/// Identifies the system, and contains the text that a test of image volumes looks for: the volume's own
+/// file, and not one of the container.
 const OS_RELEASE: &str = "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux, in the place of Alpine Linux\"\n";
 
 const NGINX: &str = "\
@@ -170,30 +170,30 @@ http {
 }
 ";
 
-/// An archive, and what is in it.
+/// An archive, and its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Archive {
     pub(crate) reference: String,
-    /// Of the image's manifest, `sha256:…`: what a node that has it says of it.
+    /// Of the image's manifest, `sha256:…`: a node with the image shows this digest.
     pub(crate) digest: String,
     pub(crate) file: PathBuf,
 }
 
-/// An image that nothing is made for.
+/// An image that is not made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Missing {
     pub(crate) reference: String,
     pub(crate) why: String,
 }
 
-/// What there is to load, and what there is not.
+/// The images to load, and the missing ones.
 #[derive(Debug)]
 pub(crate) struct Images {
     pub(crate) made: Vec<Archive>,
     pub(crate) missing: Vec<Missing>,
 }
 
-/// Makes those that are not there.
+/// Makes the missing ones.
 pub(crate) fn have(place: &Place, programs: &Programs) -> Result<Images> {
     let mut command = Command::new(programs.path("e2e.test")?);
     command.arg("--list-images").env_remove("KUBECONFIG");
@@ -221,7 +221,7 @@ pub(crate) fn have(place: &Place, programs: &Programs) -> Result<Images> {
     Ok(Images { made, missing })
 }
 
-/// The references in the list that the tests print, each once. What else is printed is none.
+/// The references in the list that the tests print, each once. Other output is skipped.
 fn references(text: &str) -> BTreeSet<String> {
     text.lines()
         .map(str::trim)
@@ -243,13 +243,13 @@ fn repository(reference: &str) -> &str {
     }
 }
 
-/// What a registry is asked for: the path without the host, and the tag.
+/// The path without the host, and the tag, of a registry request.
 fn path_of(reference: &str) -> Option<(&str, &str)> {
     let (_, path) = reference.split_once('/')?;
     path.rsplit_once(':')
 }
 
-/// What is made of what, and what is not made.
+/// The images to be made, with their contents, and those that are not.
 fn sorted(references: &BTreeSet<String>) -> (Vec<(String, Kind)>, Vec<Missing>) {
     let (mut wanted, mut missing) = (Vec::new(), Vec::new());
     for reference in references {
@@ -295,7 +295,7 @@ struct Workshop<'a> {
     place: &'a Place,
     programs: &'a Programs,
     packages: Option<Files>,
-    /// What the registry is to have.
+    /// The contents of the registry.
     pulled: Vec<Archive>,
     /// The blobs of those, while the registry is made.
     unpacked: Option<tempfile::TempDir>,
@@ -313,7 +313,8 @@ impl Workshop<'_> {
         }
         println!("making {reference}");
         let mut image = self.image(reference, kind)?;
-        // Two names of the same files would be one image to a node, which then tells of one of its names only.
+        // Two names of the same files would be one image to a node, which would then show one of its names
+        // only.
         image.labels = BTreeMap::from([(
             "org.opencontainers.image.ref.name".to_owned(),
             reference.to_owned(),
@@ -364,7 +365,7 @@ impl Workshop<'_> {
         Ok(files)
     }
 
-    /// Manifests and blobs of what is pulled, under the paths that a registry is asked for.
+    /// Manifests and blobs of the pulled images, under the paths of registry requests.
     fn fill_registry(&mut self, files: &mut Files) -> Result<()> {
         let root = tempfile::tempdir_in(self.place.images()).context("cannot make a directory")?;
         for archive in &self.pulled {

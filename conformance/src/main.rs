@@ -1,13 +1,13 @@
 //! Upstream's own end-to-end tests against a stamp: `cargo xtask conformance`.
 //!
-//! The tests, the program that runs them and the images that they ask for are made here from the Go modules of the very Kubernetes version
-//! that the stamp runs, and from Debian's packages; nothing comes from a registry. A stamp without uplink is made with one cluster, the
-//! images are brought onto its nodes under the names that the tests use, and the tests run: those that bear company side by side, then
-//! those that do not, one after the other.
+//! The tests, their runner and their images are made here from the Go modules of the very Kubernetes version
+//! that the stamp runs, and from Debian's packages; no registry is used. A stamp without uplink is made with
+//! one cluster, the images are loaded onto its nodes under the names that the tests use, and the tests run:
+//! first those that may run in parallel, then the serial ones.
 //!
-//! Always true: exit code 0 means that every test that was chosen has passed, none is counted that did not run, and what could not be made
-//! is named; what has been made is kept by its content and made once; what has passed is written down at once, so that a run that was
-//! killed can go on.
+//! Always true: exit code 0 means that every chosen test has passed, no test is counted that did not run, and
+//! missing images are named; built programs and images are kept by their content and made once; passed tests
+//! are recorded at once, so that a killed run can continue.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -160,7 +160,7 @@ fn run(args: &Args) -> Result<bool> {
             };
             run::all(&setting, &chosen, &mut journal, &mut summary)
         });
-        // Whatever the tests came to; what they found comes first.
+        // In any case; the tests' own error takes precedence.
         let down = cluster.down();
         outcome?;
         down?;

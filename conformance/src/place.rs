@@ -1,7 +1,8 @@
-//! Where everything of one version is kept.
+//! The directory of all files of one version.
 //!
-//! Always true: the directory's name follows from what its content is made of, so another pin, toolchain or recipe is another directory,
-//! and what passed there passed with the same tests; whoever has it open is alone in it.
+//! Always true: the directory's name follows from the inputs of its contents, so another pin, toolchain or
+//! recipe is another directory, and a test that passed there was the same test; one process at a time has it
+//! open.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -28,7 +29,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens it, and makes it where it is not there.
+    /// Opens it, and makes it if necessary.
     pub(crate) fn open(checkout: &Path, cache: &Path, version: &'static str) -> Result<Self> {
         let module = checkout.join(format!("conformance/kubernetes-{}", minor(version)));
         let mut parts = Vec::new();
@@ -81,12 +82,12 @@ impl Place {
         self.dir.join("debian")
     }
 
-    /// What runs came to.
+    /// The results of runs.
     pub(crate) fn results(&self) -> PathBuf {
         self.dir.join("results")
     }
 
-    /// Where something is made before it gets its name.
+    /// The place of an incomplete file before it gets its name.
     pub(crate) fn unfinished(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.unfinished"))
     }
@@ -121,7 +122,7 @@ pub(crate) fn digest_of(program: &Path) -> Result<String> {
     }
 }
 
-/// Runs a command to its end; an error holds the end of what it said.
+/// Runs a command to its end; an error contains the end of its output.
 pub(crate) fn ran(command: &mut Command) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -138,7 +139,7 @@ pub(crate) fn ran(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The last kilobytes of what a program said.
+/// The last kilobytes of a program's output.
 pub(crate) fn last_words(said: &[u8]) -> String {
     const KEPT: usize = 4096;
     let from = said.len().saturating_sub(KEPT);

@@ -1,7 +1,8 @@
-//! The programs: the tests, what runs them, and what goes into their images. All compiled from pinned Go modules.
+//! The programs: the tests, their runner, and the contents of their images. All compiled from pinned Go
+//! modules.
 //!
-//! Always true: a program has its name only once it is whole; the compiler is told what it is told for node images, so that what those have
-//! compiled is not compiled again.
+//! Always true: a program has its name only once it is complete; the compiler gets the same flags as for node
+//! images, so that packages compiled for those are not compiled again.
 
 use std::{
     collections::BTreeMap,
@@ -28,13 +29,13 @@ enum Origin {
     Tests,
     /// The same, and the package is one of tests.
     TestBinary,
-    /// A folder of `components`: what node images are made of.
+    /// A folder of `components`: a program of node images.
     Component(&'static str),
 }
 
 const E2E: Program = program("e2e.test", "k8s.io/kubernetes/test/e2e", Origin::TestBinary);
 
-/// What lists tests.
+/// The programs that are needed to list tests.
 pub(crate) const FOR_LISTS: [Program; 1] = [E2E];
 
 /// All of them; the longest first, of which the others share much.
@@ -75,10 +76,11 @@ const fn program(name: &'static str, package: &'static str, from: Origin) -> Pro
     Program { name, package, from }
 }
 
-/// What the compiler is told, as for the programs of node images.
+/// The compiler's flags, as for the programs of node images.
 const COMPILER: [&str; 2] = ["-trimpath", "-gcflags=all=-dwarf=false"];
 
-/// What decides about the result besides files, as for the programs of node images. Proxies and caches are the user's.
+/// Environment variables that determine the result, as for the programs of node images. Proxies and caches
+/// are the user's.
 const ENVIRONMENT: [(&str, &str); 7] = [
     ("CGO_ENABLED", "0"),
     ("GO111MODULE", "on"),
@@ -89,7 +91,7 @@ const ENVIRONMENT: [(&str, &str); 7] = [
     ("GOAMD64", "v1"),
 ];
 
-/// All that decides besides the modules, for the key of a place.
+/// The inputs besides the modules, for the key of a place.
 pub(crate) fn recipe(version: &str) -> String {
     format!("{ALL:?} {COMPILER:?} {ENVIRONMENT:?} {}", stamps(version))
 }
@@ -104,7 +106,7 @@ pub(crate) fn go(module: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Tests tell their own version, and choose by it.
+/// Tests print their own version, and depend on it.
 fn stamps(version: &str) -> String {
     let mut parts = version.split('.');
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -131,7 +133,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// One of those that were asked for.
+    /// The path of a requested program.
     pub(crate) fn path(&self, name: &str) -> Result<&Path> {
         self.paths
             .get(name)
@@ -140,7 +142,7 @@ impl Programs {
     }
 }
 
-/// Builds those that are not there.
+/// Builds the missing ones.
 pub(crate) fn have(place: &Place, wanted: &[Program]) -> Result<Programs> {
     let dir = place.programs();
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -184,7 +186,7 @@ fn build(place: &Place, program: &Program, path: &Path) -> Result<()> {
         .context("cannot run go")?;
     if !status.success() {
         bail!(
-            "{} cannot be compiled: go ended with {status}; what it says is above. Repeated, it goes on where it stopped",
+            "{} cannot be compiled: go ended with {status}; its output is above. When repeated, it continues where it stopped",
             program.name
         );
     }

@@ -1,7 +1,7 @@
-//! What the tests tell while they run: each sends a line when it has ended (`--progress-report-url`).
+//! The progress of the tests: each sends a line when it has ended (`--progress-report-url`).
 //!
-//! Always true: whoever listens is told before the next message is read; a message that cannot be read is none, as what tests came to is
-//! also in the report that they write at the end.
+//! Always true: the listener is called before the next message is read; an invalid message is skipped, as all
+//! results are also in the report at the end.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -26,9 +26,9 @@ struct Message {
     msg: String,
 }
 
-/// Who says nothing in this time has nothing to say.
+/// A connection without data in this time is closed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The list of what failed is in each message.
+/// Each message has the list of all failures.
 const LONGEST: u64 = 16 << 20;
 
 /// Listens while `act` runs, which is given the address to send to.
@@ -81,7 +81,7 @@ fn received(mut stream: &TcpStream) -> Option<Ended> {
     ended(&body)
 }
 
-/// The test that a message tells of; others tell of the whole.
+/// The test of a message; other messages are about the whole run.
 fn ended(body: &[u8]) -> Option<Ended> {
     let message: Message = serde_json::from_slice(body).ok()?;
     let (word, name) = message.msg.split_once(' ')?;
@@ -90,7 +90,7 @@ fn ended(body: &[u8]) -> Option<Ended> {
         "FAILED" => false,
         _ => return None,
     };
-    // What goes before and after all tests has no name.
+    // The steps before and after all tests have no name.
     (!name.trim().is_empty()).then(|| Ended {
         name: name.trim().to_owned(),
         passed,
@@ -126,7 +126,7 @@ mod tests {
             |ended| heard.lock().unwrap().push(ended.name),
             |url| {
                 let address = url.strip_prefix("http://").unwrap().trim_end_matches('/');
-                // Who hangs up without a word disturbs nobody.
+                // A client that closes without sending data has no effect.
                 drop(TcpStream::connect(address).unwrap());
                 let mut stream = TcpStream::connect(address).unwrap();
                 let body = r#"{"msg":"PASSED [sig-a] a"}"#;

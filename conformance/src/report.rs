@@ -1,6 +1,7 @@
-//! What tests came to: read from the runner's report, kept for the next run, told to people.
+//! Results of tests: read from the runner's report, kept for the next run, printed for people.
 //!
-//! Always true: a test that has no result has failed; what counts as passed before is what its last result says.
+//! Always true: a test without a result has failed; an earlier pass counts only if it is the test's last
+//! result.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +18,13 @@ use crate::{
     specs::{self, Spec},
 };
 
-/// What a test came to.
+/// The result of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     Passed,
     Failed,
-    /// It found by itself that it has nothing to try here.
+    /// The test itself found that it does not apply here.
     Skipped,
 }
 
@@ -37,7 +38,7 @@ impl State {
     }
 }
 
-/// A test and what it came to.
+/// A test and its result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) name: String,
@@ -47,15 +48,15 @@ pub(crate) struct Outcome {
     pub(crate) why: String,
 }
 
-/// What a report holds.
+/// The contents of a report.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Found {
     pub(crate) outcomes: Vec<Outcome>,
-    /// Why something failed that is no test, such as what comes before all of them.
+    /// The error of a step that is no test, such as the one before all tests.
     pub(crate) around: Option<String>,
 }
 
-/// Of a report, what is needed here.
+/// The needed members of a report.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Report {
@@ -109,7 +110,7 @@ pub(crate) fn outcomes(text: &[u8]) -> Result<Found> {
             }
             continue;
         }
-        // Not chosen: a test that skips itself says why.
+        // Not chosen: a test that skips itself gives a reason.
         if state == State::Skipped && why.is_empty() {
             continue;
         }
@@ -135,7 +136,7 @@ fn first_line(message: &str) -> String {
     line.unwrap_or_default().chars().take(300).collect()
 }
 
-/// Just the chosen tests, each with a result: the worst, where there are two of a name.
+/// Exactly the chosen tests, each with a result: the worst, if two have the same name.
 pub(crate) fn complete(names: &[&str], found: Found, without: &str) -> Vec<Outcome> {
     let mut by_name: BTreeMap<String, Outcome> = BTreeMap::new();
     for outcome in found.outcomes {
@@ -160,7 +161,7 @@ pub(crate) fn complete(names: &[&str], found: Found, without: &str) -> Vec<Outco
         .collect()
 }
 
-/// What passed in earlier runs, and is not run again.
+/// Tests that passed in earlier runs, and are not run again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Before {
     pub(crate) passed: usize,
@@ -178,7 +179,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Reads what is in the directory, and goes on writing there.
+    /// Reads the results in the directory, and appends to them.
     pub(crate) fn open(dir: &Path, build: &str) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join("journal.tsv");
@@ -199,7 +200,7 @@ impl Journal {
         })
     }
 
-    /// Takes out what passed before.
+    /// Removes tests that passed before.
     pub(crate) fn leave_out(&self, specs: &mut Vec<Spec>) -> Before {
         let mut before = Before::default();
         specs.retain(|spec| match self.last.get(&spec.name) {
@@ -213,7 +214,7 @@ impl Journal {
         before
     }
 
-    /// Writes down what a test came to.
+    /// Records the result of a test.
     pub(crate) fn write(&mut self, name: &str, state: State) -> Result<()> {
         let line = format!("{}\t{}\t{name}\n", state.word(), self.build);
         // One write: a run that is killed leaves whole lines.
@@ -237,7 +238,7 @@ impl Journal {
     }
 }
 
-/// State and build of each name's last line. A line that was cut short tells nothing.
+/// State and build of each name's last line. A truncated line is ignored.
 fn lasts(text: &str) -> BTreeMap<String, (String, String)> {
     text.split_inclusive('\n')
         .filter_map(|line| {
@@ -277,13 +278,14 @@ impl Summary {
         self.outcomes.iter().filter(move |outcome| outcome.state == state)
     }
 
-    /// Whether everything that ran has passed. A test that skipped itself did not run; where nothing passed at all, nothing is good.
+    /// Whether every test that ran has passed. A test that skipped itself did not run; a run without any pass
+    /// is not good.
     pub(crate) fn is_good(&self) -> bool {
         let passed = self.of(State::Passed).count() + self.before.passed;
         self.of(State::Failed).next().is_none() && passed > 0
     }
 
-    /// In words. The last line is the count.
+    /// As text. The last line is the count.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("\nKubernetes {} on {} nodes\n", self.kubernetes, self.nodes);
         let mut line = |words: String| {
@@ -315,7 +317,7 @@ impl Summary {
         text
     }
 
-    /// Writes it into a directory: in words, and as JSON with the time of each test.
+    /// Writes it into a directory: as text, and as JSON with the time of each test.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self).context("cannot describe the results")?;
         for (name, text) in [("summary.txt", self.text()), ("summary.json", json)] {

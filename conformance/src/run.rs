@@ -1,7 +1,7 @@
-//! Runs what was chosen: first the tests that bear company, side by side, then the others, one after the other.
+//! Runs the chosen tests: first the parallel ones, then the serial ones.
 //!
-//! Always true: what has passed is in the journal before the next line is printed; a test that was chosen and has no result when its part
-//! has ended has failed.
+//! Always true: a passed test is in the journal before the next line is printed; a chosen test without a
+//! result when its part has ended has failed.
 
 use std::{
     collections::BTreeSet,
@@ -21,15 +21,15 @@ use crate::{
     specs::{self, Chosen, Spec},
 };
 
-/// With what they run.
+/// The inputs of a run.
 pub(crate) struct Setting<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) cluster: &'a Cluster,
-    /// How many at a time.
+    /// The number of parallel tests.
     pub(crate) parallel: u32,
 }
 
-/// Runs both parts, and adds what they came to.
+/// Runs both parts, and adds their results.
 pub(crate) fn all(
     setting: &Setting<'_>,
     chosen: &Chosen,
@@ -141,11 +141,11 @@ fn command(
         .arg(format!("--kubeconfig={}", setting.cluster.kubeconfig().display()))
         .arg(format!("--kubectl-path={}", kubectl.display()))
         .arg(format!("--progress-report-url={url}"))
-        // What tests read of their sources is inside them.
+        // The source files that tests read are embedded in them.
         .args(["--repo-root=", "--disable-log-dump", "--node-os-distro=debian"])
-        // Nothing is pulled: what is not loaded is not to be had.
+        // No image is pulled: an image that is not loaded is not available.
         .arg("--prepull-images=false")
-        // Proxies are between nobody here.
+        // No connection here goes through a proxy.
         .env_remove("HTTPS_PROXY")
         .env_remove("https_proxy")
         .env_remove("HTTP_PROXY")
@@ -163,7 +163,7 @@ fn command(
         .context("kubectl lies where no PATH can lead")?;
         command.env("PATH", path);
     }
-    // Tests that ask for one architecture ask for the nodes'.
+    // Tests for one architecture mean the nodes'.
     if std::env::consts::ARCH == "aarch64" {
         command.arg("--node-os-arch=arm64");
     }

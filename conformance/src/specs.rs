@@ -1,7 +1,7 @@
-//! Which tests there are, and which are chosen.
+//! The list of tests, and the choice among them.
 //!
-//! Always true: the tests themselves say what `--focus` and `--skip` mean, in a run that only tells what it would do; a choice by chance
-//! follows from its seed and the names alone.
+//! Always true: the tests themselves apply `--focus` and `--skip`, in a dry run; a random choice follows only
+//! from its seed and the names.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -17,21 +17,21 @@ use crate::{
 /// A test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spec {
-    /// As it is reported: the words of what is around it, and its own.
+    /// As in reports: the texts of its containers, and its own.
     pub(crate) name: String,
-    /// Whether others would disturb it, or it them.
+    /// Whether it must not run in parallel with others.
     pub(crate) serial: bool,
 }
 
 /// Tests that are to run.
 #[derive(Debug)]
 pub(crate) struct Chosen {
-    /// What stands before each name where expressions are compared.
+    /// The prefix of each name where expressions are compared.
     pub(crate) suite: String,
     pub(crate) specs: Vec<Spec>,
 }
 
-/// Of a report, what is needed here.
+/// The needed members of a report.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Report {
@@ -60,7 +60,7 @@ pub(crate) fn list(programs: &Programs, place: &Place, focus: &str, skip: Option
         .arg(format!("--ginkgo.focus={focus}"))
         .arg(format!("--ginkgo.json-report={}", report.display()))
         .args(["--ginkgo.succinct", "--ginkgo.no-color", "--provider=skeleton"])
-        // Nobody's cluster is asked.
+        // No user's cluster is contacted.
         .env_remove("KUBECONFIG");
     if let Some(skip) = skip {
         command.arg(format!("--ginkgo.skip={skip}"));
@@ -71,7 +71,7 @@ pub(crate) fn list(programs: &Programs, place: &Place, focus: &str, skip: Option
     planned(&text)
 }
 
-/// Reads what a run would do.
+/// Reads the result of a dry run.
 fn planned(text: &[u8]) -> Result<Chosen> {
     let reports: Vec<Report> = serde_json::from_slice(text).context("the list of tests cannot be read")?;
     let report = reports.into_iter().next().context("the list of tests is empty")?;
@@ -109,8 +109,9 @@ pub(crate) fn name(around: Vec<String>, own: String) -> String {
     words.join(" ")
 }
 
-/// `count` of the tests, spread over the groups of Kubernetes (`[sig-…]`, the first word of a name): each in turn gives one, until there
-/// are enough. The same seed gives the same ones, whatever else there is to choose from in other groups.
+/// `count` of the tests, spread over the groups of Kubernetes (`[sig-…]`, the first word of a name): each in
+/// turn gives one, until there are enough. The same seed gives the same choice from a group, independent of
+/// the other groups.
 pub(crate) fn sample(specs: Vec<Spec>, count: usize, seed: u64) -> Vec<Spec> {
     let mut groups: BTreeMap<String, Vec<([u8; 32], Spec)>> = BTreeMap::new();
     for spec in specs {
@@ -149,7 +150,8 @@ pub(crate) fn sample(specs: Vec<Spec>, count: usize, seed: u64) -> Vec<Spec> {
 pub(crate) fn only(suite: &str, names: &[&str]) -> Vec<String> {
     const LONGEST: usize = 60_000;
     let mut names = names.to_vec();
-    // What begins alike stands together: the matcher then makes one path of it, and tells thousands of names apart in no time.
+    // Names with the same beginning are sorted together: the matcher then makes one path of it, and
+    // distinguishes thousands of names quickly.
     names.sort_unstable();
     let mut expressions: Vec<String> = Vec::new();
     let mut open = String::new();

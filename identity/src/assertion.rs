@@ -1,8 +1,8 @@
-//! Signed tokens that an application shows instead of a secret: signed with a certificate of its own, or by another issuer that its
-//! record trusts (a cluster, a CI system).
+//! Signed tokens that an application presents instead of a secret: signed with its own certificate, or by
+//! another issuer that its record trusts (a cluster, a CI system).
 //!
-//! Always true: what is decided here is decided from the token, the records and the keys, without I/O; nothing of a token counts before its
-//! signature was checked, except to find what it has to be checked with.
+//! Always true: decisions depend only on the token, the records and the keys, without I/O; before its
+//! signature is verified, a token is used only to find the key.
 //!
 //! Times in tokens may have fractions: the Azure CLI's have.
 
@@ -29,24 +29,25 @@ use crate::{
     tokens::signature_only,
 };
 
-/// What the form says of the token.
+/// The value of `client_assertion_type`.
 pub(crate) const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// Longer tokens are not looked at.
+/// Longer tokens are refused.
 const MAX_BYTES: usize = 16 * 1024;
-/// Clocks of clients may be wrong by this much, in seconds.
+/// The largest error of clients' clocks, in seconds.
 const SKEW: f64 = 300.0;
-/// A token that an application signs itself is good for so long at most, in seconds.
+/// The longest validity of a token that an application signs itself, in seconds.
 const LONGEST: f64 = 86_400.0;
-/// How often one may be shown: libraries show the same one for each resource, as long as it is good.
+/// How often a token may be presented: libraries present the same one for each resource, as long as it is
+/// valid.
 const MOST_USES: u32 = 64;
 
-/// What a token is for that is shown by way of an identity binding, before the client id. The cluster's API server makes one only for a service
-/// account that may be the identity.
+/// The audience of a token that is presented by way of an identity binding, followed by the client id. The
+/// cluster's API server issues one only for a service account that may use the identity.
 const BINDING: &str = "api://AKSIdentityBinding/";
-/// What subjects of service accounts begin with.
+/// Prefix of the subjects of service accounts.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
-/// The claims that count. All others are nobody's business.
+/// The claims that are used. All others are ignored.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Claims {
     #[serde(default)]
@@ -114,12 +115,12 @@ pub(crate) fn read(text: &str) -> Result<Shown<'_>, Refusal> {
 }
 
 impl Shown<'_> {
-    /// Whether an application signed it itself: it says so of itself.
+    /// Whether the token claims to be signed by the application itself.
     pub(crate) fn is_own(&self, client: &str) -> bool {
         self.claims.iss.eq_ignore_ascii_case(client) && self.claims.sub.eq_ignore_ascii_case(client)
     }
 
-    /// What tells this token from every other.
+    /// Identifies this token among all others.
     fn digest(&self) -> [u8; 32] {
         let signed = self.text.rsplit_once('.').map_or(self.text, |(signed, _)| signed);
         let mut hash = [0; 32];
@@ -154,7 +155,7 @@ impl Shown<'_> {
         decode::<Value>(self.text, key, &signature_only(algorithms)).is_ok()
     }
 
-    /// Checks a token that an application signed with a certificate that its record has.
+    /// Verifies a token that an application signed with a certificate in its record.
     pub(crate) fn check_certificate(
         &self,
         application: &PrincipalRecord,
@@ -201,7 +202,7 @@ impl Shown<'_> {
         Ok(())
     }
 
-    /// The credential of an application that trusts this token, if its signature is what it should be.
+    /// The credential of an application that trusts this token, if its signature is valid.
     pub(crate) fn federated<'a>(
         &self,
         application: &'a PrincipalRecord,
@@ -236,7 +237,8 @@ impl Shown<'_> {
         ))
     }
 
-    /// Whether this is a token that a cluster made for one of its service accounts to be this managed identity ([`BINDING`]).
+    /// Whether this is a token that a cluster issued to a service account for this managed identity
+    /// ([`BINDING`]).
     pub(crate) fn is_by_binding(&self, identity: &PrincipalRecord) -> bool {
         let audience = format!("{BINDING}{}", identity.login);
         identity.resource.is_some()
@@ -244,11 +246,11 @@ impl Shown<'_> {
             && self.claims.aud.any(|one| one == audience)
     }
 
-    /// Checks a token of another issuer, with its keys.
+    /// Verifies a token of another issuer, with its keys.
     pub(crate) fn check_federated(&self, keys: &Value, now: Timestamp) -> Result<(), Refusal> {
         let kid = self.header.kid.as_deref();
         let keys = keys["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
-        // A key of a kind that we do not know is somebody else's business.
+        // Keys of unknown kinds are skipped.
         let known = keys
             .iter()
             .filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());
@@ -274,7 +276,7 @@ impl Shown<'_> {
         self.check_times(now, None)
     }
 
-    /// Whether its issuer's keys have the one that it names.
+    /// Whether its issuer's keys contain the one that it names.
     pub(crate) fn is_in(&self, keys: &Value) -> bool {
         let Some(kid) = &self.header.kid else { return true };
         let keys = keys["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -282,7 +284,7 @@ impl Shown<'_> {
     }
 }
 
-/// With what other issuers may sign: no secret that both sides have.
+/// Signature algorithms of other issuers: only asymmetric ones.
 const SIGNATURES: &[Algorithm] = &[
     Algorithm::RS256,
     Algorithm::RS384,
@@ -295,7 +297,7 @@ const SIGNATURES: &[Algorithm] = &[
     Algorithm::EdDSA,
 ];
 
-/// Which certificate a token was signed with, as its header says.
+/// The certificate of a signature, as the token's header names it.
 enum Thumbprint {
     Sha1(Vec<u8>),
     Sha256(Vec<u8>),
@@ -328,7 +330,7 @@ impl Thumbprint {
     }
 }
 
-/// The key of a certificate that is good now.
+/// The key of a certificate that is valid now.
 fn public_key(credential: &Credential, der: &[u8], now: Timestamp) -> Result<DecodingKey, Refusal> {
     let unusable = || {
         refused(
@@ -355,7 +357,8 @@ fn public_key(credential: &Credential, der: &[u8], now: Timestamp) -> Result<Dec
     Ok(DecodingKey::from_rsa_der(&key.subject_public_key.data))
 }
 
-/// Tokens that were shown, so that one that was overheard is of little use: it is good from one address only, and a number of times.
+/// Tokens that were presented. They limit the use of a stolen token: it is valid from one address only, and a
+/// number of times.
 pub(crate) struct Uses(Mutex<LruMap<[u8; 32], Use>>);
 
 #[derive(Clone, Copy)]
@@ -371,7 +374,7 @@ impl Default for Uses {
 }
 
 impl Uses {
-    /// Counts a use of a token whose signature was checked.
+    /// Counts a use of a token whose signature was verified.
     pub(crate) fn count(&self, shown: &Shown<'_>, origin: Origin) -> Result<(), Refusal> {
         let mut uses = self.0.lock().expect("nothing panics while it holds this lock");
         let one = uses.entry(&shown.digest(), || Use { origin, count: 0 });

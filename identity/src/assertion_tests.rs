@@ -1,4 +1,4 @@
-//! Tokens that applications sign, or have from others: pure.
+//! Tokens that applications sign, or get from other issuers. Pure.
 
 use std::sync::LazyLock;
 
@@ -82,7 +82,7 @@ pub(crate) fn thumbprint(of: &Certified, header: &mut Header, sha256: bool) {
     }
 }
 
-/// What the Azure CLI sends: with times that are no integers.
+/// Claims as the Azure CLI sends them: with times that are no integers.
 fn claims() -> Value {
     json!({ "aud": ENDPOINT, "iss": CLIENT, "sub": CLIENT, "jti": "1",
             "iat": 1_800_000_000.25, "exp": 1_800_000_600.75 })
@@ -266,7 +266,7 @@ fn a_token_of_another_issuer_fits_a_credential_exactly() {
         ..federated()
     };
     assert_eq!(fits(&right, &application(vec![over])), Err(700_211));
-    // Signed by another key, or by none of those that are published.
+    // Signed by another key, or by one that is not published.
     let text = token(right.clone(), Some("unknown"));
     let shown = read(&text).unwrap();
     assert!(!shown.is_in(&keys) && shown.check_federated(&keys, at(NOW)).is_err());
@@ -280,7 +280,7 @@ fn a_token_of_another_issuer_fits_a_credential_exactly() {
             .check_federated(&keys_of_stranger, at(NOW))
             .is_err()
     );
-    // What is published is no secret: it signs nothing.
+    // A published key is no secret, so no signature with it as one is accepted.
     let secret = json!({ "keys": [{ "kty": "oct", "k": URL_SAFE_NO_PAD.encode("public"), "kid": "s" }] });
     let mut header = Header::new(Algorithm::HS256);
     header.kid = Some("s".to_owned());

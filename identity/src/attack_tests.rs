@@ -1,4 +1,4 @@
-//! Guessing against the service in this process. What is counted is work, in virtual time.
+//! Guessing against the service in this process. Work is counted, in virtual time.
 
 use arm_wire::PrincipalKind;
 use storage_redb::MemoryStore;
@@ -105,11 +105,11 @@ async fn a_hundred_thousand_guesses_cost_little_and_keep_nobody_out() {
     assert!(hashed <= 30, "{hashed} of 100000 guesses were hashed");
     assert_eq!(refused + hashed, 100_000);
 
-    // The secret of 256 random bits is good from the very address, at once and without a hash.
+    // The secret of 256 random bits is accepted from the attacker's address, at once and without a slow hash.
     let honest = fixture.application(&fixture.secret, 1).await;
     assert_eq!(honest.status(), StatusCode::OK);
     assert_eq!(fixture.hashed(), hashed);
-    // A person at another address does not notice; one at the attacker's is told when to come again.
+    // A user at another address is not affected; one at the attacker's gets a time to wait.
     let person = fixture.user("ada@example.test", PASSWORD, 2).await;
     assert_eq!(person.status(), StatusCode::OK);
     let beside = fixture.user("ada@example.test", PASSWORD, 1).await;

@@ -1,12 +1,13 @@
-//! Signing in in a browser: the authorization code, with PKCE.
+//! Sign-in in a browser: the authorization code, with PKCE.
 //!
 //! ```text
 //!  client ── opens ──► GET authorize ──► page ── name, password ──► POST authorize ── code ──► the client's address
 //!  client ── code and the secret behind its challenge ──► token
 //! ```
 //!
-//! Always true: a browser is sent only to the host of the person who signs in, or to an address that the application has registered; until
-//! that is known, errors are shown, not sent; `S256` is the only challenge.
+//! Always true: a browser is redirected only to its own host, or to an address that the application has
+//! registered; until the address is known to be valid, errors are shown as a page; `S256` is the only
+//! challenge method.
 
 use arm_wire::PrincipalKind;
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use crate::{
 /// The longest `state`, `nonce`, scope and address, in bytes; all of them fit into a form.
 const MAX_BYTES: usize = 2048;
 
-/// How the answer gets to the client.
+/// How the response gets to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Mode {
     Query,
@@ -36,7 +37,7 @@ enum Mode {
     FormPost,
 }
 
-/// What a client asks for, kept in the page.
+/// A client's request, sealed in the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Wanted {
     client: String,
@@ -49,14 +50,14 @@ struct Wanted {
     nonce: Option<String>,
 }
 
-/// Where an answer goes.
+/// The destination of a response.
 struct Target {
     redirect_uri: String,
     mode: Mode,
     state: Option<String>,
 }
 
-/// An error for the client: by its name, with words for people.
+/// An error for the client: its name, and a description for people.
 struct Wrong(&'static str, String);
 
 impl Target {
@@ -107,7 +108,7 @@ impl Target {
     }
 }
 
-/// An error for whoever sits in front of the browser.
+/// An error page.
 fn stop(text: &str) -> Response<Bytes> {
     html(
         StatusCode::BAD_REQUEST,
@@ -116,7 +117,7 @@ fn stop(text: &str) -> Response<Bytes> {
     )
 }
 
-/// Whether an address is of the host of whoever opens it: a program that waits there at a port of its own (RFC 8252).
+/// Whether an address is of the browser's own host: a program that listens there at any port (RFC 8252).
 pub(crate) fn is_loopback(address: &str) -> bool {
     let Ok(uri) = address.parse::<Uri>() else {
         return false;
@@ -127,7 +128,7 @@ pub(crate) fn is_loopback(address: &str) -> bool {
             .is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"))
 }
 
-/// Whether a text can be an address that a browser is sent to at all.
+/// Whether a text is a valid address for a redirect.
 fn is_plain(address: &str) -> bool {
     !address.is_empty()
         && address.len() <= MAX_BYTES
@@ -147,7 +148,7 @@ fn bounded(form: &Form, name: &'static str) -> Result<Option<String>, Wrong> {
 }
 
 impl TokenService {
-    /// Whether a browser may be sent there with a code of this client.
+    /// Whether a browser may be redirected there with a code of this client.
     async fn may_be_sent(&self, client: &str, address: &str) -> Result<bool, control_store::StoreError> {
         if !is_plain(address) {
             return Ok(false);
@@ -161,7 +162,7 @@ impl TokenService {
         }))
     }
 
-    /// What a client asks for: or what is shown instead, or sent to it.
+    /// A client's request; or the error that is shown, or sent to the client.
     async fn wanted(&self, query: &Form) -> Result<Wanted, Response<Bytes>> {
         let client = self
             .public_client(query)
@@ -215,7 +216,7 @@ impl TokenService {
             let (scope, resource) = (bounded(query, "scope")?, bounded(query, "resource")?);
             self.audience(scope.as_deref(), resource.as_deref())
                 .map_err(|refusal| Wrong("invalid_resource", refusal.text))?;
-            // Nobody stays signed in here, so there is nothing that could go on without a page.
+            // There are no browser sessions, so no sign-in is possible without a page.
             if query.get("prompt") == Some("none") {
                 return Err(Wrong(
                     "login_required",
@@ -278,7 +279,7 @@ impl TokenService {
         answer
     }
 
-    /// POST: what was typed into the page.
+    /// POST: the submitted page.
     pub(crate) async fn authorized(&self, request: &Request<Bytes>, caller: &Caller) -> Response<Bytes> {
         let typed = match form(request) {
             Ok(typed) => typed,
@@ -298,7 +299,10 @@ impl TokenService {
             state: wanted.state.clone(),
         };
         if typed.get("cancel").is_some() {
-            return target.fail(Wrong("access_denied", "AADSTS65004: nobody signed in".to_owned()));
+            return target.fail(Wrong(
+                "access_denied",
+                "AADSTS65004: the user declined to sign in".to_owned(),
+            ));
         }
         let [name, password] = ["username", "password"].map(|field| typed.get(field).unwrap_or_default());
         let person = match self.login(name, password, PrincipalKind::User, caller).await {
@@ -333,7 +337,7 @@ impl TokenService {
         }
     }
 
-    /// What people call a client.
+    /// The display name of a client.
     pub(crate) async fn client_name(&self, client: &str) -> String {
         // The clients of Azure that people sign in with; their ids are public.
         let known = match client {
@@ -355,7 +359,7 @@ impl TokenService {
         }
     }
 
-    /// A refusal of a code that was spent before or brought with something else.
+    /// The refusal of a code that was used before or does not match the request.
     pub(crate) fn bad_code() -> Refusal {
         Refusal::new(
             "invalid_grant",

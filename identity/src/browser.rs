@@ -1,10 +1,11 @@
-//! What ties a form to the browser that it was shown in, so that no other page can send one in somebody's name.
+//! Protection of forms against cross-site requests: a form is accepted only from the browser that it was
+//! shown in.
 //!
-//! A form holds what it is about, sealed together with a cookie of the browser's: nothing of it is kept here, so asking for forms costs no
-//! memory.
+//! A form contains its own data, sealed together with a cookie of the browser. No state is kept here, so
+//! requests for forms cost no memory.
 //!
-//! Always true: a form is taken only from the browser that it was shown to, for what it was shown for, and for a quarter of an hour; after
-//! a restart of the service forms are shown anew.
+//! Always true: a form is accepted only from the browser that it was shown to, for its purpose, and for a
+//! quarter of an hour; after a restart of the service forms have to be requested again.
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -13,28 +14,28 @@ use jiff::Timestamp;
 
 use crate::secret::random;
 
-/// The prefix says to browsers: this host alone, and over TLS only.
+/// The prefix restricts the cookie to this host and to TLS.
 const COOKIE: &str = "__Host-landfall-sign-in";
-/// How long a form is good, in seconds.
+/// Validity of a form, in seconds.
 const LIFETIME: i64 = 900;
-/// Longer forms are not looked at.
+/// Longer forms are refused.
 const MAX_SEALED_BYTES: usize = 32 * 1024;
 
-/// What a form is for.
+/// The purpose of a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Authorize,
     Device,
 }
 
-/// A browser, known by its cookie.
+/// A browser, identified by its cookie.
 pub(crate) struct Visitor {
     id: String,
     is_new: bool,
 }
 
 impl Visitor {
-    /// The one that sent these headers; a new one where they have no cookie of ours.
+    /// The browser of these headers; a new one where they have no cookie of ours.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let cookies = headers
             .get_all(header::COOKIE)
@@ -56,10 +57,11 @@ impl Visitor {
         }
     }
 
-    /// Gives a new one its cookie.
+    /// Sets the cookie of a new browser.
     pub(crate) fn remember(&self, headers: &mut HeaderMap) {
         if self.is_new {
-            // Lax: a form that another site sends does not bring it along; a link there does, and only shows a form.
+            // Lax: the cookie is not sent with a form of another site; it is with a link from there, which
+            // only shows a form.
             let cookie = format!("{COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax", self.id);
             headers.insert(
                 header::SET_COOKIE,
@@ -76,11 +78,11 @@ fn is_id(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// Seals what forms are about. No `Debug` on purpose.
+/// Seals the data of forms. No `Debug` on purpose.
 pub(crate) struct Forms(hmac::Key);
 
 impl Forms {
-    /// With a key that nobody else has, until the process ends.
+    /// With a random key, which is lost when the process ends.
     pub(crate) fn new() -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()))
     }
@@ -89,7 +91,7 @@ impl Forms {
         format!("{purpose:?}\n{until}\n{}\n{about}", visitor.id).into_bytes()
     }
 
-    /// What a form is about, for the form.
+    /// The sealed data of a form.
     pub(crate) fn seal(&self, purpose: Purpose, about: &str, visitor: &Visitor, now: Timestamp) -> String {
         let until = now.as_second().saturating_add(LIFETIME);
         let tag = hmac::sign(&self.0, &Self::signed(purpose, about, until, visitor));
@@ -100,7 +102,7 @@ impl Forms {
         )
     }
 
-    /// What a form is about that this browser sends back.
+    /// The data of a form that this browser sends back.
     pub(crate) fn open(
         &self,
         purpose: Purpose,

@@ -1,8 +1,8 @@
-//! Authorization codes: a sign-in in a browser, on its way to the client that asked for it. Kept in memory: after a restart a person signs in
-//! again.
+//! Authorization codes: a completed sign-in in a browser, until the client redeems it. Kept in memory: after
+//! a restart a person signs in again.
 //!
-//! Always true: a code is good once, for two minutes, for the client, the address and the secret of the client that it was asked for with;
-//! whoever brings something else has spent it.
+//! Always true: a code is valid once, for two minutes, and only with the client, the address and the client's
+//! secret that it was issued for; an attempt with others uses it up.
 
 use std::{
     collections::HashMap,
@@ -15,19 +15,19 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::secret::random;
 
-/// How long a code is good.
+/// Validity of a code.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(120);
-/// How long a code that was used is known: whoever brings it later has it from somebody else.
+/// How long a used code is remembered: a second use shows that it was stolen.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// How many there are at a time; each is of somebody who has just signed in.
+/// Most codes at a time; each belongs to a person who has just signed in.
 const ENTRIES: usize = 10_000;
 
-/// What was signed in to.
+/// The sign-in of a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Granted {
     pub(crate) object_id: String,
     pub(crate) client: String,
-    /// Where the code was sent.
+    /// The address that the code was sent to.
     pub(crate) redirect_uri: String,
     /// SHA-256 of the client's secret, in base64.
     pub(crate) challenge: String,
@@ -36,7 +36,7 @@ pub(crate) struct Granted {
     pub(crate) nonce: Option<String>,
 }
 
-/// What a client brings with a code.
+/// The values that a client presents with a code.
 #[derive(Clone, Copy)]
 pub(crate) struct Brought<'a> {
     pub(crate) client: &'a str,
@@ -44,14 +44,14 @@ pub(crate) struct Brought<'a> {
     pub(crate) verifier: &'a str,
 }
 
-/// What a code is good for.
+/// The result of redeeming a code.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Redeemed {
-    /// For this.
+    /// Valid, for this sign-in.
     Good(Box<Granted>),
-    /// It was used before: the sign-in that came of it is not safe.
+    /// It was used before: the sign-in that resulted from it is not safe.
     Spent { object_id: String, family: String },
-    /// Nothing.
+    /// Not valid.
     Bad,
 }
 
@@ -62,11 +62,11 @@ struct Entry {
 
 enum State {
     Waits(Box<Granted>),
-    /// Used; whose it was and the sign-in that came of it, once there is one.
+    /// Used; with the principal and the sign-in that it led to, once there is one.
     Spent(Option<(String, String)>),
 }
 
-/// The codes under way, by their hash. Times are of a monotonic clock.
+/// Unused codes, by their hash. Times are of a monotonic clock.
 #[derive(Default)]
 pub(crate) struct Codes(Mutex<HashMap<[u8; 32], Entry>>);
 
@@ -76,7 +76,7 @@ fn hash(text: &str) -> [u8; 32] {
     hash
 }
 
-/// Whether a secret of a client's has the form that it has to have.
+/// Whether a client's secret has the required form.
 fn is_verifier(text: &str) -> bool {
     (43..=128).contains(&text.len())
         && text
@@ -84,7 +84,7 @@ fn is_verifier(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }
 
-/// Whether a text is the SHA-256 of something, in base64.
+/// Whether a text is a SHA-256 hash in base64.
 pub(crate) fn is_challenge(text: &str) -> bool {
     text.len() == 43 && URL_SAFE_NO_PAD.decode(text).is_ok()
 }
@@ -104,7 +104,7 @@ impl Codes {
         self.0.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// A new code; `None` when too many are under way.
+    /// A new code; `None` when there are too many.
     pub(crate) fn issue(&self, granted: Granted, now: Duration) -> Option<String> {
         let mut entries = self.entries();
         if entries.len() >= ENTRIES {
@@ -145,7 +145,7 @@ impl Codes {
         }
     }
 
-    /// Notes which sign-in came of a code that was used.
+    /// Records the sign-in that resulted from a used code.
     pub(crate) fn became(&self, code: &str, object_id: &str, family: &str) {
         if let Some(entry) = self.entries().get_mut(&hash(code)) {
             entry.state = State::Spent(Some((object_id.to_owned(), family.to_owned())));

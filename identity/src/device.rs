@@ -1,4 +1,5 @@
-//! Sign-ins that wait for a person at another device. Kept in memory: after a restart the client asks for a new code.
+//! Sign-ins that wait for approval on another device. Kept in memory: after a restart the client requests a
+//! new code.
 
 use std::{
     collections::HashMap,
@@ -11,23 +12,23 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{secret::random, throttle::Origin};
 
-/// How long a code is good.
+/// Validity of a code.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(900);
 /// How many may wait at a time.
 const ENTRIES: usize = 1000;
 /// How many of them from one address.
 const MAX_PER_ORIGIN: usize = 50;
-/// No vowels (no words), nothing that looks like something else.
+/// No vowels (no words), and no characters that are easily mistaken for others.
 const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 
-/// Somebody approved, nobody did yet, or it is too late.
+/// State of a device code.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Poll {
-    /// Nobody yet.
+    /// Not yet approved.
     Pending,
-    /// This object id approved; the code is used up.
+    /// Approved with this object id; the code is used up.
     Approved { object_id: String, scope: String },
-    /// Somebody said that it was not them; the code is used up.
+    /// Denied by a person; the code is used up.
     Refused,
     /// Unknown, used, or too old.
     Expired,
@@ -42,17 +43,17 @@ struct Entry {
     answer: Option<Answer>,
 }
 
-/// What a person said.
+/// The decision of a person.
 enum Answer {
     Approved(String),
     Refused,
 }
 
-/// A sign-in that waits, for the page that asks whether it is right.
+/// A pending sign-in, for the page that asks for approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) client: String,
-    /// From where it was asked.
+    /// The address of the request.
     pub(crate) address: Option<IpAddr>,
     /// How long ago.
     pub(crate) age: Duration,
@@ -67,7 +68,8 @@ impl Devices {
         self.0.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// A new pair of device code and user code; `None` when too many wait already, in all or from there.
+    /// A new pair of device code and user code; `None` when there are too many, in total or from this
+    /// address.
     pub(crate) fn start(
         &self,
         client: &str,
@@ -102,7 +104,7 @@ impl Devices {
         Some((device_code, user_code))
     }
 
-    /// What waits under a user code, however it was typed.
+    /// The pending sign-in of a user code, in any spelling.
     pub(crate) fn waiting(&self, user_code: &str, now: Duration) -> Option<Waiting> {
         let wanted = normal(user_code);
         let entries = self.entries();
@@ -137,7 +139,7 @@ impl Devices {
         true
     }
 
-    /// What became of a device code. An answer is given out once.
+    /// The state of a device code. An approval is given out once.
     pub(crate) fn poll(&self, device_code: &str, client: &str, now: Duration) -> Poll {
         let mut entries = self.entries();
         match entries.get(device_code) {

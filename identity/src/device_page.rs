@@ -1,7 +1,7 @@
-//! Device codes over HTTP: asking for one, and the page where a person says what comes of it.
+//! Device codes over HTTP: the request for a code, and the page where a person approves or denies it.
 //!
-//! Always true: before anybody gives a password, the page says which application asks, from which address, and since when; looking for
-//! codes is slowed down as guessing passwords is.
+//! Always true: before a password is entered, the page shows which application requests the sign-in, from
+//! which address, and since when; guessing codes is slowed down like guessing passwords.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use crate::{
 
 /// Clients poll for a device code this often, in seconds.
 const INTERVAL: u64 = 2;
-/// What looking for codes is counted as: no login has control characters.
+/// The throttle's login for guesses of codes: no real login has control characters.
 const LOOKING: &str = "\u{1}device code";
 
 fn answer(status: StatusCode, page: String) -> Response<Bytes> {
     html(status, page, &page::policy(&[], None))
 }
 
-/// How long ago something was, for people.
+/// The age of a request, for people.
 fn age(age: Duration) -> String {
     match age.as_secs() {
         0..60 => "less than a minute ago".to_owned(),
@@ -46,7 +46,8 @@ impl TokenService {
         let scope = form.get("scope").unwrap_or_default();
         let started = self.public_client(form).and_then(|client| {
             self.audience(form.get("scope"), form.get("resource"))?;
-            // A resource without scopes (AD FS 3, AAD's first version) is kept as a scope, so that there is one thing to remember.
+            // A resource without scopes (AD FS 3, AAD's first version) is stored as a scope, so that only one
+            // has to be stored.
             let scope = match form.get("resource") {
                 Some(resource) if scope.is_empty() => format!("{resource}/.default offline_access"),
                 _ => scope.to_owned(),
@@ -79,7 +80,7 @@ impl TokenService {
         answer(StatusCode::OK, page::device_code(None))
     }
 
-    /// POST of the page: a code, or what was said of one.
+    /// POST of the page: a code, or the decision about one.
     pub(crate) async fn device_answer(&self, request: &Request<Bytes>, caller: &Caller) -> Response<Bytes> {
         let typed = match form(request) {
             Ok(typed) => typed,
@@ -96,7 +97,7 @@ impl TokenService {
         answer(StatusCode::BAD_REQUEST, page::device_code(Some(text)))
     }
 
-    /// A code was typed: what it is for.
+    /// A code was typed: shows its sign-in.
     async fn device_found(&self, typed: &Form, visitor: &Visitor, caller: &Caller) -> Response<Bytes> {
         let code = typed.get("user_code").unwrap_or_default();
         let (origin, now) = (Origin::of(caller.address), self.env.clock.monotonic());
@@ -110,13 +111,13 @@ impl TokenService {
         let Some(waiting) = self.devices.waiting(code, now) else {
             return Self::no_code("This code is unknown or too old. Ask the other device for a new one.");
         };
-        // Only this one: who has a code of their own may not guess at others for it.
+        // Only this attempt: the owner of a valid code must not get free guesses by it.
         self.throttle.retract(origin, LOOKING);
         self.device_asks(StatusCode::OK, code, &waiting, visitor, "", None)
             .await
     }
 
-    /// Says who asks.
+    /// Shows the requesting application.
     async fn device_asks(
         &self,
         status: StatusCode,
@@ -144,7 +145,7 @@ impl TokenService {
         answer
     }
 
-    /// A person said yes, with a password, or no.
+    /// The decision of a person: approval with a password, or denial.
     async fn device_said(
         &self,
         sealed: &str,

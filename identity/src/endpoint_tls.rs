@@ -1,4 +1,4 @@
-//! The certificate of a stamp's HTTPS endpoint, and the small CA that clients are told to trust.
+//! The certificate of a stamp's HTTPS endpoint, and the small CA that clients have to trust.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::secret::random;
 
-/// How long the CA is good.
+/// Validity of the CA.
 const CA_DAYS: i64 = 3650;
-/// How long the certificate is good; clients accept no more than 825 days.
+/// Validity of the certificate; clients accept no more than 825 days.
 const LEAF_DAYS: i64 = 397;
 
 /// Why a certificate cannot be made.
@@ -28,15 +28,14 @@ pub enum TlsError {
     Make(#[source] rcgen::Error),
 }
 
-/// The CA that clients of an endpoint are told to trust. It signs one certificate after the other, so that they need not be told
-/// again.
+/// The CA of an endpoint's certificates. It signs each renewed certificate, so that clients need no new CA.
 pub struct EndpointCa {
     certificate: String,
     key: Zeroizing<String>,
 }
 
 impl EndpointCa {
-    /// How long a CA is good.
+    /// Validity of a CA.
     pub const LIFETIME: SignedDuration = SignedDuration::from_hours(24 * CA_DAYS);
 
     /// A new CA, good from a day before `now` (clocks differ).
@@ -46,12 +45,13 @@ impl EndpointCa {
     pub fn generate(now: Timestamp) -> Result<Self, TlsError> {
         let key = KeyPair::generate().map_err(TlsError::Make)?;
         let mut ca = params("Landfall stamp CA", now, CA_DAYS);
-        // A name of its own for each: clients find the issuer by name, and two stamps may be trusted at the same time.
+        // A unique name for each CA: clients find the issuer by name, and may trust two stamps at the same
+        // time.
         ca.distinguished_name
             .push(DnType::OrganizationalUnitName, hex::encode(random::<8>()));
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // RFC 5280 wants it, and Python 3.13 (VERIFY_X509_STRICT) insists.
+        // RFC 5280 requires it, and Python 3.13 (VERIFY_X509_STRICT) enforces it.
         ca.use_authority_key_identifier_extension = true;
         let certificate = ca.self_signed(&key).map_err(TlsError::Make)?;
         Ok(Self {
@@ -60,7 +60,7 @@ impl EndpointCa {
         })
     }
 
-    /// A CA that was kept.
+    /// A stored CA.
     ///
     /// # Errors
     /// When it is not a certificate and a key.
@@ -124,7 +124,8 @@ impl std::fmt::Debug for EndpointCa {
 
 /// PEM files of an endpoint.
 pub struct EndpointTls {
-    /// What clients trust: the CA's certificate, and where another CA takes its place, that one's behind it.
+    /// The certificates that clients have to trust: the CA's, and during a change of the CA also the next
+    /// one's.
     pub ca_pem: String,
     /// The endpoint's certificate.
     pub cert_pem: String,
@@ -133,7 +134,7 @@ pub struct EndpointTls {
 }
 
 impl EndpointTls {
-    /// A certificate of a CA that is not kept: for endpoints that do not outlive it.
+    /// A certificate of a CA that is not stored: for endpoints that do not outlive it.
     ///
     /// # Errors
     /// When a name is not a DNS name.
@@ -188,7 +189,7 @@ fn params(name: &str, now: Timestamp, days: i64) -> CertificateParams {
         .push(DnType::OrganizationName, "Landfall");
     params.distinguished_name.push(DnType::CommonName, name);
     let mut serial = random::<16>();
-    // Positive and not zero, as RFC 5280 asks.
+    // Positive and not zero, as RFC 5280 requires.
     serial[0] = (serial[0] & 0x7f) | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     let (year, month, date) = day(now - SignedDuration::from_hours(24));

@@ -1,7 +1,9 @@
-//! The keys of issuers whose tokens applications may show: those of this stamp, and those of others, by OIDC discovery.
+//! The keys of issuers whose tokens applications may present: those of this stamp, and those of others, by
+//! OIDC discovery.
 //!
-//! Always true: a document of another issuer is fetched only for a credential that names the issuer; what is fetched is bounded, kept for a
-//! while, and asked for anew at most once a minute; a document that does not say that it is the issuer's is not believed.
+//! Always true: a document of another issuer is fetched only for a credential that names the issuer; it is
+//! bounded in size, cached for a while, and fetched again at most once a minute; a document that names
+//! another issuer is refused.
 
 use std::{
     collections::HashMap,
@@ -16,35 +18,37 @@ use serde_json::Value;
 
 use crate::shape::host;
 
-/// Documents are good for so long.
+/// Time that documents are cached.
 const FRESH: Duration = Duration::from_secs(3600);
-/// After this they are asked for anew because of a key that is not in them; after a failure, because of anything.
+/// Time after which keys are fetched again, for a token with an unknown key, or after any failure.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Issuers that are remembered.
+/// The most issuers in the cache.
 const ISSUERS: usize = 256;
 
-/// Why an issuer's keys cannot be had.
+/// The reason why an issuer's keys are not available.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IssuerError {
-    /// It is not asked.
+    /// The issuer is not allowed.
     #[error("{0}")]
     Refused(String),
-    /// It does not answer.
+    /// The issuer cannot be reached.
     #[error("{0}")]
     Unreachable(String),
 }
 
-/// Where keys of issuers come from.
+/// A source of issuers' keys.
 #[async_trait]
 pub trait Issuers: Send + Sync {
-    /// The issuer's JSON Web Key Set; `None` where this is not the place to ask. `is_enough` says whether those that are kept are.
+    /// The issuer's JSON Web Key Set; `None` for issuers of other sources. `is_enough` says whether the
+    /// cached keys suffice.
     async fn keys(
         &self,
         issuer: &str,
         is_enough: &(dyn for<'a> Fn(&'a Value) -> bool + Sync),
     ) -> Result<Option<Value>, IssuerError>;
 
-    /// Whether the issuer is a cluster that is bound to a principal, by its object id: then the cluster says who of its own may be it.
+    /// Whether the issuer is a cluster that is bound to a principal, by its object id: the cluster then
+    /// decides which of its service accounts may use it.
     async fn binds(&self, _issuer: &str, _principal: &str) -> Result<bool, IssuerError> {
         Ok(false)
     }
@@ -53,7 +57,7 @@ pub trait Issuers: Send + Sync {
 /// Reads documents of others.
 #[async_trait]
 pub trait Fetch: Send + Sync {
-    /// The JSON at this address, which is `https`: bounded in time and size, without following where it sends us.
+    /// The JSON at this address, which is `https`: bounded in time and size, without redirects.
     async fn json(&self, url: &str) -> Result<Value, IssuerError>;
 }
 
@@ -64,7 +68,7 @@ struct Kept {
 
 type Slot = Arc<tokio::sync::Mutex<Option<Kept>>>;
 
-/// Issuers elsewhere, found by what they publish.
+/// Issuers outside the stamp, found by OIDC discovery.
 pub struct Elsewhere {
     env: Env,
     fetch: Arc<dyn Fetch>,
@@ -72,7 +76,7 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// Nothing is fetched yet.
+    /// With an empty cache.
     pub fn new(env: &Env, fetch: Arc<dyn Fetch>) -> Self {
         Self {
             env: env.clone(),
@@ -84,7 +88,7 @@ impl Elsewhere {
     fn slot(&self, issuer: &str) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= ISSUERS && !slots.contains_key(issuer) {
-            // Somebody waits at those that are in use; the others can be fetched again.
+            // Slots in use have waiting requests; the others can be fetched again.
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         Arc::clone(slots.entry(issuer.to_owned()).or_default())
@@ -120,12 +124,12 @@ impl Issuers for Elsewhere {
         issuer: &str,
         is_enough: &(dyn for<'a> Fn(&'a Value) -> bool + Sync),
     ) -> Result<Option<Value>, IssuerError> {
-        // Credentials of before may name what is refused today.
+        // Older credentials may name issuers that are no longer allowed.
         if !is_issuer(issuer) {
             return Err(IssuerError::Refused(format!("an issuer has to be {ISSUER_IS}")));
         }
         let slot = self.slot(issuer);
-        // Those who ask at the same time wait for one answer.
+        // Concurrent requests wait for one fetch.
         let mut kept = slot.lock().await;
         let now = self.env.clock.monotonic();
         let is_good = kept.as_ref().is_some_and(|kept| {
@@ -139,7 +143,7 @@ impl Issuers for Elsewhere {
             let fetched = self.fetch(issuer).await;
             let before = kept.take();
             let keys = match (fetched, before) {
-                // The issuer is away for a moment; its keys are still its keys.
+                // The issuer is temporarily unreachable; its cached keys are still valid.
                 (Err(IssuerError::Unreachable(why)), Some(Kept { keys: Ok(keys), at }))
                     if is_enough(&keys) && now.saturating_sub(at) < 24 * FRESH =>
                 {

@@ -27,7 +27,7 @@ use crate::{
 
 /// The longest `claims`.
 const MAX_CLAIMS_BYTES: usize = 4096;
-/// Which grants there are, for those who ask for another.
+/// The supported grants, for the message about an unsupported one.
 const GRANTS: &str = "client_credentials, password, authorization_code, refresh_token or device_code";
 
 /// A request for a token.
@@ -39,7 +39,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) caller: &'a Caller,
 }
 
-/// What a client says it wants in its tokens.
+/// The `claims` parameter of a request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct WantedClaims {
@@ -63,12 +63,13 @@ impl Ask<'_> {
         self.form.get(field).ok_or_else(|| Refusal::missing(field))
     }
 
-    /// Whether the client understands a `claims` challenge. All else that it may ask for in there, it gets anyway: a token is always new.
+    /// Whether the client supports a `claims` challenge. Other claims that it may request hold anyway: a
+    /// token is always new.
     fn is_capable(&self) -> Result<bool, Refusal> {
         let Some(text) = self.form.get("claims") else {
             return Ok(false);
         };
-        // A list would be taken for the fields in their order.
+        // A list would be deserialized as the fields in their order.
         let wanted = (text.len() <= MAX_CLAIMS_BYTES && text.trim_start().starts_with('{'))
             .then(|| serde_json::from_str::<WantedClaims>(text).ok())
             .flatten()
@@ -87,7 +88,7 @@ impl Ask<'_> {
     }
 }
 
-/// Whether host and port are of whoever opens a connection there.
+/// Whether host and port are of the client's own machine.
 fn is_this_host(host_and_port: &str) -> bool {
     let host = match host_and_port.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -96,7 +97,7 @@ fn is_this_host(host_and_port: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// The tokens of a person to be.
+/// The person that tokens are for.
 struct Person<'a> {
     record: &'a PrincipalRecord,
     client: &'a str,
@@ -144,7 +145,7 @@ impl TokenService {
         Ok(self.answer_with(ask.place, subject, &audience))
     }
 
-    /// The application that proves itself in a request: with a secret, or with a signed token.
+    /// The application of a request, authenticated by a secret or by a signed token.
     async fn application(&self, ask: &Ask<'_>) -> Result<PrincipalRecord, Refusal> {
         if let Some(text) = ask.form.get("client_assertion") {
             return self.by_assertion(ask, text).await;
@@ -201,8 +202,9 @@ impl TokenService {
         Ok(record)
     }
 
-    /// Whether a signed token is meant for us: for a token endpoint of ours, as we are called or as this host reaches itself, or for an issuer
-    /// of ours. Not for any name that a request says we have: a token for somebody else could be shown to us under theirs.
+    /// Whether a signed token is meant for us: for a token endpoint of ours, under a configured name or a
+    /// local address of this host, or for an issuer of ours. The request's `Host` is not trusted: a token for
+    /// another server could be presented to us under its name.
     fn is_token_endpoint(&self, audience: &str, ask: &Ask<'_>) -> bool {
         let own = self.config.base_url.trim_end_matches('/');
         let here = Some(ask.place.base_url.as_str()).filter(|base| is_this_host(host(base)));
@@ -229,7 +231,7 @@ impl TokenService {
         Ok(false)
     }
 
-    /// The keys of the issuer of a token: our own, or those of whoever knows the issuer.
+    /// The keys of a token's issuer: our own, or those of another source.
     async fn keys_of(&self, shown: &assertion::Shown<'_>) -> Result<Value, Refusal> {
         let issuer = &shown.claims.iss;
         if self.tokens.issuers.contains(issuer) {
@@ -298,7 +300,7 @@ impl TokenService {
                 tracing::warn!(
                     principal = object_id,
                     client,
-                    "an authorization code was used twice: somebody else may have it; its sign-in is ended"
+                    "an authorization code was used twice: it may be stolen; its sign-in is ended"
                 );
                 refresh::end(&*self.store, &object_id, &family)
                     .await
@@ -321,7 +323,8 @@ impl TokenService {
         Ok(body)
     }
 
-    /// An application that has secrets proves itself, unless it runs on the host of whoever signs in, where it can keep none.
+    /// An application that has secrets must authenticate, unless it runs on the user's own machine, where it
+    /// can keep none.
     async fn check_confidential(
         &self,
         ask: &Ask<'_>,
@@ -362,7 +365,7 @@ impl TokenService {
         let client = self.public_client(ask.form)?;
         let token = ask.need("refresh_token")?;
         let (scope, resource) = (ask.form.get("scope"), ask.form.get("resource"));
-        // Before the token is spent.
+        // Checked before the token is used up.
         self.audience(scope, resource)?;
         ask.is_capable()?;
         let (record, next) = refresh::renew(&*self.store, &self.env, token, &client)
@@ -400,12 +403,12 @@ impl TokenService {
             Poll::Pending => Err(Refusal::new(
                 "authorization_pending",
                 PENDING,
-                "nobody has entered the code yet",
+                "the code has not been entered yet",
             )),
             Poll::Refused => Err(Refusal::new(
                 "authorization_declined",
                 70_018,
-                "somebody said that this sign-in is not theirs",
+                "the sign-in was denied",
             )),
             Poll::Expired => Err(Refusal::new(
                 "expired_token",
@@ -426,7 +429,7 @@ impl TokenService {
         }
     }
 
-    /// Somebody who signed in a moment ago.
+    /// The person who has just signed in.
     async fn person(&self, object_id: &str) -> Result<PrincipalRecord, Refusal> {
         let record = principal_by_id(&*self.store, object_id)
             .await
@@ -438,7 +441,7 @@ impl TokenService {
 
     /// The first tokens of a sign-in, and its family if it has one.
     async fn begin(&self, ask: &Ask<'_>, person: &Person<'_>) -> Result<(Value, Option<String>), Refusal> {
-        // Who says nothing of scopes speaks an older dialect, in which there is one always.
+        // A request without scopes uses an older protocol, which always issues a refresh token.
         let goes_on = person
             .scope
             .is_none_or(|scope| scope.split_whitespace().any(|one| one == "offline_access"));
@@ -482,14 +485,14 @@ impl TokenService {
         Ok(body)
     }
 
-    /// The groups that somebody is in.
+    /// The groups of a principal.
     async fn groups(&self, record: &PrincipalRecord) -> Result<Vec<String>, Refusal> {
         groups_of(&*self.store, &record.object_id)
             .await
             .map_err(|error| Refusal::store(&error))
     }
 
-    /// An answer with an access token.
+    /// A response with an access token.
     fn answer_with(&self, place: &Place, subject: Subject<'_>, audience: &str) -> Value {
         let (now, lifetime) = (self.env.clock.now(), TOKEN_LIFETIME.as_secs());
         let token = self.tokens.access(subject, audience, now);
@@ -513,7 +516,7 @@ impl TokenService {
         }
     }
 
-    /// The client of a person's sign-in: any, whether or not it is registered, but never something that could be
+    /// The client of a person's sign-in: any, whether or not it is registered, but never one that could be
     /// mistaken for an audience, because it becomes the `aud` of id tokens.
     pub(crate) fn public_client(&self, form: &Form) -> Result<String, Refusal> {
         let client = form
@@ -538,7 +541,8 @@ impl TokenService {
         self.config.audiences.iter().chain(&self.config.resources)
     }
 
-    /// The audience that `scope` (`{resource}/.default …`) or `resource` asks for; ARM where neither does.
+    /// The audience that `scope` (`{resource}/.default …`) or `resource` requests; ARM where neither is
+    /// given.
     pub(crate) fn audience(&self, scope: Option<&str>, resource: Option<&str>) -> Result<String, Refusal> {
         let from_scope = scope.unwrap_or_default().split_whitespace().find_map(|scope| {
             let plain = matches!(scope, "openid" | "profile" | "email" | "offline_access");
@@ -553,10 +557,11 @@ impl TokenService {
             return Ok(self.config.audiences.first().cloned().unwrap_or_default());
         };
         if self.known_resources().any(|own| same_resource(own, wanted)) {
-            // As asked for, without the slash that belongs to `/.default`.
+            // As requested, without the slash of `/.default`.
             Ok(wanted.trim_end_matches('/').to_owned())
         } else if let Some(own) = self.config.resources.iter().find(|own| same_path(own, wanted)) {
-            // An API of the stamp that is known by its address, which clients reach by more than one: it is one API.
+            // An API of the stamp, which clients request by any of the stamp's addresses: all of them are one
+            // audience.
             Ok(own.trim_end_matches('/').to_owned())
         } else {
             Err(Refusal::new(

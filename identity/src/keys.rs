@@ -7,10 +7,10 @@ use jsonwebtoken::{
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 
-/// RSA, because every OIDC client takes RS256 without being told (kube-apiserver's default is nothing else).
+/// RSA: every OIDC client accepts RS256 by default (kube-apiserver by default accepts no other).
 pub(crate) const ALGORITHM: Algorithm = Algorithm::RS256;
 
-/// Why a signing key cannot be had.
+/// The reason why there is no signing key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The key could not be made.

@@ -1,11 +1,11 @@
-//! `Landfall.Identity`: the keys that sign tokens and those that seal secrets, for those who look after the stamp. The latter are in
-//! [`crate::sealing_api`].
+//! `Landfall.Identity`: the keys that sign tokens and those that seal secrets, for administrators of the
+//! stamp. The latter are in [`crate::sealing_api`].
 //!
 //! | | |
 //! |---|---|
-//! | GET `/providers/Landfall.Identity/signingKeys` | those that signed, the one that signs, those that will |
-//! | POST `…/signingKeys/default/rotate` | the next one signs as soon as everybody can know it |
-//! | POST `…/signingKeys/default/revoke` | somebody else has one: all end now, and with them every token; clients log in again |
+//! | GET `/providers/Landfall.Identity/signingKeys` | the previous, current and next keys |
+//! | POST `…/signingKeys/default/rotate` | the next key signs as soon as all clients can have fetched it |
+//! | POST `…/signingKeys/default/revoke` | for a stolen key: all keys end now, and with them every token; clients log in again |
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl IdentityApi {
     }
 
     async fn change(&self, call: &Call, wish: Wish, is_preview: bool) -> Result<Response, ArmError> {
-        // There is one set of keys.
+        // There is only one set of keys.
         let name = call.request.path.name(0).unwrap_or_default();
         if !name.eq_ignore_ascii_case("default") {
             return Err(ArmError::new(

@@ -1,6 +1,7 @@
-//! Principals as they were read last: every request reads the one that asks, and hardly ever has it changed since.
+//! A cache of parsed principals: every request reads its caller's record, which hardly ever changes.
 //!
-//! Always true: what is given is what the store holds at that moment. Only that it is parsed again is saved, by its revision.
+//! Always true: a result is the present record of the store. Only parsing an unchanged revision again is
+//! saved.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use control_store::{Store, StoreError, Stored, parse_record};
 use identity_directory::principal_key;
 use quick_cache::sync::Cache;
 
-/// So many of them.
+/// The most principals in the cache.
 const MOST_KNOWN: usize = 1024;
 
 /// Principals by their keys.

@@ -1,7 +1,10 @@
-//! Who asks: principals, their secrets, and a token service that the Azure CLI accepts as AAD or as AD FS.
+//! Authentication: principals, their secrets, and a token service that the Azure CLI accepts as AAD or as AD
+//! FS.
 //!
-//! Always true: a secret is stored as a salted hash only, and is compared in constant time; guessing is bounded before it costs anything; no secret and no token is
-//! ever logged or part of a `Debug`; a token is good for one hour, for one audience, and only while its principal is there, enabled, and not revoked since.
+//! Always true: a secret is stored as a salted hash only, and is compared in constant time; guessing is
+//! limited before it costs work; no secret and no token is ever logged or part of a `Debug`; a token is valid
+//! for one hour, for one audience, and only while its principal exists, is enabled, and its tokens were not
+//! revoked since.
 //!
 //! Called by: the edge ([`TokenService::answer`] for its HTTP paths, [`TokenService::authenticate`] for every ARM request)
 //! and the binary (first principals with [`create_principal`], [`SigningKey`], [`EndpointTls`]).

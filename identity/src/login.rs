@@ -1,7 +1,7 @@
-//! Logging in with a secret: whose it is, and what guessing may cost.
+//! Login with a secret: finding the principal, and limits on the cost of guessing.
 //!
-//! Always true: an attempt is counted before it costs anything; that a principal is disabled, or a secret over, is told only to those who
-//! have the secret.
+//! Always true: an attempt is counted before it costs work; that a principal is disabled, or a secret
+//! expired, is shown only to clients that have the secret.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -21,12 +21,12 @@ use crate::{
     tokens::kind,
 };
 
-/// Whoever comes while too many secrets wait to be compared is asked to wait so long.
+/// The time to wait for a client that comes while too many secrets wait to be compared.
 const BUSY: Duration = Duration::from_secs(1);
-/// Hashes that are compared at most in an attempt, of those that cost something.
+/// The most slow hashes that an attempt compares.
 const MOST_COSTLY: usize = 4;
 
-/// A hash that a secret may have, and whether that is over.
+/// A hash to compare with a secret, and whether it has expired.
 struct Candidate {
     hash: String,
     over: bool,
@@ -49,22 +49,22 @@ fn candidates(record: &PrincipalRecord, now: Timestamp) -> Vec<Candidate> {
     first.into_iter().chain(more).collect()
 }
 
-/// What no secret is hashed as any more.
+/// Whether a hash is of an outdated kind.
 fn is_of_before(hash: &str) -> bool {
     hash.starts_with("pbkdf2-sha256$")
 }
 
-/// Why nobody logged in.
+/// The reason of a failed login.
 #[derive(Debug)]
 pub(crate) enum Problem {
     Wrong,
-    /// The secret is right, and its time is over.
+    /// The secret is right, but has expired.
     Over,
-    /// The secret is right, and its principal is disabled.
+    /// The secret is right, but its principal is disabled.
     Disabled,
     /// Too many wrong secrets for this login.
     Wait(Duration),
-    /// Too many attempts from that address, or in all.
+    /// Too many attempts from that address, or in total.
     Busy(Duration),
     Store(StoreError),
 }
@@ -76,7 +76,7 @@ impl From<StoreError> for Problem {
 }
 
 impl Problem {
-    /// The refusal of somebody of this kind.
+    /// The refusal for a principal of this kind.
     pub(crate) fn refusal(self, of: PrincipalKind) -> Refusal {
         let person = of == PrincipalKind::User;
         match self {
@@ -104,7 +104,7 @@ impl Problem {
         }
     }
 
-    /// The same for a person in front of a page.
+    /// The message for a page.
     pub(crate) fn in_words(&self) -> (StatusCode, String) {
         match self {
             Self::Wrong | Self::Over => (
@@ -149,7 +149,7 @@ impl TokenService {
         if login.chars().count() > MAX_LOGIN_CHARS {
             return Err(Problem::Wrong);
         }
-        // By address as well, so that nobody can lock somebody else out from afar.
+        // Also by address, so that no client can lock out users at other addresses.
         let (origin, now) = (Origin::of(caller.address), self.env.clock.monotonic());
         let found = find_principal(&*self.store, login)
             .await?
@@ -170,7 +170,8 @@ impl TokenService {
         if let Some(record) = &found
             && !matching.is_empty()
         {
-            // 256 random bits: no number of strangers at the same address keeps their owner out.
+            // A secret of 256 random bits cannot be guessed, so failed attempts from the same address do not
+            // lock its owner out.
             self.throttle.succeeded(origin, login);
             return admit(record.clone(), matching.iter().all(|candidate| candidate.over));
         }
@@ -179,7 +180,7 @@ impl TokenService {
             return Err(Problem::Wrong);
         }
         let attempt = self.throttle.permit(origin, now).map_err(|wait| {
-            // Nothing was compared, so nothing was wrong.
+            // No hash was compared, so the attempt does not count.
             self.throttle.retract(origin, login);
             Problem::Busy(wait)
         })?;
@@ -215,7 +216,7 @@ impl TokenService {
         admit(record, right.over)
     }
 
-    /// Keeps a password in the form of today. Where that fails it is done at the next login.
+    /// Stores the password's hash in the current form. If that fails, the next login tries again.
     async fn rehash(&self, record: PrincipalRecord, old: &str, anew: String) -> PrincipalRecord {
         if record.secret_hash != old {
             return record;
@@ -249,7 +250,7 @@ impl TokenService {
             .at(&own, found.revision)
             .with(put_record(&own, &after));
         let txn = refresh::rehashed(&*self.store, &found.value, &after, txn).await?;
-        // One condition is for the principal; the others fit beside it only up to a bound.
+        // One condition is for the principal; the others fit beside it only up to the limit.
         if txn.compare.len() > control_store::LARGEST_TXN {
             return Ok(None);
         }

@@ -56,7 +56,8 @@ fn hidden(name: &str, value: &str) -> String {
     )
 }
 
-/// Asks for a device code. It is typed, not part of a link: whoever was sent one should notice what it is for.
+/// The form for a device code. The code is typed, not part of a link, so that the victim of a forwarded link
+/// notices what it is for.
 pub(crate) fn device_code(problem: Option<&str>) -> String {
     let body = format!(
         "<h1>Sign in on another device</h1>{}<p>Enter the code that the other device shows.</p><form method=\"post\" autocomplete=\"off\">\
@@ -67,7 +68,7 @@ pub(crate) fn device_code(problem: Option<&str>) -> String {
     page("Sign in", &body)
 }
 
-/// What a device code is for.
+/// The sign-in that waits for a device code.
 pub(crate) struct DeviceRequest<'a> {
     pub(crate) client: &'a str,
     pub(crate) address: &'a str,
@@ -75,7 +76,7 @@ pub(crate) struct DeviceRequest<'a> {
     pub(crate) sealed: &'a str,
 }
 
-/// Says who wants to be signed in, and asks whether that is right.
+/// Shows which application requests a sign-in, and asks for approval.
 pub(crate) fn device(request: &DeviceRequest<'_>, name: &str, problem: Option<&str>) -> String {
     let body = format!(
         "<h1>Sign in on another device</h1>{}<p>This is to be signed in as you:</p><dl><dt>Application</dt><dd>{}</dd>\
@@ -93,7 +94,7 @@ pub(crate) fn device(request: &DeviceRequest<'_>, name: &str, problem: Option<&s
     page("Sign in", &body)
 }
 
-/// The end of it.
+/// The last page.
 pub(crate) fn device_done(is_signed_in: bool) -> String {
     let (title, text) = if is_signed_in {
         (
@@ -109,7 +110,7 @@ pub(crate) fn device_done(is_signed_in: bool) -> String {
     page(title, &format!("<h1>{title}</h1><p>{text}</p>"))
 }
 
-/// Signs in for an application that gets the sign-in at an address.
+/// The page to sign in for an application, which gets the result at an address.
 pub(crate) fn sign_in(client: &str, origin: &str, sealed: &str, name: &str, problem: Option<&str>) -> String {
     let body = format!(
         "<h1>Sign in</h1>{}<dl><dt>Application</dt><dd>{}</dd><dt>Goes on at</dt><dd>{}</dd></dl>\
@@ -124,7 +125,7 @@ pub(crate) fn sign_in(client: &str, origin: &str, sealed: &str, name: &str, prob
     page("Sign in", &body)
 }
 
-/// Sends an answer on as a form, at once where there is script, by a button where there is none.
+/// Posts a response to the client as a form: by script, or by a button without one.
 pub(crate) fn forward(address: &str, fields: &[(&str, String)], nonce: &str) -> String {
     let mut inputs = String::new();
     for (name, value) in fields {
@@ -139,7 +140,7 @@ pub(crate) fn forward(address: &str, fields: &[(&str, String)], nonce: &str) -> 
     page("Sign in", &body)
 }
 
-/// Says that it goes on elsewhere.
+/// The page after a redirect.
 pub(crate) fn moved() -> String {
     page(
         "Sign in",
@@ -147,7 +148,7 @@ pub(crate) fn moved() -> String {
     )
 }
 
-/// Says why it does not go on.
+/// A page with an error.
 pub(crate) fn stop(text: &str) -> String {
     page(
         "Sign in",

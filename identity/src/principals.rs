@@ -23,9 +23,9 @@ pub enum IdentityError {
     Secret,
 }
 
-/// Somebody to be made.
+/// A principal to be made.
 pub struct NewPrincipal<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: PrincipalKind,
     /// Application (client) id of a service principal, user principal name of a person.
     pub login: &'a str,
@@ -96,7 +96,7 @@ pub async fn create_principal(
         };
         match store.txn(txn.0).await {
             Ok(_) => return Ok(txn.1),
-            // Somebody changed it meanwhile: look again.
+            // A conflict with another writer: read again.
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

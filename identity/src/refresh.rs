@@ -1,10 +1,11 @@
-//! Refresh tokens: a sign-in goes on without the password, one token after another.
+//! Refresh tokens: they continue a sign-in without the password, each use giving the next token.
 //!
-//! A sign-in is a *family* of tokens, of which one is good at a time. A token has what all of its family have in common (so that a spent
-//! one is told from one that was made up) and what is its own.
+//! A sign-in is a *family* of tokens, of which one is valid at a time. A token consists of a part that its
+//! whole family has (so that a used token can be told from an invented one) and a part of its own.
 //!
-//! Always true: a token is good once; one that is used again ends its family, because then two have it; a family ends fourteen days
-//! after its last use, ninety after the sign-in, with the password, with [`PrincipalRecord::valid_from`], and with its person.
+//! Always true: a token is valid once; a second use ends its family, because one of the two uses is by a
+//! thief; a family ends fourteen days after its last use, ninety after the sign-in, with the password, with
+//! [`PrincipalRecord::valid_from`], and with its person.
 
 use std::time::Duration;
 
@@ -17,22 +18,22 @@ use jiff::Timestamp;
 
 use crate::{secret::random, tokens::fingerprint};
 
-/// A family ends when it was not used for so long.
+/// A family ends after this time without use.
 const IDLE: Duration = Duration::from_secs(14 * 86_400);
-/// And in any case so long after the sign-in.
+/// And in any case this long after the sign-in.
 const LONGEST: Duration = Duration::from_secs(90 * 86_400);
-/// Sign-ins of a person at a time; the one that was used least lately gives way. All of them fit into a transaction.
+/// Sign-ins of a person at a time; the least recently used one is ended. All of them fit into a transaction.
 pub(crate) const MOST_FAMILIES: usize = 100;
-/// Bytes that a family's tokens have in common, and that are each one's own.
+/// Bytes common to a family's tokens, and bytes of each token alone.
 const COMMON: usize = 16;
 const OWN: usize = 32;
-/// Longer texts are not looked at.
+/// Longer texts are refused.
 const MAX_TOKEN_BYTES: usize = 512;
 
-/// Why a refresh token is not good.
+/// The reason why a refresh token is not valid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
-    /// It is none of ours, of another client, or its family has ended.
+    /// It is not ours, belongs to another client, or its family has ended.
     #[error("the refresh token does not hold (any more)")]
     Stale,
     /// It was used before; its family is ended.
@@ -101,7 +102,7 @@ fn ends(record: &RefreshRecord) -> Timestamp {
     after(record.renewed_at, IDLE).min(after(record.created_at, LONGEST))
 }
 
-/// Whether a family is still its person's.
+/// Whether a family is still valid for its person.
 fn holds(record: &RefreshRecord, principal: &PrincipalRecord, now: Timestamp) -> bool {
     now < ends(record)
         && !principal.disabled
@@ -109,7 +110,7 @@ fn holds(record: &RefreshRecord, principal: &PrincipalRecord, now: Timestamp) ->
         && record.fingerprint == fingerprint(principal)
 }
 
-/// Begins a family: the name of it, and its first token.
+/// Begins a family: gives its id, and its first token.
 pub(crate) async fn begin(
     store: &dyn Store,
     env: &Env,
@@ -142,7 +143,7 @@ pub(crate) async fn begin(
     };
     let own = key::refresh(&token.object_id, &token.family);
     let mut txn = Txn::default().absent(&own).with(put_record(&own, &record));
-    // A person may have more only where two signed in at once.
+    // A person can only have more after simultaneous sign-ins.
     for (key, _) in gone.into_iter().take(MOST_FAMILIES) {
         txn = txn.delete(key);
     }
@@ -150,7 +151,7 @@ pub(crate) async fn begin(
     Ok((token.family.clone(), token.text()))
 }
 
-/// Uses a token: whose it is, and the next one.
+/// Uses a token: gives its person, and the next token.
 pub(crate) async fn renew(
     store: &dyn Store,
     env: &Env,
@@ -163,7 +164,7 @@ pub(crate) async fn renew(
         let now = env.clock.now();
         let found: Stored<RefreshRecord> = get_record(store, &own).await?.ok_or(RefreshError::Stale)?;
         let mut record = found.value;
-        // A stranger who made it up ends nothing, and neither does a client that it was not given to.
+        // An invented token ends no family, nor does a token of another client.
         if !same(&record.family_hash, &hash(&token.common)) || record.client != client {
             return Err(RefreshError::Stale);
         }
@@ -171,7 +172,7 @@ pub(crate) async fn renew(
             tracing::warn!(
                 principal = record.principal,
                 client,
-                "a refresh token was used twice: somebody else may have it; its sign-in is ended"
+                "a refresh token was used twice: it may be stolen; its sign-in is ended"
             );
             end(store, &token.object_id, &token.family).await?;
             return Err(RefreshError::Spent);
@@ -196,7 +197,7 @@ pub(crate) async fn renew(
                 token.own = next;
                 return Ok((principal, token.text()));
             }
-            // Somebody used it meanwhile, or its password was hashed anew: look again.
+            // The token was used meanwhile, or the password was hashed anew: read again.
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -211,7 +212,8 @@ pub(crate) async fn end(store: &dyn Store, object_id: &str, family: &str) -> Res
         .map(drop)
 }
 
-/// Adds to a transaction that somebody's password is hashed in another way: it is the same one, so whoever is signed in stays so.
+/// Adds the family's new password hash to a transaction: the password is the same, so the person stays signed
+/// in.
 pub(crate) async fn rehashed(
     store: &dyn Store,
     before: &PrincipalRecord,
@@ -230,7 +232,7 @@ pub(crate) async fn rehashed(
     Ok(txn)
 }
 
-/// Forgets families that have ended, and those of people who are gone. Returns how many.
+/// Removes families that have ended, and those of principals that no longer exist. Returns their number.
 pub(crate) async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreError> {
     let (present, _) = list_records::<RefreshRecord>(store, key::REFRESH).await?;
     let mut forgotten = 0;
@@ -313,7 +315,7 @@ mod tests {
         let second = stand.renew(&first).await.unwrap();
         let third = stand.renew(&second).await.unwrap();
         assert!(matches!(stand.renew(&first).await, Err(RefreshError::Spent)));
-        // Whoever has the newest has lost it, too: nobody knows who of the two is the thief.
+        // The newest token is invalid as well: the thief may have either.
         assert!(matches!(stand.renew(&third).await, Err(RefreshError::Stale)));
         assert!(stand.renew(&other).await.is_ok(), "another sign-in goes on");
         assert_eq!(stand.families().await, 1);

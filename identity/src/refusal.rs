@@ -1,4 +1,4 @@
-//! A refusal of the token service, as OAuth and the AADSTS codes know it.
+//! An error of the token service, in the terms of OAuth and AADSTS codes.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::{Caller, TokenService, service::json_answer};
 
-/// Nobody has approved the device code yet.
+/// The device code is not yet approved.
 pub(crate) const PENDING: u32 = 70_016;
 
-/// Why no token is given.
+/// The reason why no token is issued.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -47,7 +47,7 @@ impl Refusal {
         )
     }
 
-    /// A person's sign-in that does not hold any more.
+    /// A person's sign-in that is no longer valid.
     pub(crate) fn stale(text: &str) -> Self {
         Self::new("invalid_grant", 700_082, text)
     }
@@ -69,7 +69,7 @@ impl Refusal {
         refusal
     }
 
-    /// The store failed; the log has why.
+    /// The store failed; the log has the cause.
     pub(crate) fn store(error: &StoreError) -> Self {
         tracing::error!(%error, "the token service cannot use its store");
         Self::unavailable("the token service cannot reach its store; repeat")
@@ -77,7 +77,7 @@ impl Refusal {
 }
 
 impl TokenService {
-    /// Answers with a refusal, and counts it.
+    /// A response with a refusal, which is counted.
     pub(crate) fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response<Bytes> {
         self.note(refusal, caller);
         let trace = self.env.ids.uuid();
@@ -99,7 +99,8 @@ impl TokenService {
         answer
     }
 
-    /// A client that waits for a person asks every few seconds; the others are counted, so that nobody fills the log.
+    /// A client that polls for a device code does so every few seconds and is not logged; other refusals are
+    /// logged in numbers, so that no client can fill the log.
     pub(crate) fn note(&self, refusal: &Refusal, caller: &Caller) {
         if refusal.code != PENDING
             && let Some(count) = self.refusals.note(self.env.clock.monotonic())

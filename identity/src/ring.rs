@@ -1,12 +1,13 @@
-//! The keys that sign tokens, one after another.
+//! The keys that sign tokens, and their rotation.
 //!
 //! ```text
 //!  made, published ──(a day at least)──► signs ──(90 days, or a command)──► checks only ──(an hour)──► forgotten
 //! ```
 //!
-//! Always true: there is one key that signs; a key was published for a day before it signs, so that whoever keeps our keys for a while
-//! has it by then; a key that signs no more is published until its last token has ended; so no client is refused because of a rotation.
-//! Only [`Wish::Revoke`], for a key that somebody else has, ends tokens before their time. Private keys are sealed in the store.
+//! Always true: one key signs; it was published for a day before, so that clients that cache our keys have it
+//! by then; a previous key stays published until its last token has ended; so no client is refused because of
+//! a rotation. Only [`Wish::Revoke`], for a stolen key, ends tokens before their time. Private keys are
+//! sealed in the store.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -25,27 +26,27 @@ use crate::{KeyError, SigningKey};
 
 /// Lifetime of access tokens and id tokens. No token that we sign is valid for longer.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
-/// A key signs for so long.
+/// Time that a key signs.
 const PERIOD: Duration = Duration::from_secs(90 * 86_400);
-/// It is published for so long before.
+/// Time that a key is published before it signs.
 const LEAD: Duration = Duration::from_secs(86_400);
-/// Clocks of others may be wrong by this much.
+/// The largest error of other hosts' clocks.
 const SKEW: Duration = Duration::from_secs(300);
 /// How often a change is decided again because the record changed meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
-/// What is wanted of the keys.
+/// A requested change of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// What time brings.
+    /// The scheduled rotation.
     Time,
-    /// The next key signs as soon as it may.
+    /// The next key signs as early as possible.
     Rotate,
-    /// Somebody else has a key: all of them end now, and with them every token.
+    /// A key was stolen: all of them end now, and with them every token.
     Revoke,
 }
 
-/// Why keys cannot be had or changed.
+/// The reason why keys are not available or cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     /// The store failed.
@@ -57,17 +58,17 @@ pub enum RingError {
     /// A key cannot be sealed or unsealed.
     #[error("a key that signs tokens cannot be kept")]
     Seal(#[from] SealError),
-    /// No thread could be had for making a key.
+    /// No thread was available for making a key.
     #[error("a key that signs tokens cannot be made now")]
     Busy(#[from] PoolError),
 }
 
-/// What became of a rotation.
+/// The result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotated {
     /// The `kid` of the key that signs now.
     pub signs: String,
-    /// The one that signs next, and from when on if that is decided.
+    /// The key that signs next, and from when on if that is decided.
     pub next: Option<(String, Option<Timestamp>)>,
 }
 
@@ -76,13 +77,13 @@ pub struct Rotated {
 pub struct Listed {
     /// Its `kid`.
     pub id: String,
-    /// `signs`, `next`, or `ending`: only what it signed is still good.
+    /// `signs`, `next`, or `ending`: only its earlier signatures are still valid.
     pub state: &'static str,
-    /// Since when clients can read it; `None`: for ever.
+    /// Since when clients can fetch it; `None`: always.
     pub published_at: Option<Timestamp>,
-    /// From when on it signs; `None`: when it is its turn.
+    /// The time from which it signs; `None`: not decided yet.
     pub signs_from: Option<Timestamp>,
-    /// When it is forgotten.
+    /// When it is removed.
     pub ends_at: Option<Timestamp>,
 }
 
@@ -99,7 +100,8 @@ fn signer(keys: &[SigningKeyRecord], now: Timestamp) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// The keys as they are to be, without those that are [`missing`], and whether one that is made now is to sign as soon as it may: pure.
+/// The keys after a change, without those that are [`missing`], and whether a new key is to sign as soon as
+/// possible. Pure.
 fn advance(mut keys: Vec<SigningKeyRecord>, wish: Wish, now: Timestamp) -> (Vec<SigningKeyRecord>, bool) {
     if wish == Wish::Revoke {
         keys.clear();
@@ -130,7 +132,7 @@ fn advance(mut keys: Vec<SigningKeyRecord>, wish: Wish, now: Timestamp) -> (Vec<
     (keys, is_owed)
 }
 
-/// How many keys have to be made: one that signs, and one that will.
+/// How many keys have to be made, so that there is one that signs, and a next one.
 fn missing(keys: &[SigningKeyRecord], now: Timestamp) -> usize {
     let waits = keys
         .iter()
@@ -138,7 +140,7 @@ fn missing(keys: &[SigningKeyRecord], now: Timestamp) -> usize {
     usize::from(signer(keys, now).is_none()) + usize::from(!waits)
 }
 
-/// Adds a key: it signs where none does, and waits otherwise, for its turn or until it may.
+/// Adds a key: it signs if none does; otherwise it waits for the rotation, or until it may sign.
 fn add(keys: &mut Vec<SigningKeyRecord>, id: &str, sealed: String, is_owed: bool, now: Timestamp) {
     let signs_from = match signer(keys, now) {
         None => Some(now),
@@ -172,7 +174,7 @@ pub struct SigningKeys {
 }
 
 impl From<SigningKey> for SigningKeys {
-    /// A single key for ever, kept nowhere.
+    /// A single permanent key, without a store.
     fn from(key: SigningKey) -> Self {
         let record = SigningKeyRecord {
             id: key.id.clone(),
@@ -190,7 +192,8 @@ impl From<SigningKey> for SigningKeys {
 }
 
 impl SigningKeys {
-    /// The keys of a store. Where it has none, `earlier` is its first; a release of before kept it elsewhere.
+    /// The keys of a store. If it has none, `earlier` is its first one; an earlier release stored it
+    /// elsewhere.
     ///
     /// # Errors
     /// When the store fails, or a key in it cannot be used.
@@ -214,7 +217,7 @@ impl SigningKeys {
         Ok(keys)
     }
 
-    /// Whether they are kept and rotated.
+    /// Whether they are stored and rotated.
     pub fn is_kept(&self) -> bool {
         self.kept.is_some()
     }
@@ -235,7 +238,7 @@ impl SigningKeys {
         Arc::clone(key)
     }
 
-    /// A key that tokens may still be signed with.
+    /// A key with which valid tokens may be signed.
     pub(crate) fn find(&self, id: &str, now: Timestamp) -> Option<Arc<SigningKey>> {
         let ring = self.ring();
         let found = ring
@@ -244,7 +247,7 @@ impl SigningKeys {
         Some(Arc::clone(&found.1))
     }
 
-    /// The public halves as a JSON Web Key Set: those that signed, the one that signs, the one that will.
+    /// The public keys as a JSON Web Key Set: previous, current and next ones.
     pub fn jwks(&self, now: Timestamp) -> Value {
         let ring = self.ring();
         let live = ring
@@ -254,7 +257,7 @@ impl SigningKeys {
         json!({ "keys": keys })
     }
 
-    /// The keys that there are, oldest first.
+    /// The present keys, oldest first.
     pub fn list(&self, now: Timestamp) -> Vec<Listed> {
         let signs = self.signer(now);
         let given = |at: Timestamp| (at > Timestamp::MIN).then_some(at);
@@ -276,10 +279,10 @@ impl SigningKeys {
             .collect()
     }
 
-    /// Changes the keys, and says what signs then.
+    /// Changes the keys, and gives the state after that.
     ///
     /// # Errors
-    /// When the store fails, or no key can be made. Keys that are kept nowhere are not changed.
+    /// When the store fails, or no key can be made; also for keys without a store, which cannot be changed.
     pub async fn rotate(&self, wish: Wish) -> Result<Rotated, RingError> {
         self.change(wish, None, false).await?;
         let now = self
@@ -296,8 +299,8 @@ impl SigningKeys {
         })
     }
 
-    /// Decides, makes the keys that are missing, writes, and uses what was written. At the start only one that signs is made, if there is none:
-    /// making takes a while, and the next has time.
+    /// Decides, makes the missing keys, writes, and uses them. At the start only a signing key is made, if
+    /// there is none: making one takes a while, and the next one is not urgent.
     async fn change(
         &self,
         wish: Wish,
@@ -412,7 +415,7 @@ mod tests {
         Timestamp::from_second(hours * 3600).unwrap()
     }
 
-    /// What [`SigningKeys::change`] does, without making real keys.
+    /// The same as [`SigningKeys::change`], without real keys.
     fn step(keys: Vec<SigningKeyRecord>, wish: Wish, now: Timestamp) -> Vec<SigningKeyRecord> {
         let (mut keys, is_owed) = advance(keys, wish, now);
         for _ in 0..missing(&keys, now) {
@@ -429,13 +432,14 @@ mod tests {
     #[test]
     fn a_year_of_hours_with_and_without_commands_refuses_no_token() {
         assert_eq!(year(None), 5, "one each ninety days");
-        // What comes by command is not due for another ninety days.
+        // A rotation by command restarts the ninety days.
         assert_eq!(year(Some(1000)), 9);
-        // More commands than keys can be known by then.
+        // More commands than clients can follow.
         assert!(year(Some(5)) > 250);
     }
 
-    /// A year of looking each hour, with a command after each so many. How many keys signed.
+    /// Simulates a year with an hourly check, and a command after each so many. Gives the number of keys that
+    /// signed.
     fn year(commands: Option<i64>) -> usize {
         let mut keys = Vec::new();
         let (mut given, mut signers) = (Vec::new(), std::collections::BTreeSet::new());
@@ -447,7 +451,7 @@ mod tests {
             };
             keys = step(keys, wish, now);
             let signs = signs(&keys, now).to_owned();
-            // A token is good for an hour: whatever signed the last one is still there.
+            // A token is valid for an hour, so a key is published for an hour after its last signature.
             given.push((now, signs.clone()));
             given.retain(|(from, _)| later(*from, TOKEN_LIFETIME) >= now);
             for (_, id) in &given {

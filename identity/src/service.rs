@@ -30,13 +30,13 @@ use crate::{
     tokens::{Tokens, Verified, admits, principal},
 };
 
-/// How often it is looked whether a key is due, or a sign-in over.
+/// Interval of the check for due keys and ended sign-ins.
 const LOOK: Duration = Duration::from_secs(600);
 
-/// Where a request came from.
+/// The source of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// How the caller reached us, e.g. `https://127.0.0.1:8443`.
+    /// The address at which the caller reached us, e.g. `https://127.0.0.1:8443`.
     pub base_url: String,
     /// From which address.
     pub address: Option<IpAddr>,
@@ -48,17 +48,17 @@ pub struct TokenService {
     pub(crate) tokens: Tokens,
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
-    /// Who has asked lately.
+    /// Cache of recent callers.
     known: Known,
     pub(crate) devices: Devices,
     pub(crate) codes: Codes,
     pub(crate) forms: Forms,
-    /// Signed tokens that applications have shown.
+    /// Signed tokens that applications have presented.
     pub(crate) uses: Uses,
-    /// Where keys of other issuers come from; the first that knows an issuer.
+    /// Sources of other issuers' keys; the first that has an issuer is used.
     issuers: RwLock<Vec<Arc<dyn Issuers>>>,
     pub(crate) throttle: Throttle,
-    /// Hashing a secret takes a core for a while; logins may not take them all.
+    /// Hashing a secret takes a core for a while; logins must not take all cores.
     pub(crate) hashing: Pool,
     /// Secrets that were hashed.
     pub(crate) hashed: AtomicU64,
@@ -77,7 +77,8 @@ enum Endpoint {
 }
 
 impl TokenService {
-    /// A token service on a store. `keys` sign tokens: those of a store, or a single one that the caller keeps.
+    /// A token service on a store. `keys` sign tokens: keys of a store, or a single one that the caller
+    /// provides.
     pub fn new(
         config: IdentityConfig,
         keys: impl Into<SigningKeys>,
@@ -107,13 +108,13 @@ impl TokenService {
         }
     }
 
-    /// Asks there, before anywhere else, for the keys of issuers whose tokens applications show.
+    /// Adds a source of keys of issuers, before all others.
     pub fn ask_first(&self, issuers: Arc<dyn Issuers>) {
         let mut all = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
         all.insert(0, issuers);
     }
 
-    /// Where keys of other issuers come from.
+    /// The sources of other issuers' keys.
     pub(crate) fn issuers(&self) -> Vec<Arc<dyn Issuers>> {
         self.issuers
             .read()
@@ -126,7 +127,7 @@ impl TokenService {
         self.tokens.keys.jwks(self.env.clock.now())
     }
 
-    /// What it was told.
+    /// Its configuration.
     pub fn config(&self) -> &IdentityConfig {
         &self.config
     }
@@ -140,7 +141,7 @@ impl TokenService {
         first.eq_ignore_ascii_case(ADFS) || self.config.is_tenant(first)
     }
 
-    /// Whether this path is one that programs ask at: discovery, keys, tokens. Not one of the pages that people sign in with.
+    /// Whether this path is for programs: discovery, keys, tokens. Not the pages for people.
     pub fn serves_programs(&self, path: &str) -> bool {
         matches!(
             self.endpoint_at(path),
@@ -148,10 +149,10 @@ impl TokenService {
         )
     }
 
-    /// Who the bearer of an `Authorization` header is.
+    /// The principal of an `Authorization` header.
     ///
     /// # Errors
-    /// When there is no bearer token, or it does not hold for ARM.
+    /// When there is no bearer token, or it is not valid for ARM.
     pub async fn authenticate(&self, authorization: Option<&str>) -> Result<Principal, TokenError> {
         self.authenticate_for(authorization, &self.config.audiences).await
     }
@@ -159,7 +160,7 @@ impl TokenService {
     /// The same for another API, which has these audiences.
     ///
     /// # Errors
-    /// When there is no bearer token, or it does not hold for that API.
+    /// When there is no bearer token, or it is not valid for that API.
     pub async fn authenticate_for(
         &self,
         authorization: Option<&str>,
@@ -174,10 +175,10 @@ impl TokenService {
         self.bearer(token.trim(), audiences).await
     }
 
-    /// Whose token this is, if it holds for one of `audiences`.
+    /// The principal of this token, if it is valid for one of `audiences`.
     ///
     /// # Errors
-    /// When it does not hold.
+    /// When it is not valid.
     pub async fn bearer(&self, token: &str, audiences: &[String]) -> Result<Principal, TokenError> {
         let signed = self.tokens.check(token, audiences, self.env.clock.now())?;
         let claims = &signed.claims;
@@ -187,7 +188,7 @@ impl TokenService {
         Ok(principal(&found.value, &self.config.tenant_id))
     }
 
-    /// The `WWW-Authenticate` for somebody who came with this `Authorization` and was refused.
+    /// The `WWW-Authenticate` for a request with this `Authorization` that was refused.
     pub fn challenge(&self, problem: &TokenError, authorization: Option<&str>, caller: &Caller) -> String {
         let token = authorization.and_then(|value| value.split_once(' '));
         self.tokens.challenge(
@@ -211,12 +212,12 @@ impl TokenService {
         self.tokens.keys.list(self.env.clock.now())
     }
 
-    /// Whether its keys are kept, and rotated by time.
+    /// Whether its keys are stored, and rotated by time.
     pub fn is_kept(&self) -> bool {
         self.tokens.keys.is_kept()
     }
 
-    /// Rotates keys that are due and forgets sign-ins that are over, for ever.
+    /// Rotates keys that are due and removes ended sign-ins, for ever.
     pub async fn tend(&self) {
         loop {
             if let Err(error) = self.rotate_keys(Wish::Time).await {
@@ -229,7 +230,7 @@ impl TokenService {
         }
     }
 
-    /// Answers a request for one of its paths. The caller bounds the body.
+    /// Serves a request for one of its paths. The caller bounds the body.
     pub async fn answer(&self, request: Request<Bytes>, caller: &Caller) -> Response<Bytes> {
         let segments: Vec<String> = request
             .uri()
@@ -320,7 +321,8 @@ impl TokenService {
         };
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         let (version, endpoint) = match *rest.as_slice() {
-            // Asked to resolve the tenant `adfs`: below the login endpoint of AD FS's shape, and below that of AAD's.
+            // Discovery of the tenant `adfs`: below the login endpoint of AD FS's shape, and below that of
+            // AAD's.
             ["adfs", "v2.0", ".well-known", "openid-configuration"]
             | ["adfs", ".well-known", "openid-configuration"]
                 if shape == Shape::AdFs =>
@@ -361,7 +363,7 @@ fn oauth(name: &str) -> Option<Endpoint> {
     }
 }
 
-/// The body as a form, or the answer that says it is none.
+/// The body as a form, or the response that it is none.
 pub(crate) fn form(request: &Request<Bytes>) -> Result<Form, Box<Response<Bytes>>> {
     std::str::from_utf8(request.body()).ok().and_then(Form::parse).ok_or_else(|| {
         Box::new(json_answer(
@@ -372,7 +374,7 @@ pub(crate) fn form(request: &Request<Bytes>) -> Result<Form, Box<Response<Bytes>
     })
 }
 
-/// A JSON answer that nobody caches.
+/// A JSON response that must not be cached.
 pub(crate) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     answer(
         status,
@@ -381,7 +383,7 @@ pub(crate) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     )
 }
 
-/// A page that nobody caches, frames or adds to, under a `Content-Security-Policy` of its own.
+/// A page that must not be cached or framed, with its own `Content-Security-Policy`.
 pub(crate) fn html(status: StatusCode, body: String, policy: &str) -> Response<Bytes> {
     let mut answer = answer(status, "text/html; charset=utf-8", Bytes::from(body));
     let policy =

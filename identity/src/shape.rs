@@ -1,15 +1,15 @@
-//! In whose words clients speak to the token service: Azure's (AAD), or AD FS's, which Azure Stack has.
+//! The two protocols of the token service: Azure's (AAD), and that of AD FS, which Azure Stack has.
 //!
-//! Always true: both are served, whichever clients are told of; what follows from the shape (issuer, endpoints, discovery) is decided
-//! here and nowhere else.
+//! Always true: both are served, whichever one is announced to clients; differences between the shapes
+//! (issuer, endpoints, discovery) are decided only here.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The path of everything in AD FS's words. The Azure CLI takes a login endpoint that ends in it for AD FS.
+/// The first segment of all AD FS paths. The Azure CLI takes a login endpoint that ends in it for AD FS.
 pub(crate) const ADFS: &str = "adfs";
 
-/// In whose words a client speaks, and which of them clients are told of.
+/// The protocol of a client; in the configuration, the one that is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
@@ -20,7 +20,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// As settings and status say it.
+    /// The name in settings and status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Aad => "aad",
@@ -29,39 +29,40 @@ impl Shape {
     }
 }
 
-/// Which of AAD's two sets of endpoints. AD FS has the second only.
+/// AAD's two sets of endpoints. AD FS has the second only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// What a token is for comes as `resource`; times in answers are texts.
+    /// The audience comes as `resource`; times in responses are texts.
     V1,
-    /// What a token is for comes as `scope`.
+    /// The audience comes as `scope`.
     V2,
 }
 
-/// What the token service is told.
+/// Configuration of the token service.
 #[derive(Debug, Clone)]
 pub struct IdentityConfig {
-    /// How clients reach the stamp, without a trailing slash, e.g. `https://127.0.0.1:8443`: issuers are below it.
+    /// The address of the stamp for clients, without a trailing slash, e.g. `https://127.0.0.1:8443`: issuers
+    /// are below it.
     pub base_url: String,
-    /// Which shape clients are told of.
+    /// The shape that is announced to clients.
     pub shape: Shape,
     /// GUID of the tenant.
     pub tenant_id: String,
     /// The audiences that ARM accepts; the first is what `/metadata/endpoints` announces. Trailing slashes do not matter.
     pub audiences: Vec<String>,
-    /// Further resources that tokens are issued for (Graph, the AKS server application), not good for ARM.
+    /// Further resources that tokens are issued for (Graph, the AKS server application), not valid for ARM.
     pub resources: Vec<String>,
 }
 
 impl IdentityConfig {
-    /// The `iss` of tokens that are asked for in this shape. Discovery is below it. The first segment of its path is the tenant, or
-    /// `adfs`: the Azure CLI takes the tenant from it.
+    /// The `iss` of tokens that are requested in this shape. Discovery is below it. The first segment of its
+    /// path is the tenant, or `adfs`: the Azure CLI takes the tenant from it.
     pub fn issuer(&self, shape: Shape) -> String {
         let base = self.base_url.trim_end_matches('/');
         format!("{base}{}", self.issuer_path(shape))
     }
 
-    /// The path of [`Self::issuer`]. Discovery is below it wherever the stamp is reached.
+    /// The path of [`Self::issuer`]. Discovery is below it at each address of the stamp.
     pub fn issuer_path(&self, shape: Shape) -> String {
         match shape {
             Shape::Aad => format!("/{}/v2.0", self.tenant_id),
@@ -69,12 +70,12 @@ impl IdentityConfig {
         }
     }
 
-    /// What tokens say that they are of: every `iss` that there is.
+    /// Every `iss` of our tokens.
     pub fn issuers(&self) -> Vec<String> {
         [Shape::Aad, Shape::AdFs].map(|shape| self.issuer(shape)).to_vec()
     }
 
-    /// Where clients log in that reach the stamp at `base_url`: what they put a tenant behind.
+    /// The login endpoint of a stamp at `base_url`: clients append a tenant to it.
     pub fn login_endpoint(&self, base_url: &str) -> String {
         match self.shape {
             Shape::Aad => base_url.to_owned(),
@@ -82,7 +83,7 @@ impl IdentityConfig {
         }
     }
 
-    /// Where a client that has no token, or one that does not hold, is sent: login endpoint and tenant.
+    /// The authority for a client without a valid token: login endpoint and tenant.
     pub fn authority(&self, base_url: &str) -> String {
         match self.shape {
             Shape::Aad => format!("{base_url}/{}", self.tenant_id),
@@ -90,7 +91,7 @@ impl IdentityConfig {
         }
     }
 
-    /// Whether this is the first segment of a path in AAD's words.
+    /// Whether this is the first segment of an AAD path.
     pub(crate) fn is_tenant(&self, segment: &str) -> bool {
         segment.eq_ignore_ascii_case(&self.tenant_id)
             || segment.eq_ignore_ascii_case("common")
@@ -98,10 +99,10 @@ impl IdentityConfig {
     }
 }
 
-/// A client, as far as the path that it asked at says: how it reached us, in which shape it speaks.
+/// Properties of a client that follow from its request's path: the address it used, and the shape.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// How it reached us, without a trailing slash.
+    /// The address that it used, without a trailing slash.
     pub(crate) base_url: String,
     pub(crate) shape: Shape,
     pub(crate) version: Version,
@@ -110,7 +111,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The URL of an endpoint beside the one that was asked, e.g. `token`.
+    /// The URL of a neighbouring endpoint, e.g. `token`.
     pub(crate) fn endpoint(&self, name: &str) -> String {
         let Self { base_url, first, .. } = self;
         match (self.shape, self.version) {
@@ -147,7 +148,7 @@ impl Place {
         })
     }
 
-    /// What a client learns of an authority that it does not know.
+    /// The response of instance discovery, for a client that does not know the authority.
     pub(crate) fn instance(&self, config: &IdentityConfig) -> Value {
         let Self { base_url, .. } = self;
         let host = host(base_url);

@@ -1,4 +1,4 @@
-//! Slows guessing down, and bounds what guessing may cost: in memory only, so a restart forgives.
+//! Slows guessing down, and limits its cost. In memory only: a restart resets it.
 //!
 //! | bound | of | how much |
 //! |---|---|---|
@@ -8,8 +8,8 @@
 //!
 //! An address is an IPv4 address or the /64 of an IPv6 one.
 //!
-//! Always true: an attempt is counted before it costs anything; counting takes constant time and bounded memory, however many
-//! logins and addresses are tried; nobody can make somebody at another address wait.
+//! Always true: an attempt is counted before it costs work; counting takes constant time and bounded memory,
+//! however many logins and addresses are tried; no client can delay clients at other addresses.
 
 use std::{
     collections::HashMap,
@@ -22,24 +22,24 @@ use std::{
     time::Duration,
 };
 
-/// Failures that cost nothing: people mistype.
+/// Failures without a wait: people mistype.
 const FREE: u32 = 5;
 /// The longest wait after a failure.
 const MAX_DELAY: Duration = Duration::from_secs(60);
-/// After this long without a failure all is forgotten.
+/// After this long without a failure, earlier ones are forgotten.
 const ENTRY_LIFETIME: Duration = Duration::from_secs(900);
-/// Logins, and addresses, that are remembered at least; twice as many at most.
+/// Logins, and addresses, that are remembered: at least this many, at most twice as many.
 const ENTRIES: usize = 10_000;
 
-/// Attempts that an address has at once.
+/// Attempts that an address has initially.
 const BURST: u32 = 30;
-/// One more after this.
+/// Time after which another attempt is added.
 const REFILL: Duration = Duration::from_secs(1);
-/// Attempts of an address under way at a time.
+/// Concurrent attempts of an address.
 const MAX_CONCURRENT: u32 = 4;
-/// Attempts of all addresses that wait or are under way.
+/// Attempts of all addresses that wait or run.
 const MAX_QUEUED: usize = 16;
-/// How often it is said how many were refused.
+/// Interval of log lines about refusals.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where attempts come from.
@@ -58,7 +58,8 @@ impl Origin {
     }
 }
 
-/// What was used lately, in bounded memory and constant time: what is not asked for while [`ENTRIES`] others are is forgotten.
+/// A map of recently used entries, in bounded memory and constant time: an entry that is not used while
+/// [`ENTRIES`] others are is removed.
 pub(crate) struct LruMap<K, V> {
     now: HashMap<K, V>,
     before: HashMap<K, V>,
@@ -100,7 +101,7 @@ struct Failures {
 #[derive(Clone, Copy)]
 struct Budget {
     left: u32,
-    /// Until when attempts were added.
+    /// The time up to which attempts were added.
     since: Duration,
     under_way: u32,
 }
@@ -128,7 +129,7 @@ impl Default for Throttle {
     }
 }
 
-/// The right to let an attempt cost something; given back when it is dropped.
+/// Permission for the work of an attempt; returned when it is dropped.
 pub(crate) struct Permit<'a> {
     throttle: &'a Throttle,
     origin: Origin,
@@ -141,7 +142,8 @@ impl Throttle {
             .expect("nothing panics while it holds this lock")
     }
 
-    /// Counts an attempt as failed until it is known to be right; or how long this login from there has to wait.
+    /// Counts an attempt as failed until it succeeds; or gives the time that this login from there has to
+    /// wait.
     pub(crate) fn attempt(&self, origin: Origin, login: &str, now: Duration) -> Result<(), Duration> {
         let mut state = self.state();
         let entry = state
@@ -168,14 +170,14 @@ impl Throttle {
         }
     }
 
-    /// The attempt was right: what was counted of this login is forgotten.
+    /// The attempt succeeded: resets the count of this login.
     pub(crate) fn succeeded(&self, origin: Origin, login: &str) {
         if let Some(entry) = self.state().logins.get(&(origin, login.to_lowercase())) {
             *entry = Failures::default();
         }
     }
 
-    /// Permission for an attempt that costs the processor; or how long to wait for one.
+    /// Permission for an attempt with a slow hash; or the time to wait for one.
     pub(crate) fn permit(&self, origin: Origin, now: Duration) -> Result<Permit<'_>, Duration> {
         let mut state = self.state();
         let budget = state.origins.entry(&origin, || Budget {
@@ -212,7 +214,7 @@ impl Throttle {
 pub(crate) struct Refusals(Mutex<(Option<Duration>, u64)>);
 
 impl Refusals {
-    /// Counts one. Now and then, how many there were since that was last said.
+    /// Counts a refusal. Gives the number since the last log line, when the next one is due.
     pub(crate) fn note(&self, now: Duration) -> Option<u64> {
         let mut refusals = self.0.lock().expect("nothing panics while it holds this lock");
         let (said, count) = &mut *refusals;
@@ -226,7 +228,7 @@ impl Refusals {
 }
 
 impl Permit<'_> {
-    /// The attempt was right: it does not count against the address.
+    /// The attempt succeeded: it does not count against the address.
     pub(crate) fn succeeded(&self) {
         if let Some(budget) = self.throttle.state().origins.get(&self.origin) {
             budget.left = budget.left.saturating_add(1).min(BURST);
@@ -287,7 +289,7 @@ mod tests {
         assert!(throttle.permit(origin(2), SECOND).is_ok());
         assert!(throttle.permit(origin(1), SECOND * 2).is_ok());
         assert!(throttle.permit(origin(1), SECOND * 2).is_err());
-        // What was right costs nothing.
+        // Successful attempts do not count.
         for _ in 0..2 * BURST {
             throttle.permit(origin(3), SECOND).unwrap().succeeded();
         }

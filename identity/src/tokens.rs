@@ -31,7 +31,7 @@ pub enum TokenError {
     #[error("the Authorization header with a bearer token is missing")]
     Missing,
     /// Not a JWT of ours.
-    #[error("the access token is malformed or was signed by somebody else")]
+    #[error("the access token is malformed or was not signed by this stamp")]
     Malformed,
     /// Another audience.
     #[error("the access token is for another audience; ask for '{0}/.default'")]
@@ -324,8 +324,8 @@ impl Tokens {
     }
 }
 
-/// Only the signature: callers check times, audience and issuer against the clock that is handed in, each with an error of
-/// its own.
+/// Verifies the signature only: callers check times, audience and issuer with their own clock, each with its
+/// own error.
 pub(crate) fn signature_only(algorithms: &[jsonwebtoken::Algorithm]) -> Validation {
     let mut validation = Validation {
         algorithms: algorithms.to_vec(),
@@ -360,7 +360,7 @@ pub(crate) fn same_resource(a: &str, b: &str) -> bool {
         .eq_ignore_ascii_case(b.trim_end_matches('/'))
 }
 
-/// Whether two resources are URLs of the same path, which is not empty, at whatever hosts.
+/// Whether two resources are URLs with the same non-empty path, at any hosts.
 pub(crate) fn same_path(a: &str, b: &str) -> bool {
     let path = |url: &str| {
         let rest = url.trim_end_matches('/').strip_prefix("https://")?;
@@ -370,7 +370,7 @@ pub(crate) fn same_path(a: &str, b: &str) -> bool {
     path(a).is_some() && path(a) == path(b)
 }
 
-/// A value that changes with the secret and reveals nothing of it.
+/// A value that changes with the secret and does not reveal it.
 pub(crate) fn fingerprint(record: &PrincipalRecord) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, record.secret_hash.as_bytes());
     hex::encode(&digest.as_ref()[..16])

@@ -1,7 +1,8 @@
-//! One file per image, for hosts without a network: everything of it in a compressed archive.
+//! One file per image, for hosts without a network: a compressed archive with the whole image.
 //!
 //! In this order: `manifest.json`, `sbom.spdx.json`, then per layer `layers/<id>/layer.json` and
-//! `layers/<id>/rootfs/…`. An import is unpacked aside, every digest is compared, and only then it is moved into place.
+//! `layers/<id>/rootfs/…`. An import is unpacked to a scratch directory, every
+//! digest is checked, and only then the image is moved into place.
 
 use std::{
     fs::{self, File},
@@ -23,18 +24,18 @@ use crate::{
     verify::{self, Verification},
 };
 
-/// An image is about 1.2 GB; this is where an import stops believing.
+/// An image has about 1.2 GB; an import of more than this is refused.
 const LARGEST: u64 = 16 << 30;
-/// Likewise: a base system has about ten thousand.
+/// The limit of files; a base system has about ten thousand.
 const MOST: usize = 1_000_000;
 /// zstd's default: halves the size at the speed of a disk.
 const LEVEL: i32 = 3;
 
 impl ImageStore {
-    /// Writes the image of a version to `file`, as one compressed archive with everything in it.
+    /// Writes the image of a version to `file`, as one compressed archive.
     ///
     /// # Errors
-    /// [`ImageError::NotBuilt`] when it is not there, [`ImageError::Space`], [`ImageError::Io`].
+    /// [`ImageError::NotBuilt`] when it is not in the store, [`ImageError::Space`], [`ImageError::Io`].
     pub fn export(&self, version: &str, file: &Path) -> Result<NodeImage, ImageError> {
         let image = self.find(version)?.ok_or_else(|| ImageError::NotBuilt {
             version: version.to_owned(),
@@ -43,16 +44,16 @@ impl ImageStore {
         Ok(image)
     }
 
-    /// Takes in an image that [`Self::export`] wrote, after checking every digest in it.
+    /// Imports an image that [`Self::export`] wrote, after checking every digest in it.
     ///
     /// # Errors
-    /// [`ImageError::BadArchive`] says what is wrong with the file; nothing of it stays.
+    /// [`ImageError::BadArchive`] names the problem of the file; nothing of it is kept.
     pub fn import(&self, file: &Path) -> Result<NodeImage, ImageError> {
         let size = file.metadata().at("read", file)?.len();
         let _lock = BuildLock::take(&self.paths.lock, &Silent)?;
         let paths = &self.paths;
         builder::sweep(&paths.scratch)?;
-        // Compressed to less than half.
+        // The archive is less than half the size of its content.
         space::check(&paths.root, size / 1_000_000 * 3, "LANDFALL_CACHE_DIR")?;
         for directory in [&paths.scratch, &paths.layers, &paths.images] {
             fs::create_dir_all(directory).at("create", directory)?;
@@ -60,7 +61,7 @@ impl ImageStore {
         let scratch = paths.scratch.join("import");
         fs::create_dir_all(&scratch).at("create", &scratch)?;
         let installed = take(self, file, &scratch);
-        // Whatever came of it, nothing half-made stays; the first error is the one to tell.
+        // Whatever the result, no scratch files stay; the first error is returned.
         let swept = builder::sweep(&paths.scratch);
         let image = installed?;
         swept?;
@@ -78,11 +79,11 @@ fn export(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), Imag
         what: format!("write {}", file.display()),
         source: io::Error::from(io::ErrorKind::IsADirectory),
     })?;
-    // Beside the target, so that it appears there complete or not at all.
+    // In the target's directory, so that the file appears there completely or not at all.
     let partial = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let written = write(store, image, &partial);
     if written.is_err() {
-        // The first error is the one to tell.
+        // The first error is returned.
         drop(fs::remove_file(&partial));
         return written;
     }
@@ -125,7 +126,7 @@ fn write(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), Image
 fn append_file<W: Write>(archive: &mut tar::Builder<W>, name: &str, from: &Path) -> Result<(), ImageError> {
     let mut head = tar::Header::new_gnu();
     head.set_mode(0o644);
-    // Nobody's in particular: whoever unpacks owns them.
+    // No particular owner: the unpacking user owns the files.
     head.set_uid(rustix::process::geteuid().as_raw().into());
     head.set_gid(rustix::process::getegid().as_raw().into());
     head.set_mtime(0);
@@ -157,7 +158,8 @@ fn append<W: Write>(archive: &mut tar::Builder<W>, name: &str, entry: &Entry, fr
         }
         Content::File { size, .. } => {
             head.set_size(*size);
-            // A file that became shorter would leave a broken archive: take exactly that many bytes or fail.
+            // A file that has become shorter would give a broken archive: take exactly that many bytes or
+            // fail.
             let mut source = File::open(from)?.take(*size);
             archive.append_data(&mut head, name, &mut source)?;
             if source.limit() == 0 {
@@ -201,8 +203,8 @@ fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, Im
     }
     for record in &mut manifest.layers {
         let unpacked = layers.join(&record.id);
-        // The same name means the same inputs, but what Debian's newest packages were on the day is not part of a name:
-        // a layer is only the same when its listing is. Another one gets a name of its own beside it.
+        // The same name means the same inputs, but the versions of Debian's packages on the day of the build
+        // are not part of it: layers are equal only if their listings are. A different one gets another name.
         let other = format!("{}-{}", record.id, key::short(&record.listing));
         let mut placed = false;
         for id in [record.id.clone(), other] {
@@ -243,7 +245,7 @@ fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, Im
         .ok_or_else(|| bad("it is not complete".to_owned()))
 }
 
-/// Everything of it that becomes part of a path.
+/// Checks all values that become part of a path.
 fn check(manifest: &Manifest) -> Result<(), String> {
     if manifest.schema != SCHEMA {
         return Err(format!(

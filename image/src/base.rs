@@ -1,4 +1,4 @@
-//! The Debian layer: what a machine needs besides the programs, without a service manager.
+//! The Debian layer: everything a machine needs besides the programs, without a service manager.
 
 use std::{fs, io, path::Path, process::Command};
 
@@ -10,10 +10,10 @@ use crate::{
     process::Runner,
 };
 
-/// Files that say when they were written get this date: 2026-01-01.
+/// The date of files that contain their time of creation: 2026-01-01.
 const EPOCH: &str = "1767225600";
 
-/// Not needed inside a machine. Copyright files stay: whoever passes an image on has to pass them on too.
+/// Not needed inside a machine. Copyright files stay: a distributor of an image must include them.
 const LEFT_OUT: &[&str] = &[
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
@@ -24,7 +24,7 @@ const LEFT_OUT: &[&str] = &[
     "path-exclude=/usr/share/bash-completion/*",
 ];
 
-/// Filled or mounted when a machine runs.
+/// Directories that are filled or mounted in a running machine.
 const EMPTIED: &[&str] = &[
     "boot",
     "dev",
@@ -37,14 +37,14 @@ const EMPTIED: &[&str] = &[
     "var/tmp",
 ];
 
-/// What mmdebstrap leaves that speaks of this host and not of the machine.
+/// Files left by mmdebstrap that describe this host instead of the machine.
 const REMOVED: &[&str] = &[
     "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
     "etc/.pwd.lock",
 ];
 
-/// Mount points, and directories that programs expect to be there.
+/// Mount points, and directories that programs expect.
 const DIRECTORIES: &[&str] = &[
     "dev",
     "etc/cni/net.d",
@@ -70,7 +70,7 @@ const DIRECTORIES: &[&str] = &[
     "var/tmp",
 ];
 
-/// Files that the fabric binds or fills, so they have to be there and say nothing.
+/// Files that the fabric bind-mounts or fills: they must exist, with neutral content.
 const FILES: &[(&str, &str)] = &[
     ("etc/hostname", "localhost\n"),
     (
@@ -81,7 +81,7 @@ const FILES: &[(&str, &str)] = &[
     ("etc/resolv.conf", ""),
 ];
 
-/// What decides about the result besides the pinned packages, for keys.
+/// All settings besides the pinned packages that affect the result, for keys.
 pub(crate) fn settings() -> impl Iterator<Item = &'static str> {
     [LEFT_OUT, EMPTIED, REMOVED, DIRECTORIES]
         .into_iter()
@@ -139,7 +139,7 @@ fn finish(rootfs: &Path) -> Result<(), ImageError> {
     }
     for (file, content) in FILES {
         let path = rootfs.join(file);
-        // It can be a link to somewhere on the host.
+        // It can be a link to a path on the host.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &path),
             _ => {}

@@ -1,9 +1,9 @@
-//! Building: two lanes beside each other, one for the programs of the version, one for everything that is shared.
+//! Builds in two parallel lanes: one for the programs of the version, one for everything that versions share.
 //!
-//! Programs of one Go module share most of their compiling, so they are built one after the other; the two lanes share
-//! little, and where one waits for the network, a disk or a linker, the other has the processors. Shared programs that are made
-//! of Kubernetes' own libraries wait until the first program of the version has compiled them: two compilers that run at the same
-//! time do not know of each other.
+//! Programs of one Go module share most of their compilation, so they are built one after the other; the two
+//! lanes share little, and while one waits for the network, a disk or a linker, the other uses the
+//! processors. Shared programs that use Kubernetes' own libraries wait until the first program of the version
+//! has compiled them: two concurrent compilers do not share their work.
 
 use std::{
     collections::BTreeMap,
@@ -34,15 +34,16 @@ use crate::{
     store::{ImageStore, MANIFEST, NodeImage, Paths, SBOM},
 };
 
-/// Megabytes that compiling one Kubernetes version, and the shared components, take in Go's caches.
+/// Megabytes in Go's caches for one Kubernetes version, and for the shared components.
 const GO_CACHE_MB: [u64; 2] = [4500, 3500];
 
 impl ImageStore {
-    /// The image of this version: an existing one made from the pins of this release, whatever its source; else it is
-    /// built from `source`. Waits while another process builds. Takes minutes; kill it at any time and call it again.
+    /// The image of this version: an existing one made from the pins of this release, whatever its source;
+    /// else it is built from `source`. Waits while another process builds. Takes minutes; it may be killed at
+    /// any time and called again.
     ///
     /// # Errors
-    /// Each names what is missing and the next step; see [`ImageError`].
+    /// Each names the missing part and the next step; see [`ImageError`].
     pub fn ensure(
         &self,
         version: &str,
@@ -71,7 +72,7 @@ impl ImageStore {
             return Ok(image);
         }
         let _lock = BuildLock::take(&self.paths.lock, progress)?;
-        // Whoever held the lock may have built just this.
+        // The previous holder of the lock may have built this image.
         if let Some(image) = self.load(&directory)? {
             return Ok(image);
         }
@@ -89,13 +90,13 @@ impl ImageStore {
     }
 }
 
-/// Removes what a killed build left. Only the holder of the lock does this.
+/// Removes the scratch files of a killed build. Only called by the holder of the lock.
 pub(crate) fn sweep(scratch: &Path) -> Result<(), ImageError> {
     if !scratch.exists() {
         return Ok(());
     }
-    // mmdebstrap works in a mount namespace of its own, so nothing should be mounted here. Removing a tree with the
-    // host's /sys or /dev in it would be a disaster, so look.
+    // mmdebstrap works in a private mount namespace, so nothing should be mounted here. Removing a tree with
+    // the host's /sys or /dev in it would be a disaster, so check.
     let mut table = String::new();
     let path = Path::new("/proc/self/mounts");
     fs::File::open(path)
@@ -113,7 +114,8 @@ pub(crate) fn sweep(scratch: &Path) -> Result<(), ImageError> {
         .at("clean up after an earlier build in", scratch);
     }
     match fs::remove_dir_all(scratch) {
-        // A compiler of a killed build can still be writing; it fails when its directory is gone. Once more gets the rest.
+        // A compiler of a killed build may still be writing; it fails when its directory is gone. A second
+        // removal gets the rest.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(scratch),
         other => other,
     }
@@ -129,7 +131,7 @@ struct Build<'a> {
     libraries: Latch,
 }
 
-/// Opens once; who waits at it goes on then.
+/// Opens once; threads that wait at it continue then.
 #[derive(Debug, Default)]
 struct Latch {
     is_open: Mutex<bool>,
@@ -152,7 +154,7 @@ impl Latch {
     }
 }
 
-/// Opens the latch however its owner ends.
+/// Opens the latch on drop, whatever the reason.
 struct Opening<'a>(&'a Latch);
 
 impl Drop for Opening<'_> {
@@ -181,7 +183,7 @@ impl<'a> Build<'a> {
         })
     }
 
-    /// What would fail late is asked early.
+    /// Checks requirements that would otherwise fail late.
     fn preflight(&self, store_mb: u64) -> Result<(), ImageError> {
         if !self.is_there(&self.plan.base.id) {
             self.mmdebstrap()?;
@@ -204,8 +206,8 @@ impl<'a> Build<'a> {
             go_mb += GO_CACHE_MB[1];
         }
         let go_cache = go_cache(&self.paths.root);
-        // What an earlier build left in Go's cache is not needed again. Its size is not known without reading all of
-        // it; that it is there at all means that most of it is.
+        // Results of an earlier build in Go's cache are not needed again. Its size is unknown without reading
+        // all of it; if it exists, most of it is there.
         if go_cache.join("trim.txt").exists() {
             go_mb = go_mb.min(1500);
         }
@@ -225,7 +227,7 @@ impl<'a> Build<'a> {
         self.paths.layer(id).is_dir()
     }
 
-    /// Both lanes to their end. The error is that of the lane that failed first.
+    /// Runs both lanes to their end. The error is that of the lane that failed first.
     fn layers(&self) -> Result<(), ImageError> {
         let stopping = |result: Result<(), ImageError>| result.inspect_err(|_| self.runner.stop());
         let (version, shared) = std::thread::scope(|scope| {
@@ -241,7 +243,7 @@ impl<'a> Build<'a> {
             Err(panic) => std::panic::resume_unwind(panic),
         };
         match (version, shared) {
-            // This one did not fail, it was stopped: the other one knows why.
+            // This lane was stopped because the other failed: return the other's error.
             (Err(ImageError::Stopped { .. }), Err(error)) | (Err(error), _) | (Ok(()), Err(error)) => {
                 Err(error)
             }
@@ -313,7 +315,7 @@ impl<'a> Build<'a> {
         })
     }
 
-    /// Makes the programs that are not there, one after the other.
+    /// Builds the missing programs, one after the other.
     fn programs(&self, plans: &[ProgramPlan<'_>]) -> Result<(), ImageError> {
         for plan in plans {
             let name = &plan.program.name;
@@ -345,7 +347,7 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Puts programs into a layer. By hard link: the store holds each program once.
+    /// Places programs into a layer. By hard link: the store holds each program once.
     fn place(&self, layer: &mut Layer, rootfs: &Path, plans: &[ProgramPlan<'_>]) -> Result<(), ImageError> {
         fs::create_dir_all(rootfs).at("create", rootfs)?;
         layer::mode(rootfs, 0o755)?;
@@ -420,7 +422,7 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Writes manifest and bill of materials; from then on the image is there.
+    /// Writes manifest and bill of materials; the image is complete then.
     fn image(&self, source: &Source, directory: &Path) -> Result<(), ImageError> {
         let mut layers = Vec::new();
         let (mut programs, mut images, mut packages) = (Vec::new(), Vec::new(), Vec::new());
@@ -497,8 +499,8 @@ impl<'a> Build<'a> {
     }
 }
 
-/// Moves a finished image to its place, after everything of it has reached the disk: a power cut must not leave a
-/// manifest that promises files which were never written.
+/// Moves a finished image to its place, after all of it has reached the disk: after a power cut, no manifest
+/// may list files that were never written.
 pub(crate) fn install_image(scratch: &Path, directory: &Path) -> Result<(), ImageError> {
     let parent = directory.parent().expect("an image lies below its version");
     fs::create_dir_all(parent).at("create", parent)?;
@@ -506,14 +508,14 @@ pub(crate) fn install_image(scratch: &Path, directory: &Path) -> Result<(), Imag
     rustix::fs::syncfs(&file)
         .map_err(io::Error::from)
         .at("write out", scratch)?;
-    // An image of which a layer was removed: its manifest is in the way.
+    // An image with a removed layer: its manifest is in the way.
     if directory.exists() {
         fs::remove_dir_all(directory).at("remove", directory)?;
     }
     fs::rename(scratch, directory).at("move a finished image to", directory)
 }
 
-/// Where Go keeps what it compiled.
+/// The directory of Go's build cache.
 fn go_cache(store: &Path) -> PathBuf {
     let variable = |name: &str| {
         std::env::var_os(name)

@@ -1,8 +1,8 @@
-//! Which modules a Go program was linked from, read from the program itself, so that no Go toolchain is needed.
+//! The modules that a Go program was linked from, read from the program itself, without a Go toolchain.
 //!
-//! The linker leaves a block that begins with a magic string on a 16-byte boundary (Go's `debug/buildinfo` documents
-//! it): 14 bytes magic, pointer size, flags; since Go 1.18, at offset 32, two strings with a varint length each: the
-//! toolchain's version, and the module list between two sentinels of 16 bytes.
+//! The linker writes a block that starts with a magic string on a 16-byte boundary (documented in Go's
+//! `debug/buildinfo`): 14 bytes magic, pointer size, flags; since Go 1.18, at offset 32, two strings with a
+//! varint length each: the toolchain's version, and the module list between two sentinels of 16 bytes.
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -10,10 +10,10 @@ use crate::error::{ImageError, IoContext as _};
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const INLINE_STRINGS: u8 = 2;
-/// Larger than any module list; bounds what is read from a file that only looks like a Go program.
+/// Larger than any module list; limits the read from a file that only looks like a Go program.
 const LIMIT: usize = 4 << 20;
 
-/// What a Go program says about itself.
+/// The build information of a Go program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct BuildInfo {
     /// `go1.26.8`
@@ -22,7 +22,7 @@ pub(crate) struct BuildInfo {
     pub(crate) modules: Vec<(String, String)>,
 }
 
-/// `None` when the file is no Go program or too old a one.
+/// `None` when the file is not a Go program or was built by an old toolchain.
 pub(crate) fn of_file(path: &Path) -> Result<Option<BuildInfo>, ImageError> {
     let mut file = File::open(path).at("open", path)?;
     let mut bytes = Vec::new();
@@ -31,7 +31,8 @@ pub(crate) fn of_file(path: &Path) -> Result<Option<BuildInfo>, ImageError> {
 }
 
 fn of_bytes(bytes: &[u8]) -> Option<BuildInfo> {
-    // A program that itself reads build information also carries the magic as a constant: try them all.
+    // A program that itself reads build information also contains the magic as a constant: try all
+    // occurrences.
     bytes
         .chunks_exact(16)
         .enumerate()
@@ -52,13 +53,13 @@ fn block(bytes: &[u8]) -> Option<BuildInfo> {
         let (kind, path, version) = (fields.next(), fields.next(), fields.next());
         match (kind, path, version) {
             (Some("dep"), Some(path), Some(version)) => modules.push((path.to_owned(), version.to_owned())),
-            // The line after a dep that was replaced.
+            // The line after a dependency that was replaced.
             (Some("=>"), Some(path), Some(version)) => {
                 if let Some(last) = modules.last_mut() {
                     *last = (path.to_owned(), version.to_owned());
                 }
             }
-            // A program of its own repository, as in official releases.
+            // A program built in its own repository, as in official releases.
             (Some("mod"), Some(path), Some(version)) if version != "(devel)" && !version.is_empty() => {
                 modules.push((path.to_owned(), version.to_owned()));
             }
@@ -91,7 +92,7 @@ pub(crate) mod tests {
     /// A file as the Go linker would leave it.
     pub(crate) fn program(go: &str, list: &str) -> Vec<u8> {
         let mut bytes = vec![0x7f; 48];
-        // The magic as a constant, where no block follows.
+        // The magic as a constant, without a block.
         bytes.extend(MAGIC);
         bytes.extend([8, 2]);
         bytes.extend([0xff; 16]);

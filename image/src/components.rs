@@ -1,4 +1,4 @@
-//! What is pinned: `components/`, carried inside this crate so that an installed binary can build without a checkout.
+//! The pins: `components/`, embedded in this crate so that an installed binary can build without a checkout.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -45,7 +45,7 @@ const MODULES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The checksums of official downloads that are known.
+/// The known checksums of official downloads.
 pub(crate) const RELEASE_PINS: &str = include_str!("../../components/release-pins.toml");
 
 static EMBEDDED: LazyLock<Catalog> = LazyLock::new(|| {
@@ -76,7 +76,7 @@ pub fn supported() -> Vec<String> {
     EMBEDDED.versions()
 }
 
-/// All that is pinned.
+/// All pins.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Catalog {
@@ -104,7 +104,7 @@ pub(crate) struct Base {
     pub(crate) packages: Vec<String>,
 }
 
-/// Where a component ends up.
+/// The destination of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Place {
@@ -112,7 +112,7 @@ pub(crate) enum Place {
     Kubernetes,
     /// The layer that all versions share.
     Common,
-    /// A container image of its own, in the layer that all versions share.
+    /// A separate container image, in the layer that all versions share.
     Images,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Component {
     pub(crate) name: String,
     pub(crate) folder: String,
     pub(crate) layer: Place,
-    /// The folder whose libraries it is made of, version for version: compiled once for both.
+    /// The folder of the component with the same library versions: they are compiled once for both.
     pub(crate) libraries: Option<String>,
     #[serde(default = "local_bin")]
     pub(crate) directory: String,
@@ -152,12 +152,12 @@ fn local_bin() -> String {
 }
 
 impl Catalog {
-    /// The one inside this crate.
+    /// The embedded catalog.
     pub(crate) fn embedded() -> Self {
         EMBEDDED.clone()
     }
 
-    /// Without modules.
+    /// A catalog without modules.
     pub(crate) fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }
@@ -197,8 +197,8 @@ impl Catalog {
             .filter(|component| component.layer != Place::Kubernetes)
     }
 
-    /// What an image of this version is made of, as far as it is known without a toolchain: tells whether an image in
-    /// the store is the one that these pins describe, whatever its source.
+    /// The content of this version's image, as far as it is known without a toolchain: identifies an image in
+    /// the store that was made from these pins, whatever its source.
     pub(crate) fn recipe(&self, kubernetes: &Component) -> String {
         let mut key = KeyBuilder::new("recipe")
             .field("format", crate::layer::FORMAT)
@@ -224,7 +224,7 @@ impl Catalog {
         key.finish()
     }
 
-    /// The newest `go` line of the modules.
+    /// The highest `go` line of the modules.
     pub(crate) fn go_at_least(&self) -> String {
         let number = |version: &str| -> Vec<u64> {
             version
@@ -285,7 +285,7 @@ impl Component {
     }
 }
 
-/// This host's processor as Go and Debian call it.
+/// This host's processor architecture, as named by Go and Debian.
 pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -347,7 +347,7 @@ mod tests {
                 continue;
             };
             let own = &catalog.modules[&component.folder].go_mod;
-            // The compiler's cache tells a replaced module from one that is required at that version.
+            // The compiler's cache distinguishes a replaced module from one that is required at that version.
             assert!(!own.contains("=>"), "{} replaces", component.folder);
             let theirs = required(&catalog.modules[folder].go_mod);
             for (module, version) in required(own) {
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn the_folders_hold_nothing_but_go_mod_and_go_sum() {
-        // A test runs in its crate's folder; where it was compiled may be another checkout.
+        // A test runs in its crate's folder; the compile-time path may be another checkout.
         let root = std::path::Path::new("../components");
         let mut folders = 0;
         for entry in std::fs::read_dir(root)

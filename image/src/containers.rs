@@ -1,4 +1,4 @@
-//! The container images of every node: what is in each.
+//! The container images of every node, and their content.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +49,7 @@ pub(crate) fn images(
     Ok(images)
 }
 
-/// What pods call the image of a pinned program.
+/// The image reference of a pinned program in pods.
 pub(crate) fn reference(component: &Component, program: &Program) -> String {
     format!("landfall.dev/{}:{}", program.name, component.version)
 }
@@ -60,11 +60,11 @@ pub(crate) fn name(reference: &str) -> &str {
     last.split(':').next().unwrap_or(last)
 }
 
-/// What holds a pod together, from a tree with Debian's catatonit, which is made for this: `-P` starts nothing, it waits and reaps what the
-/// other containers of the pod leave.
+/// The pause container of a pod, from a tree with Debian's catatonit, which is made for this: with `-P` it
+/// starts no program, and reaps orphaned processes of the pod's other containers.
 ///
 /// # Errors
-/// [`ImageError::NoProgram`] when there is none in the tree.
+/// [`ImageError::NoProgram`] when the tree has none.
 pub fn pause(base: &Path, reference: &str) -> Result<Image, ImageError> {
     Ok(Image {
         reference: reference.to_owned(),
@@ -78,7 +78,7 @@ pub fn pause(base: &Path, reference: &str) -> Result<Image, ImageError> {
 /// A shell and small programs, from a tree with Debian's static busybox.
 ///
 /// # Errors
-/// [`ImageError::NoProgram`] when there is none in the tree, and others when it does not say what it can do.
+/// [`ImageError::NoProgram`] when the tree has none, and others when it does not list its applets.
 pub fn busybox(base: &Path, reference: &str) -> Result<Image, ImageError> {
     let program = program(base, "busybox")?;
     let applets = process::ask(&program, &["--list"])?;
@@ -115,7 +115,7 @@ fn is_applet(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"[-_.+".contains(&b))
 }
 
-/// What programs expect to find: names for the usual users, and somewhere to write.
+/// Files that programs expect: names of the usual users, and writable directories.
 fn skeleton() -> Vec<Member> {
     vec![
         directory("etc", 0o755),

@@ -40,7 +40,7 @@ pub(crate) fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64>
     }
 }
 
-/// Writes through and sums up.
+/// Writes through and computes the digest.
 pub(crate) struct Summing<W> {
     inner: W,
     sum: Sha256,
@@ -56,7 +56,7 @@ impl<W: Write> Summing<W> {
         }
     }
 
-    /// Digest, size and what was written to.
+    /// Digest, size and the inner writer.
     pub(crate) fn finish(self) -> (String, u64, W) {
         (hex::encode(self.sum.finalize()), self.size, self.inner)
     }

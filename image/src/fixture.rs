@@ -1,4 +1,4 @@
-//! For tests: tiny pins, stand-ins for the tools, and a manifest.
+//! For tests: tiny pins, fake tools, and a manifest.
 
 use std::{
     fs,
@@ -133,7 +133,7 @@ pub(crate) fn calls(cache: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Something to write documents about.
+/// A manifest for tests of documents.
 pub(crate) fn manifest() -> Manifest {
     Manifest {
         schema: 1,

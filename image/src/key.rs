@@ -1,13 +1,14 @@
-//! Keys: the name of a thing computed from all that it is made of.
+//! Keys: the name of an artifact, computed from all its inputs.
 
 use sha2::{Digest as _, Sha256};
 
-/// Collects what a thing is made of. Fields are framed, so that two different lists never give the same key.
+/// Collects the inputs of an artifact. Fields are framed, so that two different lists never give the same
+/// key.
 #[derive(Clone)]
 pub(crate) struct KeyBuilder(Sha256);
 
 impl KeyBuilder {
-    /// `kind` keeps things of different kinds apart even when they are made of the same.
+    /// `kind` separates artifacts of different kinds with the same inputs.
     pub(crate) fn new(kind: &str) -> Self {
         Self(Sha256::new()).field("kind", kind)
     }
@@ -32,7 +33,7 @@ impl KeyBuilder {
     }
 }
 
-/// The part of a key that directory names carry: 64 bits, far more than a store will ever hold.
+/// The part of a key in directory names: 64 bits, far more than a store will ever need.
 pub(crate) fn short(key: &str) -> &str {
     key.get(..16).unwrap_or(key)
 }

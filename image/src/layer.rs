@@ -1,4 +1,4 @@
-//! A layer of the store: a directory tree with its listing and what is known about it.
+//! A layer of the store: a directory tree with its listing and metadata.
 
 use std::{
     collections::BTreeMap,
@@ -17,14 +17,14 @@ use crate::{
     tree::Tree,
 };
 
-/// Part of every key: raise it when the code that lays out layers changes what it makes.
+/// Part of every key: increase it when the code that creates layers changes its result.
 pub(crate) const FORMAT: &str = "1";
 /// The tree, used directly as an overlay lower directory.
 pub(crate) const ROOTFS: &str = "rootfs";
-/// Everything else.
+/// All metadata.
 pub(crate) const LISTING: &str = "layer.json";
 
-/// What is known about a layer. Stored beside its tree; an image's manifest carries the digest of this file.
+/// The metadata of a layer. Stored beside its tree; an image's manifest carries the digest of this file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Layer {
@@ -33,12 +33,12 @@ pub(crate) struct Layer {
     pub(crate) programs: Vec<ProgramRecord>,
     pub(crate) images: Vec<ContainerImage>,
     pub(crate) packages: Vec<DebianPackage>,
-    /// What the programs were linked from, by their name.
+    /// Build information of the programs, by name.
     pub(crate) linked: BTreeMap<String, Linked>,
     pub(crate) tree: Tree,
 }
 
-/// As read from a Go program.
+/// The build information of a Go program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Linked {
     pub(crate) go: String,
@@ -76,7 +76,7 @@ impl Layer {
         }
     }
 
-    /// Lists `scratch/rootfs`, writes the listing and moves `scratch` to where the layer belongs.
+    /// Lists `scratch/rootfs`, writes the listing and moves `scratch` to the layer's place.
     pub(crate) fn install(mut self, scratch: &Path, layers: &Path) -> Result<(), ImageError> {
         self.tree = Tree::scan(&scratch.join(ROOTFS))?;
         let listing = scratch.join(LISTING);
@@ -98,7 +98,7 @@ impl Layer {
         Ok((layer, digest::of_bytes(&bytes)))
     }
 
-    /// For the manifest of an image.
+    /// The layer's record in the manifest of an image.
     pub(crate) fn record(&self, listing: String) -> LayerRecord {
         LayerRecord {
             name: self.name.clone(),
@@ -110,7 +110,7 @@ impl Layer {
     }
 }
 
-/// Makes `path` below `root` and everything above it with mode 0755, whatever the umask.
+/// Creates `path` below `root`, with its parents, with mode 0755, whatever the umask.
 pub(crate) fn directory(root: &Path, path: &str) -> Result<PathBuf, ImageError> {
     let mut directory = root.to_owned();
     for part in path.split('/').filter(|part| !part.is_empty()) {

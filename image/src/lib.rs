@@ -1,4 +1,4 @@
-//! Node images: what a machine boots, built on this host from upstream's own programs.
+//! Node images, which machines boot, built on this host from upstream's programs.
 //!
 //! A *node image* is a root filesystem with the Kubernetes programs of one version, the container images that every
 //! cluster needs, a manifest with digests and a bill of materials. It is kept as three directories that are used
@@ -7,11 +7,12 @@
 //! that the pages of a program are in memory once for all machines of a version.
 //!
 //! Always true here:
-//! - everything in the store is named by a key computed from what it is made of, is complete, and never changes again:
-//!   it is made in a scratch directory and renamed into place;
-//! - whoever builds holds the store's lock; whoever reads needs none;
-//! - each finished program is kept at once, so a build that was killed goes on where it stopped; what it had started has ended with it;
-//! - nothing here needs a registry, a container daemon or a checkout: the pinned components are inside this crate.
+//! - every artifact in the store is named by a key computed from its inputs, is complete, and never changes:
+//!   it is created in a scratch directory and renamed into place;
+//! - a build holds the store's lock; readers need none;
+//! - each finished program is stored at once, so a killed build continues where it stopped; its child
+//!   processes have ended with it;
+//! - no registry, container daemon or checkout is needed: the pinned components are inside this crate.
 //!
 //! Blocking code: call it from `spawn_blocking`. Called by: the `image`, `up` and `serve` commands, benches.
 
@@ -58,7 +59,8 @@ pub use source::{Release, Source};
 pub use store::{ImageStore, NodeImage, Tools};
 pub use verify::{Difference, Verification};
 
-/// Container images as archives that a node can import. Callers: conformance, which makes those of upstream's tests.
+/// Container images as archives that a node can import. Called by: conformance, for the images of upstream's
+/// tests.
 pub mod container {
     pub use crate::{
         containers::{busybox, pause},
@@ -66,11 +68,11 @@ pub mod container {
     };
 }
 
-/// References of the container images that every node image carries, and where they lie inside a machine.
+/// References of the container images in every node image, and their directory in a machine.
 pub mod references {
-    /// Waits and reaps: the sandbox of every pod.
+    /// The pause container: the sandbox of every pod.
     pub const PAUSE: &str = "landfall.dev/pause:1";
-    /// A shell and small programs, for trying things out in a cluster.
+    /// A shell and small programs, for experiments in a cluster.
     pub const BUSYBOX: &str = "landfall.dev/busybox:1";
     /// The cluster's name server.
     pub const COREDNS: &str = "landfall.dev/coredns:v1.15.0";

@@ -1,4 +1,4 @@
-//! One builder at a time per store. The kernel drops the lock with the process, however that ends.
+//! One builder at a time per store. The kernel releases the lock when the process ends in any way.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -18,7 +18,7 @@ pub(crate) struct BuildLock {
 }
 
 impl BuildLock {
-    /// Waits as long as it takes, and says so when it has to.
+    /// Waits for the lock without a time limit, and reports the wait.
     pub(crate) fn take(path: &Path, progress: &dyn Progress) -> Result<Self, ImageError> {
         let mut file = OpenOptions::new()
             .read(true)

@@ -1,11 +1,11 @@
-//! The manifest of a node image: what it is, with digests.
+//! The manifest of a node image: its content, with digests.
 
 use serde::{Deserialize, Serialize};
 
-/// The shape of manifests that this code writes and reads.
+/// The schema version of manifests that this code writes and reads.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// What a node image is made of. Stored as `manifest.json` beside its bill of materials.
+/// The content of a node image. Stored as `manifest.json` beside its bill of materials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -19,7 +19,7 @@ pub struct Manifest {
     pub recipe: String,
     /// `amd64` or `arm64`.
     pub architecture: String,
-    /// When it was built, UTC.
+    /// The time of the build, UTC.
     pub created: jiff::Timestamp,
     /// `modules`, `directory` or `release`.
     pub source: String,
@@ -27,7 +27,7 @@ pub struct Manifest {
     pub layers: Vec<LayerRecord>,
     /// In machines and in container images, by name.
     pub programs: Vec<ProgramRecord>,
-    /// In every machine, ready to be imported.
+    /// Container images in every machine, ready to be imported.
     pub images: Vec<ContainerImage>,
     /// The base system.
     pub packages: Vec<DebianPackage>,
@@ -62,17 +62,17 @@ pub struct ProgramRecord {
     /// Upstream's Go module.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub module: String,
-    /// Of the upstream release, like `v3.6.16`.
+    /// Version of the upstream release, like `v3.6.16`.
     pub version: String,
     /// Upstream's commit, where one is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub git_commit: Option<String>,
-    /// The toolchain that it was built with, where the program tells.
+    /// The Go toolchain that built it, if the program states it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub go: Option<String>,
-    /// Inside a machine, or inside its container image.
+    /// Path inside a machine, or inside its container image.
     pub path: String,
-    /// The container image that it is in, if it is in one.
+    /// The container image that contains it, if any.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub image: Option<String>,
     /// Bytes.
@@ -85,15 +85,15 @@ pub struct ProgramRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerImage {
-    /// What pods call it.
+    /// The image reference in pods.
     pub reference: String,
-    /// Of the image manifest, `sha256:…`.
+    /// Digest of the image manifest, `sha256:…`.
     pub digest: String,
-    /// Of the archive inside a machine.
+    /// Path of the archive inside a machine.
     pub path: String,
-    /// Of the archive.
+    /// Size of the archive in bytes.
     pub size: u64,
-    /// Of the archive, 64 hex digits.
+    /// SHA-256 of the archive, 64 hex digits.
     pub sha256: String,
 }
 
@@ -103,7 +103,7 @@ pub struct ContainerImage {
 pub struct DebianPackage {
     /// Binary package.
     pub name: String,
-    /// Debian's.
+    /// Debian's version.
     pub version: String,
     /// `amd64`, `arm64` or `all`.
     pub architecture: String,

@@ -1,4 +1,4 @@
-//! Container images written by hand: an OCI image layout with one uncompressed layer, in one archive.
+//! Writes container images: an OCI image layout with one uncompressed layer, in one archive.
 //!
 //! Uncompressed, because the archive is imported each time a node starts and unpacking would cost more than reading.
 
@@ -17,20 +17,20 @@ use crate::{
     error::{ImageError, IoContext as _},
 };
 
-/// What to write.
+/// The content of an image.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
-    /// What pods call it.
+    /// The image reference in pods.
     pub reference: String,
-    /// RFC 3339; part of the digest, so it belongs to the content and not to the moment.
+    /// RFC 3339; part of the digest, so it depends on the content, not on the time of the build.
     pub created: String,
-    /// What always runs.
+    /// The entrypoint.
     pub entrypoint: Vec<String>,
-    /// What runs where a pod says nothing else, or what the entrypoint is given.
+    /// The default command, or the default arguments of the entrypoint.
     pub command: Vec<String>,
-    /// Whose rights it has, as a number; empty for root.
+    /// The numeric user id; empty for root.
     pub user: String,
-    /// Said about the image. Two images of the same files are told apart by them.
+    /// Labels of the image. They distinguish two images of the same files.
     pub labels: BTreeMap<String, String>,
     /// In the order of the archive.
     pub files: Vec<Member>,
@@ -39,46 +39,46 @@ pub struct Image {
 /// One path of the layer, without a leading slash. Owned by root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Member {
-    /// A directory, which comes before what is in it.
+    /// A directory; listed before its content.
     Directory {
-        /// Where.
+        /// The path.
         path: String,
         /// Twelve bits, as `chmod` takes them.
         mode: u32,
     },
     /// Copied from the host.
     File {
-        /// Where.
+        /// The path.
         path: String,
         /// Twelve bits, as `chmod` takes them.
         mode: u32,
-        /// Where its content is on this host.
+        /// The path of its content on this host.
         from: PathBuf,
     },
-    /// A small file that everybody may read.
+    /// A small world-readable file.
     Text {
-        /// Where.
+        /// The path.
         path: String,
-        /// All of it.
+        /// Its content.
         content: String,
     },
     /// A symbolic link.
     Link {
-        /// Where.
+        /// The path.
         path: String,
-        /// What it points to.
+        /// The target of the link.
         target: String,
     },
 }
 
-/// What was written.
+/// The result of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Of the image manifest, `sha256:…`.
+    /// Digest of the image manifest, `sha256:…`.
     pub digest: String,
-    /// Of the archive.
+    /// SHA-256 of the archive.
     pub sha256: String,
-    /// Of the archive, in bytes.
+    /// Size of the archive in bytes.
     pub size: u64,
 }
 
@@ -87,8 +87,8 @@ pub struct Written {
 /// # Errors
 /// [`ImageError::Io`] when a file of it cannot be read or the archive cannot be written.
 pub fn write(image: &Image, file: &Path) -> Result<Written, ImageError> {
-    // Twice: once to know the digest that the archive must name before the layer, once to write it. The sizes are small
-    // and it spares a temporary file.
+    // Twice: once for the digest, which the archive must name before the layer, once to write it. The sizes
+    // are small and no temporary file is needed.
     let (layer, size, _) = {
         let mut sum = Summing::new(io::sink());
         layer_tar(image, &mut sum).at("pack files for", file)?;
@@ -107,7 +107,7 @@ pub fn write(image: &Image, file: &Path) -> Result<Written, ImageError> {
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
         "history": [{ "created": image.created, "created_by": "landfall image build" }],
     });
-    // Left out where there is nothing to say, so that images of nodes are what they always were, byte for byte.
+    // Omitted if empty, so that existing images of nodes stay the same byte for byte.
     if !image.user.is_empty() {
         config["config"]["User"] = json!(image.user);
     }
@@ -129,7 +129,7 @@ pub fn write(image: &Image, file: &Path) -> Result<Written, ImageError> {
     );
     entry["platform"] = json!({ "architecture": architecture(), "os": "linux" });
     entry["annotations"] = json!({
-        // The first is what containerd takes as the name, the second what the specification knows.
+        // containerd reads the name from the first annotation, the specification defines the second.
         "io.containerd.image.name": image.reference,
         "org.opencontainers.image.ref.name": image.reference,
     });

@@ -1,7 +1,7 @@
-//! Where node images are kept on a host.
+//! The location of node images on a host.
 //!
-//! Always true: root runs what lies there, so neither the directory nor one above it belongs to, or can be written by, anybody
-//! else; HOME decides nothing, since services have none and `sudo` keeps the caller's.
+//! Always true: root runs these programs, so no other user owns, or can write to, the directory or one above
+//! it; HOME has no effect, since services have none and `sudo` keeps the caller's.
 
 use std::{
     io,
@@ -11,12 +11,13 @@ use std::{
 
 use crate::error::{ImageError, IoContext as _};
 
-/// Where images are kept: `$LANDFALL_CACHE_DIR`, else `remembered` (what a stamp was made with), else `$XDG_CACHE_HOME/landfall`, else
-/// `.cache/landfall` in the home directory that the user database has for this user.
+/// The cache directory: `$LANDFALL_CACHE_DIR`, else `remembered` (the directory of the stamp), else
+/// `$XDG_CACHE_HOME/landfall`, else `.cache/landfall` in the home directory that the user database has for
+/// this user.
 ///
 /// # Errors
-/// [`ImageError::NoCacheDirectory`] when none of them is known; [`ImageError::UnsafeCache`] when somebody else could change what is
-/// there.
+/// [`ImageError::NoCacheDirectory`] when none of them is known; [`ImageError::UnsafeCache`] when another user
+/// could change its content.
 pub fn cache_dir(remembered: Option<&Path>) -> Result<PathBuf, ImageError> {
     let variable = |name: &str| {
         std::env::var_os(name)
@@ -24,7 +25,7 @@ pub fn cache_dir(remembered: Option<&Path>) -> Result<PathBuf, ImageError> {
             .map(PathBuf::from)
     };
     let user = nix::unistd::geteuid();
-    // A user that is not in the database: the system's superuser still has its usual home.
+    // A user that is not in the database; root still has its usual home.
     let home = nix::unistd::User::from_uid(user)
         .ok()
         .flatten()
@@ -54,12 +55,13 @@ fn chosen(
         .or_else(|| home.map(|home| home.join(".cache/landfall")))
 }
 
-/// Refuses a file or directory that a user other than `user` or root could replace, by itself or by one of the directories above it.
+/// Refuses a file or directory that a user other than `user` or root could replace, directly or through a
+/// parent directory.
 ///
 /// # Errors
 /// [`ImageError::UnsafeCache`], and [`ImageError::Io`] where the path cannot be read.
 pub fn check(path: &Path, user: u32) -> Result<(), ImageError> {
-    // What is not there yet is made by this process, in the deepest directory that is.
+    // A missing path is created by this process, in the deepest existing directory.
     let mut existing = path;
     let real = loop {
         match existing.canonicalize() {
@@ -84,7 +86,7 @@ pub fn check(path: &Path, user: u32) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Why a file or directory with this owner and mode is not safe for `user`.
+/// The reason why a file or directory with this owner and mode is not safe for `user`.
 fn objection(owner: u32, mode: u32, user: u32) -> Option<String> {
     const WRITABLE: u32 = 0o022;
     const STICKY: u32 = 0o1000;
@@ -93,7 +95,7 @@ fn objection(owner: u32, mode: u32, user: u32) -> Option<String> {
     if owner != 0 && owner != user {
         return Some(format!("belongs to user {owner}"));
     }
-    // In a sticky directory nobody can rename what is another's.
+    // In a sticky directory only the owner can rename a file.
     let sticky = mode & KIND == DIRECTORY && mode & STICKY != 0;
     (mode & WRITABLE != 0 && !sticky).then(|| format!("can be written by others (mode {:o})", mode & 0o7777))
 }
@@ -128,7 +130,7 @@ mod tests {
             (0, 0o040_775, 0, false),
             (0, 0o040_757, 0, false),
             (0, 0o100_755, 0, true),
-            // Sticky means nothing for a file.
+            // The sticky bit has no meaning for a file.
             (0, 0o101_777, 0, false),
         ] {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! What has to be made for an image, under which names, and how long it may take.
+//! The artifacts to build for an image: their names, and the expected times.
 
 use std::{
     collections::BTreeMap,
@@ -20,22 +20,22 @@ use crate::{
     store::{ImageStore, Paths, Tools},
 };
 
-/// What building an image means on this machine now.
+/// The work of building an image on this machine now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Estimate {
     /// Kubernetes, like `1.36.3`.
     pub version: String,
-    /// What is to be done, in order, with how long each step takes on a machine like this one with empty caches.
+    /// The steps in order, with the expected time of each on a machine like this one with empty caches.
     pub steps: Vec<(String, Duration)>,
-    /// What an earlier build left and nobody does again.
+    /// Steps whose result an earlier build left.
     pub cached: Vec<String>,
-    /// All steps. Rough: compilers find a part of their work done already.
+    /// The sum of all steps. Rough: compilers find a part of their work done already.
     pub total: Duration,
-    /// Megabytes that the store needs besides what it has, and Go's own caches.
+    /// Additional megabytes needed by the store and Go's own caches.
     pub disk_mb: u64,
 }
 
-/// A program to be made.
+/// A program to be built.
 #[derive(Debug)]
 pub(crate) struct ProgramPlan<'a> {
     pub(crate) component: &'a Component,
@@ -44,14 +44,14 @@ pub(crate) struct ProgramPlan<'a> {
     pub(crate) key: String,
 }
 
-/// A layer to be made: its name in the store.
+/// A layer to be built: its name in the store.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerPlan {
     pub(crate) name: &'static str,
     pub(crate) id: String,
 }
 
-/// An image, completely described. Pure names: what of it is there already is looked up when it matters.
+/// The full description of an image. Names only: which artifacts exist already is checked when needed.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) version: String,
@@ -66,7 +66,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) kubernetes_programs: Vec<ProgramPlan<'a>>,
 }
 
-/// The step that makes the base layer.
+/// The step that builds the base layer.
 pub(crate) const BASE_STEP: &str = "Debian base system";
 /// The step that packs the container images and lists the common layer.
 pub(crate) const COMMON_STEP: &str = "container images";
@@ -76,7 +76,7 @@ pub(crate) const LAYER_STEP: &str = "node image";
 const PACKING_SECONDS: u64 = 4;
 
 impl ImageStore {
-    /// What [`Self::build`] would do now.
+    /// The steps that [`Self::build`] would run now.
     ///
     /// # Errors
     /// As [`Self::ensure`].
@@ -87,7 +87,7 @@ impl ImageStore {
 }
 
 impl<'a> Plan<'a> {
-    /// Computes all keys. Asks the Go toolchain for its version, or reads the brought-along programs.
+    /// Computes all keys. Asks the Go toolchain for its version, or reads the given programs.
     pub(crate) fn new(
         catalog: &'a Catalog,
         version: &str,
@@ -136,7 +136,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// What of the plan is not there yet.
+    /// The missing artifacts of the plan.
     pub(crate) fn estimate(&self, catalog: &Catalog, paths: &Paths) -> Result<Estimate, ImageError> {
         let mut steps = Vec::new();
         let mut cached = Vec::new();
@@ -180,19 +180,19 @@ impl<'a> Plan<'a> {
 }
 
 impl ProgramPlan<'_> {
-    /// On this machine, with empty caches.
+    /// The expected time on this machine, with empty caches.
     pub(crate) fn expected(&self) -> Duration {
         match self.recipe {
             Recipe::Module { .. } => scaled(self.program.seconds),
-            // A tenth of a gigabyte over a usual line.
+            // A tenth of a gigabyte over a typical connection.
             Recipe::Download(..) => Duration::from_secs(10),
             Recipe::File(_) => Duration::from_secs(1),
         }
     }
 }
 
-/// The pinned seconds are those of two processors. Compiling gets faster with more, linking does not: past eight
-/// nothing is gained.
+/// The pinned seconds are for two processors. Compilation gets faster with more, linking does not: more than
+/// eight bring no gain.
 fn scaled(seconds: u64) -> Duration {
     let processors = std::thread::available_parallelism()
         .map_or(2, std::num::NonZero::get)
@@ -212,7 +212,7 @@ fn base_key(catalog: &Catalog, tools: &Tools) -> String {
         .finish()
 }
 
-/// Computes keys of programs, remembering what is asked for more than once.
+/// Computes keys of programs, with a cache.
 struct Planner<'a> {
     catalog: &'a Catalog,
     source: &'a Source,
@@ -346,7 +346,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The toolchain that Go picks for a module: its own, or a newer one when go.mod asks for it.
+/// The toolchain that Go selects for a module: its own, or a newer one when go.mod requires it.
 fn toolchain(go: &Path, directory: &Path, caches: &Path, at_least: &str) -> Result<String, ImageError> {
     let failed = |detail: String| ImageError::Go {
         command: "env GOVERSION".to_owned(),
@@ -371,7 +371,7 @@ fn toolchain(go: &Path, directory: &Path, caches: &Path, at_least: &str) -> Resu
         ));
     }
     let version = text(&output.stdout);
-    // Before 1.21 Go did not know that a module can ask for a newer toolchain.
+    // Before 1.21 Go did not know that a module can require a newer toolchain.
     let minor = version
         .strip_prefix("go1.")
         .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());

@@ -1,8 +1,9 @@
-//! Running the programs that build, and asking programs for their version.
+//! Runs build programs, and asks programs for their version.
 //!
-//! Always true: no program outlives the thread that started it and waits for it, however that ends; each is the head of a process group of
-//! its own, so that what it starts is stopped with it, and what it sends to its group reaches nobody else. Of one that builds, the group is
-//! told to end as well: a compiler's parts, and what has mounted something and has to take it away.
+//! Always true: no program outlives the thread that started it, however that ends; each is the leader of a
+//! process group, so that its children are stopped with it, and signals that it sends to its group reach no
+//! other process. The whole group of a build step is signalled as well: compiler processes, and programs that
+//! must unmount something.
 
 use std::{
     collections::BTreeMap,
@@ -29,12 +30,12 @@ use rustix::{
 
 use crate::error::{ImageError, IoContext as _};
 
-/// A program that does not tell its version in this time never will.
+/// A program that does not print its version within this time never will.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is kept of an answer.
+/// The size limit of an answer.
 const ANSWER: u64 = 1 << 16;
-/// Is told of a step's process group, then waits until it is told that the step has ended. Who should tell it is gone when there is nothing
-/// more to be read.
+/// Reads a step's process group, then waits for a line that the step has ended. End of input means that the
+/// sender died: then the group is terminated.
 const KEEP: &str = "read -r group && { read -r ended || kill -s TERM -- \"-$group\"; }";
 
 /// Runs commands one after the other per lane, and can stop those of all lanes.
@@ -42,18 +43,17 @@ const KEEP: &str = "read -r group && { read -r ended || kill -s TERM -- \"-$grou
 pub(crate) struct Runner {
     stopped: AtomicBool,
     next: AtomicU64,
-    /// Process groups, by number of the run. Their heads are not collected yet, so each number is surely theirs.
+    /// Process groups, by number of the run. Their leaders are not reaped yet, so no id can have been reused.
     running: Mutex<BTreeMap<u64, Pid>>,
 }
 
 impl Runner {
-    /// Ends what runs and refuses what comes.
+    /// Stops running commands and refuses further ones.
     pub(crate) fn stop(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         self.stopped.store(true, Ordering::SeqCst);
         for group in running.values() {
-            // Not SIGINT: whatever a shell starts in the background inherits to ignore that. It may have just ended, which
-            // is what is wanted.
+            // Not SIGINT: background processes of a shell ignore it. A process that has just ended is fine.
             if let Err(error) = kill_process_group(*group, Signal::TERM) {
                 tracing::debug!(%error, "a build step could not be interrupted");
             }
@@ -71,7 +71,7 @@ impl Runner {
             .stdin(Stdio::null())
             .stdout(output.try_clone().at("write", log)?)
             .stderr(output);
-        // It is there before the step is: there is no moment in which the step is nobody's.
+        // Started before the step, so that the step is never without it.
         let mut keeper = Keeper::start();
         let (mut child, number) = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,34 +113,34 @@ impl Runner {
     }
 }
 
-/// The process group that a child is the head of.
+/// The process group that a child leads.
 fn group(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()).ok()?)
 }
 
-/// Waits until a child has ended, and leaves it to be collected: until then its number is nobody else's.
+/// Waits until a child has ended, without reaping it: until then its id is not reused.
 fn ended(child: &Child) -> io::Result<()> {
     let pid = group(child).ok_or_else(|| io::Error::other("it has no number"))?;
     retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
     Ok(())
 }
 
-/// A process that outlives this one, by so much that it can tell a step's process group to end.
+/// A process that outlives this one long enough to terminate a step's process group.
 struct Keeper {
     child: Child,
-    /// Whether it has a step to keep.
+    /// Whether it has a step.
     keeps: bool,
 }
 
 impl Keeper {
-    /// One that has nothing to keep yet.
+    /// Starts one without a step.
     fn start() -> Option<Self> {
         let started = Command::new("/bin/sh")
             .args(["-c", KEEP])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // What a terminal sends to this process is not for it.
+            // Signals of a terminal to this process must not reach it.
             .process_group(0)
             .spawn();
         started
@@ -151,7 +151,7 @@ impl Keeper {
             .map(|child| Self { child, keeps: false })
     }
 
-    /// Gives it a step that has not been collected.
+    /// Gives it a step that has not been reaped.
     fn keep(&mut self, step: &Child) {
         self.tell(&format!("{}\n", step.id()));
         self.keeps = true;
@@ -163,7 +163,7 @@ impl Keeper {
             .stdin
             .as_mut()
             .map(|input| input.write_all(line.as_bytes()));
-        // One that does not hear it has been killed, and has nothing to do any more.
+        // A keeper that does not react was killed, and is not needed any more.
         if let Some(Err(error)) = told {
             tracing::debug!(%error, "a build step's keeper is gone");
         }
@@ -182,7 +182,7 @@ impl Drop for Keeper {
     }
 }
 
-/// Has a program be the head of a group of its own, and end with the thread that starts it.
+/// Makes a program the leader of a process group, and kills it when the thread that starts it ends.
 fn tie(command: &mut Command) {
     let parent = getpid();
     command.process_group(0);
@@ -190,9 +190,9 @@ fn tie(command: &mut Command) {
     // SAFETY: between fork and exec; both are plain system calls that allocate nothing and take no lock.
     unsafe {
         command.pre_exec(move || {
-            // Not a signal that it may ignore: a compiler that nobody waits for works on for many minutes.
+            // A signal that cannot be ignored: an orphaned compiler would run on for many minutes.
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // Who has died before that was asked for is not heard of again.
+            // A parent that died before the call above sends no signal.
             if getppid() != Some(parent) {
                 return Err(Errno::SRCH.into());
             }
@@ -203,8 +203,8 @@ fn tie(command: &mut Command) {
 
 /// Starts a program that ends with this thread.
 ///
-/// A program that was just written can be busy for a moment: a child of another thread, between fork and exec, still
-/// holds the writer's descriptor.
+/// A program that was just written can be busy for a moment: a child of another thread, between fork and
+/// exec, still holds the writer's descriptor.
 fn spawn(command: &mut Command) -> io::Result<Child> {
     tie(command);
     let mut tries = 0;
@@ -219,7 +219,7 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     }
 }
 
-/// What `program` prints, on either stream, whatever status it ends with.
+/// The output of `program` on either stream, whatever its exit status.
 pub(crate) fn ask(program: &Path, arguments: &[&str]) -> Result<String, ImageError> {
     let name = || {
         program
@@ -244,16 +244,16 @@ fn answer(program: &Path, arguments: &[&str]) -> io::Result<String> {
             .stdout(writer.try_clone()?)
             .stderr(writer);
         spawn(&mut command)?
-        // Dropping the command closes this side's writers, else the reader would never see the end.
+        // Dropping the command closes this side's writers, otherwise the reader would never see the end.
     };
     let (tell, told) = mpsc::channel();
-    // Left behind when the program never ends: it is killed below, which ends the reading too.
+    // Left behind when the program never ends: it is killed below, which ends the read too.
     std::thread::spawn(move || {
         let mut text = Vec::new();
         let result = (&mut reader).take(ANSWER).read_to_end(&mut text);
-        // Keep reading, so that a talkative program does not die of a closed pipe.
+        // Keep reading, so that a program with much output does not die of a closed pipe.
         let result = result.and_then(|_| io::copy(&mut reader, &mut io::sink()));
-        // Nobody listens any more when the time is over.
+        // After the time-out no receiver is left.
         drop(tell.send(result.map(|_| text)));
     });
     let result = match told.recv_timeout(PATIENCE) {
@@ -267,7 +267,7 @@ fn answer(program: &Path, arguments: &[&str]) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&result?).into_owned())
 }
 
-/// The error that a failed step's log speaks of.
+/// The error in a failed step's log.
 fn explain(what: &str, log: &Path, otherwise: &str) -> ImageError {
     let text = match std::fs::read(log) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -407,7 +407,7 @@ mod tests {
         }
     }
 
-    /// The numbers that a program writes on a line.
+    /// The numbers that a program prints on a line.
     fn numbers_in<const N: usize>(file: &Path) -> [i32; N] {
         wait_for("numbers", || {
             let text = std::fs::read_to_string(file).ok()?;
@@ -417,20 +417,21 @@ mod tests {
         })
     }
 
-    /// Whether a process runs; one that has ended and is not collected does not.
+    /// Whether a process runs; a zombie does not count.
     fn is_there(pid: i32) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
     }
 
-    /// Where [`as_a_builder`] writes. Its test is started again by the one below it, in a process that can be killed.
+    /// The file that [`as_a_builder`] writes to. The test below it runs this test again, in a process that
+    /// can be killed.
     const BUILDER: &str = "LANDFALL_TEST_BUILDER";
 
     #[test]
     fn as_a_builder() {
         if let Some(log) = std::env::var_os(BUILDER) {
-            // It does not listen, what it has started does.
+            // It ignores SIGTERM, its child does not.
             let build = "sleep 600 & echo $$ $!; trap '' TERM; while :; do sleep 1; done";
             let end = Runner::default().run("build", &mut shell(build), Path::new(&log));
             panic!("the build has ended: {end:?}");
@@ -449,7 +450,7 @@ mod tests {
             .unwrap();
         let both = numbers_in::<2>(&log);
         assert!(both.into_iter().all(is_there));
-        // As 'kill -9' does.
+        // Like `kill -9`.
         builder.kill().unwrap();
         builder.wait().unwrap();
         wait_for("both to end", || (!both.into_iter().any(is_there)).then_some(()));
@@ -465,7 +466,7 @@ mod tests {
         let mut keeper = Keeper::start().unwrap();
         keeper.keep(&other);
         drop(keeper);
-        // Nor does one that never had anything to keep.
+        // A keeper without a step does nothing either.
         drop(Keeper::start().unwrap());
         assert!(other.try_wait().unwrap().is_none());
         drop(other.stdin.take());

@@ -1,4 +1,5 @@
-//! Finished programs, each kept under its key the moment it is done: what a killed build leaves for the next.
+//! Finished programs, each stored under its key as soon as it is built: a killed build leaves them for the
+//! next.
 
 use std::{
     fs, io,
@@ -18,7 +19,7 @@ use crate::{
     release::{self, Download},
 };
 
-/// How a program is made.
+/// The way a program is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Recipe {
     /// `go build` in this directory, which holds go.mod and go.sum.
@@ -29,7 +30,7 @@ pub(crate) enum Recipe {
     Download(Download, Option<String>),
 }
 
-/// What is known about a finished program. Stored beside it.
+/// The metadata of a finished program. Stored beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Finished {
     pub(crate) sha256: String,
@@ -39,7 +40,7 @@ pub(crate) struct Finished {
 
 const RECORD: &str = "program.json";
 
-/// The program under `key`, when it is finished.
+/// The finished program under `key`, if it exists.
 pub(crate) fn find(
     programs: &Path,
     key: &str,
@@ -59,7 +60,7 @@ pub(crate) fn find(
     Ok(Some((directory.join(name), finished)))
 }
 
-/// Whether the program in `directory` is what it was when it was finished.
+/// Whether the program in `directory` is unchanged since it was finished.
 pub(crate) fn is_whole(directory: &Path) -> bool {
     let finished = || {
         let record: Finished = serde_json::from_slice(&fs::read(directory.join(RECORD)).ok()?).ok()?;
@@ -73,7 +74,7 @@ pub(crate) fn is_whole(directory: &Path) -> bool {
     finished().unwrap_or(false)
 }
 
-/// Where a program is made.
+/// The environment in which programs are built.
 #[derive(Debug)]
 pub(crate) struct Workshop<'a> {
     pub(crate) runner: &'a Runner,
@@ -81,12 +82,12 @@ pub(crate) struct Workshop<'a> {
     pub(crate) downloads: &'a Path,
     pub(crate) scratch: &'a Path,
     pub(crate) log: PathBuf,
-    /// For Go's caches where there is no home directory.
+    /// The directory of Go's caches if there is no home directory.
     pub(crate) go_caches: &'a Path,
 }
 
 impl Workshop<'_> {
-    /// Makes the program, asks it for its version, keeps it under `key`.
+    /// Builds the program, checks its version, stores it under `key`.
     pub(crate) fn make(
         &self,
         component: &Component,
@@ -140,7 +141,7 @@ impl Workshop<'_> {
     }
 }
 
-/// What decides about the result of `go build`, besides the files. Proxies and caches are the user's.
+/// Settings besides the files that affect the result of `go build`. Proxies and caches are the user's.
 const GO: &[(&str, &str)] = &[
     ("CGO_ENABLED", "0"),
     ("GO111MODULE", "on"),
@@ -152,13 +153,13 @@ const GO: &[(&str, &str)] = &[
     ("GOARM64", "v8.0"),
 ];
 
-/// What `go build` is told besides the stamps. The linker leaves DWARF out anyway (`-w`), so the compiler need not make it;
-/// stack traces do not need it.
+/// Arguments of `go build` besides the stamps. The linker drops DWARF anyway (`-w`), so the compiler need not
+/// generate it; stack traces do not need it.
 const COMPILER: &[&str] = &["-trimpath", "-gcflags=all=-dwarf=false"];
 
 pub(crate) fn go_environment(command: &mut Command, caches: &Path) {
     command.envs(GO.iter().copied()).env("GOARCH", architecture());
-    // A service may have no home; Go then refuses to work unless it is told where.
+    // A service may have no home; Go then needs the paths of its caches.
     let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
     if unset("HOME") {
         for (name, directory) in [("GOCACHE", "go-build"), ("GOPATH", "go")] {
@@ -169,7 +170,7 @@ pub(crate) fn go_environment(command: &mut Command, caches: &Path) {
     }
 }
 
-/// All of it, for keys.
+/// All settings, for keys.
 pub(crate) fn go_settings() -> impl Iterator<Item = String> {
     GO.iter()
         .map(|(name, value)| format!("{name}={value}"))
@@ -192,7 +193,7 @@ pub(crate) fn module_directory(modules: &Path, folder: &str, module: &Module) ->
         fs::write(&path, content).at("write", &path)?;
     }
     match fs::rename(&scratch, &place) {
-        // Somebody else was faster with the same content.
+        // Another process was faster with the same content.
         Err(_) if place.is_dir() => fs::remove_dir_all(&scratch).at("remove", &scratch)?,
         other => other.at("write", &place)?,
     }
@@ -218,7 +219,7 @@ fn check_version(file: &Path, component: &Component, program: &Program) -> Resul
     })
 }
 
-/// Whether `number` is in `answer` as a version of its own, not as a part of another one.
+/// Whether `number` is in `answer` as a whole version, not as a part of another one.
 fn says(answer: &str, number: &str) -> bool {
     answer.match_indices(number).any(|(at, _)| {
         let before = answer[..at].chars().next_back();

@@ -1,48 +1,48 @@
-//! What a build tells while it runs.
+//! Progress messages of a build.
 
 use std::time::Duration;
 
 use crate::Estimate;
 
-/// Something that a person waiting wants to know.
+/// An event for a person who waits.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// What is going to happen. First, once; not sent when the image was there.
+    /// The plan. First, once; not sent if the image exists.
     Planned(&'a Estimate),
     /// Another process builds into the same store; this one waits for it.
     Waiting {
-        /// That process, where it is known.
+        /// The process id, if known.
         holder: Option<u32>,
     },
-    /// A step begins. Two steps can run at the same time.
+    /// A step starts. Two steps can run at the same time.
     Started {
-        /// As in the estimate.
+        /// The name, as in the estimate.
         step: &'a str,
-        /// On this machine, with empty caches.
+        /// The expected time on this machine, with empty caches.
         expected: Duration,
     },
-    /// A step ended well.
+    /// A step succeeded.
     Finished {
-        /// As in the estimate.
+        /// The name, as in the estimate.
         step: &'a str,
-        /// What it really took.
+        /// The actual time.
         took: Duration,
     },
-    /// A step has nothing to do: an earlier build left its result.
+    /// A step is not needed: an earlier build left its result.
     Cached {
-        /// As in the estimate.
+        /// The name, as in the estimate.
         step: &'a str,
     },
 }
 
-/// Who is told. Called from several threads.
+/// The receiver of events. Called from several threads.
 pub trait Progress: Send + Sync {
     /// Must not block for long: the build waits.
     fn event(&self, event: Event<'_>);
 }
 
-/// Tells nobody.
+/// Ignores events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

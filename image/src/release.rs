@@ -1,4 +1,4 @@
-//! Official downloads, each against its pinned checksum.
+//! Official downloads, checked against their pinned checksums.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use crate::{
     error::{ImageError, IoContext as _},
 };
 
-/// No release of any component comes near.
+/// No release of any component is nearly as large.
 const LARGEST: u64 = 1 << 30;
 /// Debian's bundle, the same that curl and apt use.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -23,15 +23,15 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// One download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Download {
-    /// Upstream's address, with `{sha256}` where the checksum is part of it. The name of the pin.
+    /// Upstream's address, with `{sha256}` in place of the checksum if it is part of it. The name of the pin.
     pub(crate) url: String,
     pub(crate) sha256: String,
-    /// The program inside the archive; without, the download is the program.
+    /// The path of the program inside the archive; `None`: the download is the program.
     pub(crate) member: Option<String>,
 }
 
-/// Puts the program of `download` at `target`. The download itself is kept in `downloads` under its checksum: several
-/// programs come from one archive.
+/// Writes the program of `download` to `target`. The download itself is kept in `downloads` under its
+/// checksum: several programs come from one archive.
 pub(crate) fn program(
     download: &Download,
     mirror: Option<&str>,
@@ -39,7 +39,7 @@ pub(crate) fn program(
     scratch: &Path,
     target: &Path,
 ) -> Result<(), ImageError> {
-    // Named after the program: lanes that run at the same time never have one in common.
+    // Named after the program: concurrent lanes have no program in common.
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let partial = scratch.join(format!("{name}.download"));
     let kept = fetch(download, mirror, downloads, &partial)?;
@@ -110,7 +110,8 @@ fn receive(url: &str, to: &mut impl io::Write) -> Result<(), ImageError> {
 
 fn agent() -> Result<ureq::Agent, ImageError> {
     let bundle = Path::new(CERTIFICATES);
-    // Without the package there are no roots: http mirrors work, and https says that it trusts nobody.
+    // Without the package there are no root certificates: http mirrors work, and https reports an untrusted
+    // server.
     let text = if bundle.exists() {
         fs::read(bundle).at("read", bundle)?
     } else {
@@ -134,7 +135,7 @@ fn agent() -> Result<ureq::Agent, ImageError> {
     Ok(config.into())
 }
 
-/// Takes one file out of a gzipped archive.
+/// Extracts one file from a gzipped archive.
 fn extract(archive: &Path, member: &str, target: &Path) -> Result<(), ImageError> {
     let bad = |detail: String| ImageError::BadArchive {
         archive: archive.display().to_string(),
@@ -166,7 +167,7 @@ mod tests {
         net::TcpListener,
     };
 
-    /// Serves `files` on loopback for that many requests; gives the address and the paths that were asked for.
+    /// Serves `files` on loopback for this number of requests; returns the address and the requested paths.
     fn mirror(
         files: Vec<(&'static str, Vec<u8>)>,
         requests: usize,
@@ -279,7 +280,7 @@ mod tests {
         );
         served.join().unwrap();
         assert!(!dir.path().join("x").exists());
-        // Nobody listens there any more.
+        // The server has ended.
         let error = get("x");
         assert!(matches!(error, ImageError::Network { .. }), "{error}");
     }

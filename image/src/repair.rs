@@ -1,6 +1,7 @@
-//! Damage in the store: finding it cheaply, and taking what is damaged away so that the next build or import makes it anew.
+//! Damage in the store: quick detection, and removal of damaged parts so that the next build or import makes
+//! them again.
 //!
-//! Always true: what a running machine has as its lower layer is never taken away.
+//! Always true: a layer in use by a running machine is never removed.
 
 use std::{
     fs, io,
@@ -19,12 +20,12 @@ use crate::{
     verify::Difference,
 };
 
-/// Where the kernel tells what processes have mounted.
+/// The directory with the mounts of all processes.
 const PROCESSES: &str = "/proc";
 
 impl ImageStore {
-    /// What is missing in an image, or of another kind or size; see [`Self::verify`] for the rest. Reads no file, so it takes
-    /// milliseconds where a verification takes seconds.
+    /// The paths of an image that are missing, or of another kind or size; see [`Self::verify`] for the rest.
+    /// Reads no file, so it takes milliseconds where a verification takes seconds.
     ///
     /// # Errors
     /// [`ImageError::Io`] and [`ImageError::Damaged`] for a layer without a listing.
@@ -42,11 +43,11 @@ impl ImageStore {
         Ok(differences)
     }
 
-    /// Takes away what is damaged of a version, so that [`Self::ensure`] or [`Self::import`] makes it anew. Returns what
-    /// was taken away.
+    /// Removes the damaged parts of a version, so that [`Self::ensure`] or [`Self::import`] makes them again.
+    /// Returns the removed paths.
     ///
     /// # Errors
-    /// [`ImageError::InUse`] while a machine runs on it; then nothing is taken away.
+    /// [`ImageError::InUse`] while a machine runs on it; then nothing is removed.
     pub fn discard(&self, version: &str) -> Result<Vec<PathBuf>, ImageError> {
         let paths = &self.paths;
         let _lock = BuildLock::take(&paths.lock, &Silent)?;
@@ -74,7 +75,8 @@ impl ImageStore {
         for layer in &layers {
             unused(layer, Path::new(PROCESSES))?;
         }
-        // Programs lie in layers by hard link: one that is damaged there is damaged here, and would be used again.
+        // Programs are in layers by hard link: one that is damaged there is damaged here too, and would be
+        // used again.
         let programs = if layers.is_empty() {
             Vec::new()
         } else {
@@ -83,7 +85,7 @@ impl ImageStore {
         let all: Vec<PathBuf> = [images, layers, programs].concat();
         fs::create_dir_all(&paths.scratch).at("create", &paths.scratch)?;
         for (number, place) in all.iter().enumerate() {
-            // By a rename, so that nothing is ever there by half.
+            // By a rename, so that no partial directory is ever visible.
             let away = paths.scratch.join(format!("damaged-{number}"));
             fs::rename(place, &away).at("take away", place)?;
         }
@@ -92,7 +94,7 @@ impl ImageStore {
     }
 }
 
-/// Whether the layer at `place` is other than its record and its listing say.
+/// Whether the layer at `place` differs from its record and its listing.
 pub(crate) fn is_damaged(place: &Path, record: &LayerRecord) -> bool {
     let Ok((layer, listing)) = Layer::read(place) else {
         return true;
@@ -105,7 +107,7 @@ pub(crate) fn is_damaged(place: &Path, record: &LayerRecord) -> bool {
 pub(crate) fn unused(layer: &Path, processes: &Path) -> Result<(), ImageError> {
     let name = layer.display().to_string();
     for entry in fs::read_dir(processes).at("list", processes)?.flatten() {
-        // Most are no processes, and a process may end while it is looked at.
+        // Most entries are not processes, and a process may end meanwhile.
         let Ok(mounts) = fs::read_to_string(entry.path().join("mountinfo")) else {
             continue;
         };
@@ -153,7 +155,7 @@ mod tests {
         let seen = store.glance(&image).unwrap();
         assert_eq!(seen.len(), 1);
         assert!(seen[0].path.ends_with(":/usr/local/bin/kubelet"), "{}", seen[0]);
-        // The image, its layer, and the program that lies in it.
+        // The image, its layer, and the program in it.
         assert_eq!(store.discard("1.36.3").unwrap().len(), 3);
         assert!(store.find("1.36.3").unwrap().is_none());
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{buildinfo::BuildInfo, manifest::Manifest};
 
-/// `programs`: what each program of the manifest was linked from, by its name.
+/// `programs`: the build information of each program of the manifest, by name.
 pub(crate) fn document(manifest: &Manifest, suite: &str, programs: &BTreeMap<String, BuildInfo>) -> Value {
     let mut packages = Vec::new();
     let mut relationships = Vec::new();
@@ -121,8 +121,8 @@ fn package(id: &str, name: &str, version: &str, purl: Option<String>) -> Value {
     record
 }
 
-/// SPDX allows letters, digits, dots and hyphens. What else is in a name becomes a hyphen with its code, so that two
-/// names never become one.
+/// SPDX allows letters, digits, dots and hyphens. Other characters of a name become a hyphen with their code,
+/// so that two names never become one.
 fn identifier(parts: &[&str]) -> String {
     let mut id = "SPDXRef".to_owned();
     for part in parts {
@@ -178,7 +178,7 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted}");
         }
-        // Every relationship points at something that is there, and no identifier is used twice.
+        // Every relationship refers to an existing element, and no identifier is used twice.
         let ids: Vec<_> = document["packages"]
             .as_array()
             .unwrap()

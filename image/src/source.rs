@@ -1,4 +1,4 @@
-//! Where programs come from.
+//! The sources of programs.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -6,19 +6,19 @@ use serde::Deserialize;
 
 use crate::{components::RELEASE_PINS, error::ImageError};
 
-/// Where the programs of an image come from. The base system always comes from Debian.
+/// The source of an image's programs. The base system always comes from Debian.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Compiled here from the pinned Go modules. Needs a Go toolchain.
     Modules,
-    /// Files brought along, in this directory or in `bin` below it, named like the programs. Each is asked for its
-    /// version.
+    /// Existing files, in this directory or in `bin` below it, named like the programs. Each is run to check
+    /// its version.
     Directory(PathBuf),
-    /// Upstream's official downloads, against pinned checksums.
+    /// Upstream's official downloads, with pinned checksums.
     Release(Release),
 }
 
-/// How to get official downloads.
+/// Options of official downloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Release {
     /// Base address of a mirror; `https://dl.k8s.io/x` becomes `<mirror>/dl.k8s.io/x`. Without: upstream's addresses.
@@ -47,7 +47,7 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Those that come with this crate and those of the file; the file wins.
+    /// The pins of this crate and those of the file; the file wins.
     pub(crate) fn load(release: &Release) -> Result<Self, ImageError> {
         let mut pins = Self::parse(RELEASE_PINS, "release-pins.toml")?;
         if let Some(path) = &release.pins {

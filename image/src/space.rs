@@ -1,10 +1,10 @@
-//! Is there room on the disk? Asked before anything is begun, because a full disk in the middle helps nobody.
+//! Checks free disk space before a build starts, because a full disk in the middle wastes the work.
 
 use std::path::Path;
 
 use crate::error::{ImageError, IoContext as _};
 
-/// Fails when `directory` (or the nearest directory above that is there) has less than `needed_mb` for this user.
+/// Fails when `directory` (or the nearest existing parent) has less than `needed_mb` for this user.
 pub(crate) fn check(directory: &Path, needed_mb: u64, variable: &'static str) -> Result<(), ImageError> {
     let free_mb = free_mb(directory)?;
     if free_mb >= needed_mb {
@@ -18,7 +18,7 @@ pub(crate) fn check(directory: &Path, needed_mb: u64, variable: &'static str) ->
     })
 }
 
-/// Megabytes that this user may still write.
+/// Megabytes available to this user.
 pub(crate) fn free_mb(directory: &Path) -> Result<u64, ImageError> {
     let there = directory
         .ancestors()

@@ -1,5 +1,5 @@
-//! The store of node images of one user: what is there. Building, moving, checking and mending add their methods to it, each in
-//! its own file.
+//! The store of one user's node images: listing and look-up. Building, moving, checking and repair add their
+//! methods to it, each in its own file.
 
 use std::{
     fs, io,
@@ -16,7 +16,7 @@ use crate::{
     manifest::{Manifest, SCHEMA},
 };
 
-/// Beside the manifest of an image.
+/// The bill of materials, beside the manifest of an image.
 pub(crate) const SBOM: &str = "sbom.spdx.json";
 /// The manifest of an image.
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -64,18 +64,20 @@ impl Paths {
 /// The programs of this host that build images.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    /// The Go toolchain, where there is one.
+    /// The Go toolchain, if installed.
     pub go: Option<PathBuf>,
-    /// Makes the base system, where it is installed.
+    /// mmdebstrap, which builds the base system, if installed.
     pub mmdebstrap: Option<PathBuf>,
-    /// Where the base system's packages come from; without, as this host's apt is set up, else deb.debian.org.
+    /// The mirror of the base system's packages; without, the configuration of this host's apt, else
+    /// deb.debian.org.
     pub debian_mirror: Option<String>,
-    /// Whether this process may make files of other owners.
+    /// Whether this process may create files of other owners.
     pub root: bool,
 }
 
 impl Tools {
-    /// Looks in `PATH`, and for Go also where its own installer puts it. `LANDFALL_DEBIAN_MIRROR` names a mirror.
+    /// Searches `PATH`, and for Go also the directory of its own installer. `LANDFALL_DEBIAN_MIRROR` names a
+    /// mirror.
     pub fn of_this_host() -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let find = |name: &str, also: &str| {
@@ -100,18 +102,19 @@ impl Tools {
 pub struct NodeImage {
     /// Kubernetes, like `1.36.3`.
     pub version: String,
-    /// SHA-256 over everything it is made of, 64 hex digits.
+    /// SHA-256 over all inputs, 64 hex digits.
     pub key: String,
     /// Overlay lower directories, top first. Shared by all machines, never to be written to.
     pub layers: Vec<PathBuf>,
-    /// What is in it.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// Of manifest and bill of materials.
+    /// The directory of manifest and bill of materials.
     directory: PathBuf,
 }
 
 impl NodeImage {
-    /// Where a program of the image is on this host, like `kubectl`. `None` for one that is in no machine.
+    /// The path of a program of the image on this host, like `kubectl`. `None` for a program that is not in
+    /// machines.
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         let program = self
             .manifest
@@ -135,7 +138,7 @@ impl NodeImage {
         &self.directory
     }
 
-    /// Bytes of all layers; those that several images share are counted for each.
+    /// Bytes of all layers; shared layers are counted for each image.
     pub fn size(&self) -> u64 {
         self.manifest.layers.iter().map(|layer| layer.bytes).sum()
     }
@@ -159,7 +162,7 @@ impl ImageStore {
         Self::with(cache, Env::system(), Tools::of_this_host())
     }
 
-    /// As [`Self::open`], with everything handed in.
+    /// As [`Self::open`], with clock and tools passed in.
     ///
     /// # Errors
     /// [`ImageError::Io`] when the directory cannot be made.
@@ -226,7 +229,7 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// The images of a version, newest first. One whose manifest cannot be read is none.
+    /// The images of a version, newest first. An image with an unreadable manifest is skipped.
     fn of_version(&self, version: &str) -> Result<Vec<NodeImage>, ImageError> {
         let mut images = Vec::new();
         for directory in self.directories(version)? {
@@ -246,14 +249,14 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// Where the images of a version are.
+    /// The directories of a version's images.
     pub(crate) fn directories(&self, version: &str) -> Result<Vec<PathBuf>, ImageError> {
         let version = match self.catalog.kubernetes(version) {
             Ok(component) => component.number(),
-            // Images of versions that this release no longer builds are still there.
+            // Images of versions that this release no longer builds still exist.
             Err(_) => version.strip_prefix('v').unwrap_or(version),
         };
-        // A version that comes from outside must not lead out of the store.
+        // A version from outside must not lead out of the store.
         if version.is_empty()
             || !version
                 .bytes()
@@ -266,7 +269,7 @@ impl ImageStore {
         Ok(names(&directory)?.iter().map(|key| directory.join(key)).collect())
     }
 
-    /// The image in `directory`; `None` when a layer of it was removed.
+    /// The image in `directory`; `None` when one of its layers was removed.
     pub(crate) fn load(&self, directory: &Path) -> Result<Option<NodeImage>, ImageError> {
         let path = directory.join(MANIFEST);
         let text = match fs::read(&path) {
@@ -310,7 +313,7 @@ fn version_order(version: &str) -> Vec<u64> {
         .collect()
 }
 
-/// What is in a directory, sorted; nothing when it is not there.
+/// The sorted names in a directory; none if it does not exist.
 fn names(directory: &Path) -> Result<Vec<String>, ImageError> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

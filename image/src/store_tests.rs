@@ -1,4 +1,4 @@
-//! The store from the outside, over stand-ins for the tools.
+//! The store from the outside, with fake tools.
 
 use std::{fs, sync::Mutex};
 
@@ -58,7 +58,7 @@ fn an_image_is_built_once_and_complete() {
     assert_eq!(image.manifest.packages[0].name, "runc");
     assert!(image.sbom().is_file());
 
-    // Again, in all ways: nothing runs.
+    // Again, in all ways: nothing is run.
     for _ in 0..2 {
         assert_eq!(
             store.ensure("1.36", &Source::Modules, &Silent).unwrap().key,
@@ -94,7 +94,7 @@ fn a_failed_build_keeps_what_is_finished() {
         }
     };
     store.ensure("1.36.3", &Source::Modules, &progress).unwrap();
-    // The other lane was interrupted wherever it was; this one had finished its first program.
+    // The other lane was interrupted at any point; this one had finished its first program.
     let calls = calls(dir.path());
     assert_eq!(calls.iter().filter(|call| *call == "kubelet").count(), 1);
     assert!(seen.into_inner().unwrap().contains(&"kubelet".to_owned()));
@@ -143,7 +143,7 @@ fn missing_tools_are_named_before_anything_starts() {
         full.ensure("1.5.0", &Source::Modules, &Silent),
         Err(ImageError::UnknownVersion { .. })
     ));
-    // With an image at hand none of them is needed.
+    // With an existing image none of them is needed.
     full.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
     let mut bare = full.clone();
     bare.tools.go = None;
@@ -237,7 +237,7 @@ fn an_exported_image_is_the_same_elsewhere() {
     let file = here.path().join("image.tar.zst");
     from.export("1.36.3", &file).unwrap();
 
-    // Nothing that builds is there.
+    // A store without build tools.
     let mut to = store(there.path());
     (to.tools.go, to.tools.mmdebstrap) = (None, None);
     let imported = to.import(&file).unwrap();
@@ -269,7 +269,7 @@ fn an_import_with_other_debian_packages_stands_beside_the_own_layer() {
             fs::read_to_string(imported.layers[2].join("etc/flavour")).unwrap(),
             "newer"
         );
-        // Machines that run on the own one still have it.
+        // Machines that run on the existing image still have it.
         assert_eq!(fs::read_to_string(own.layers[2].join("etc/flavour")).unwrap(), "");
         assert_eq!(to.verify("1.36.3").unwrap().differences, []);
     }
@@ -290,7 +290,7 @@ fn a_damaged_export_is_refused_and_leaves_nothing() {
         assert!(!there.path().join("node-images/scratch").exists());
     };
 
-    // Exported from a store where a program was changed (its length stayed, else the export itself fails).
+    // Exported from a store with a changed program (its length stayed, otherwise the export itself fails).
     let kubelet = image.layers[0].join("usr/local/bin/kubelet");
     let text = fs::read_to_string(&kubelet).unwrap();
     fs::write(&kubelet, text.replace("echo", "eval")).unwrap();
@@ -311,12 +311,12 @@ fn a_damaged_export_is_refused_and_leaves_nothing() {
     let device = zstd::encode_all(archive("passwd", b"x").as_slice(), 1).unwrap();
     fs::write(&file, device).unwrap();
     refused("does not belong there");
-    // And the whole one is still good.
+    // The intact archive still works.
     fs::write(&file, whole).unwrap();
     to.import(&file).unwrap();
 }
 
-/// One file under a name that the tar library itself would refuse to write.
+/// An archive with one file under a name that the tar library would refuse to write.
 fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());

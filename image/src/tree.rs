@@ -1,4 +1,4 @@
-//! The listing of a directory tree: what is in a layer, with digests.
+//! The listing of a directory tree: the content of a layer, with digests.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
 #[serde(transparent)]
 pub(crate) struct Tree(pub(crate) BTreeMap<String, Entry>);
 
-/// One path. Times are left out: they carry no meaning in a layer.
+/// A path. Times are left out: they have no meaning in a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
@@ -31,7 +31,7 @@ pub(crate) struct Entry {
     pub(crate) content: Content,
 }
 
-/// What a path is.
+/// The kind and content of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub(crate) enum Content {
@@ -41,7 +41,7 @@ pub(crate) enum Content {
 }
 
 impl Tree {
-    /// Reads and sums up everything below `root`.
+    /// Reads and digests everything below `root`.
     pub(crate) fn scan(root: &Path) -> Result<Self, ImageError> {
         let mut tree = Self::default();
         tree.scan_into(root, "")?;
@@ -104,7 +104,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Path and what is wrong with it, for every path that is missing below `root` or of another kind or size.
+    /// Every path that is missing below `root` or of another kind or size, with the problem.
     pub(crate) fn glance(&self, root: &Path) -> Vec<(String, String)> {
         self.0
             .iter()
@@ -123,7 +123,7 @@ impl Tree {
             .sum()
     }
 
-    /// Path and what is wrong with it, for every path in which `found` is not as it should be.
+    /// Every path that differs in `found`, with the problem.
     pub(crate) fn differences(&self, found: &Self) -> Vec<(String, String)> {
         let mut differences = Vec::new();
         for (path, wanted) in &self.0 {

@@ -1,4 +1,4 @@
-//! Checking an image: every digest once more.
+//! Checks all digests of an image again.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,27 +11,27 @@ use crate::{
     tree::{Content, Tree},
 };
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verification {
     /// Kubernetes, like `1.36.3`.
     pub version: String,
-    /// Of the image.
+    /// The key of the image.
     pub key: String,
-    /// Number of paths that were compared.
+    /// Number of compared paths.
     pub paths: u64,
-    /// Bytes that were summed up.
+    /// Number of digested bytes.
     pub bytes: u64,
-    /// Empty when the image is what it was when it was built.
+    /// Empty when the image is unchanged since its build.
     pub differences: Vec<Difference>,
 }
 
-/// One thing that is not as it should be.
+/// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Of the file on this host, or inside the layer when it starts with a layer's name and a colon.
+    /// Path of the file on this host, or inside the layer when it starts with a layer's name and a colon.
     pub path: String,
-    /// What is wrong, to be read after the path.
+    /// The problem, to be read after the path.
     pub what: String,
 }
 
@@ -67,7 +67,7 @@ impl ImageStore {
     }
 }
 
-/// Compares the layers at the places that `layer` gives with the manifest.
+/// Compares the layers at the paths given by `layer` with the manifest.
 pub(crate) fn compare(
     manifest: &Manifest,
     directory: &Path,
@@ -115,7 +115,7 @@ pub(crate) fn compare(
                 }),
         );
     }
-    // What the manifest says about single files has to be true as well, not only what the listings say.
+    // The manifest's statements about single files must be true as well, not only the listings.
     let programs = manifest.programs.iter().filter(|program| program.image.is_none());
     let promised = programs
         .map(|program| (&program.path, &program.sha256))

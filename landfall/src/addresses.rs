@@ -1,4 +1,4 @@
-//! What other stamps, and routes, have of this host's addresses already.
+//! Address ranges of this host that other stamps or routes already use.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::{
     stamp::{Settings, others},
 };
 
-/// Refuses an address that another stamp of this host has, whether it runs or not.
+/// Refuses an address that another stamp of this host has, running or not.
 pub(crate) fn check_listen(places: &Places, listen: SocketAddr) -> Result<()> {
     let others = others(places)?;
     let Some((other, _)) = others.iter().find(|(_, settings)| settings.listen == listen) else {
@@ -38,16 +38,16 @@ fn next_port(listen: SocketAddr, others: &[(String, Settings)]) -> SocketAddr {
     next
 }
 
-/// Ranges that this host routes somewhere.
+/// Ranges that this host has routes for.
 pub(crate) fn taken_ranges() -> Vec<Ipv4Net> {
-    // Without an answer nothing is known to be taken; the fabric reports a clash when it makes the network.
+    // If the program fails, no range counts as taken; the fabric reports a clash when it makes the network.
     crate::host::run("ip", &["-4", "-j", "route", "show", "table", "all"])
         .and_then(|json| Ok(fabric_net::route_destinations(&json)?))
         .inspect_err(|error| tracing::debug!(%error, "the host's routes are not known"))
         .unwrap_or_default()
 }
 
-/// The network that a stamp has, or will have; `None` where this host has no range left for it.
+/// The present or future network of a stamp; `None` if this host has no free range for it.
 pub(crate) fn network_of(
     places: &Places,
     settings: Option<&Settings>,

@@ -8,9 +8,9 @@
 //! | `POST /kubeconfig/{uid}` | the operator's kubeconfig of a cluster, text; 404 where there is none |
 //! | `POST /store/copy` | [`CopyStatus`], when a copy of the store has been made and read back |
 //!
-//! Always true: it changes nothing in the stamp. Whatever changes something goes through the ARM API, as for every other client.
-//! The operator's kubeconfig is no credential of the cluster's that others could ask for: whoever opens the socket has the cluster's keys.
-//! Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`, `kubectl`, `kubeconfig`.
+//! Always true: it changes no state of the stamp. Changes go through the ARM API, as for every other client.
+//! The operator's kubeconfig gives its caller no new rights: root, which alone may open the socket, can read
+//! the clusters' keys. Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`, `kubectl`, `kubeconfig`.
 
 mod server;
 mod status;
@@ -29,10 +29,10 @@ use crate::{
     stamp::{self, Places},
 };
 
-/// How long an answer may take; log tails come from the machine's agent.
+/// Time limit of a response; log tails come from the machine's agent.
 const BOUND: Duration = Duration::from_secs(15);
 
-/// How long a copy of the store may take to be made, kept and read back.
+/// Time limit for making a copy of the store, storing it and reading it back.
 const COPY_BOUND: Duration = Duration::from_secs(30 * 60);
 
 /// The commands' side.
@@ -45,7 +45,8 @@ impl AdminClient {
     pub(crate) fn new(places: &Places) -> Result<Self> {
         let http = reqwest::Client::builder()
             .unix_socket(places.socket())
-            // Nothing here is encrypted; without this, a host that has no certificates of authorities is refused.
+            // Nothing here is encrypted; without this setting, the client fails on a host without root
+            // certificates.
             .tls_certs_only([])
             .no_proxy()
             .timeout(BOUND)
@@ -57,7 +58,7 @@ impl AdminClient {
         })
     }
 
-    /// The stamp's state. Fails with a hint where the service does not run.
+    /// The stamp's state. Fails with a hint if the service does not run.
     pub(crate) async fn status(&self) -> Result<StampStatus> {
         let answer = self.get("/status").await?;
         answer.json().await.context("the service's answer cannot be read")

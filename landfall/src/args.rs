@@ -7,6 +7,7 @@ mod backup;
 mod credentials;
 mod identity;
 mod image;
+mod maintenance;
 mod secrets;
 mod subscription;
 mod upgrade;
@@ -24,6 +25,7 @@ pub(crate) use identity::{
     ServicePrincipal, User, UserCreate,
 };
 pub(crate) use image::{Image, ImageBuild, SourceArg};
+pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
 pub(crate) use upgrade::Upgrade;
@@ -130,6 +132,9 @@ pub(crate) enum Command {
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),
+    /// Planned work, such as upgrades by a channel: show what waits, hold it up, let it go on
+    #[command(subcommand)]
+    Maintenance(Maintenance),
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),

@@ -1,7 +1,7 @@
-//! A client of our own ARM API, with no privilege that another client lacks: it reads the metadata, gets a token with the
-//! service principal's secret, and polls operations as `az` does.
+//! A client of our own ARM API, without privileges over other clients: it reads the metadata, gets a token
+//! with the service principal's secret, and polls operations as `az` does.
 //!
-//! Always true: it trusts the stamp's own certificate and nothing else, and talks to this host only.
+//! Always true: it trusts only the stamp's own certificate, and connects to this host only.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     stamp::{self, Places, Settings},
 };
 
-/// The api-version of `Microsoft.ContainerService` that is spoken here: the Azure CLI's.
+/// The api-version of `Microsoft.ContainerService` in requests: the Azure CLI's.
 pub(crate) const AKS: &str = "2026-06-01";
 /// The api-version of `Landfall.ContainerService`.
 pub(crate) const OWN: &str = providers_containerservice::HISTORY_API_VERSIONS[0];
@@ -32,12 +32,12 @@ pub(crate) const BACKUP: &str = "2026-11-01";
 
 /// Name of the service principal's secret file.
 pub(crate) const SECRET: &str = "service-principal";
-/// Name of the administrator's password file, for people who log in as themselves (password, device code).
+/// Name of the administrator's password file, for logins as a person (password, device code).
 pub(crate) const ADMINISTRATOR: &str = "administrator";
 
-/// How long one request may take.
+/// Time limit of a request.
 const BOUND: Duration = Duration::from_secs(30);
-/// Before each further try of a request whose connection broke.
+/// Pauses before each further try of a request whose connection broke.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
 /// A client that is logged in.
@@ -49,13 +49,13 @@ pub(crate) struct ArmClient {
     clock: Arc<dyn Clock>,
 }
 
-/// What a request that may go on was answered with.
+/// A response to a request that may be long-running.
 pub(crate) struct Accepted {
-    /// Where to ask how it goes; `None` where it is done.
+    /// The URL to poll; `None` if the operation is done.
     pub(crate) operation: Option<String>,
 }
 
-/// Every name leads to this host: a stamp's names need no name service here.
+/// Resolves every name to this host: a stamp's names need no name service here.
 struct Here(SocketAddr);
 
 impl Resolve for Here {
@@ -141,7 +141,7 @@ impl ArmClient {
         format!("/subscriptions/{}", self.subscription)
     }
 
-    /// A resource, or `None` where there is none.
+    /// A resource, or `None` if it does not exist.
     pub(crate) async fn get(&self, path: &str, version: &str) -> Result<Option<Value>> {
         let answer = self.send(Method::GET, &self.url(path, version), None).await?;
         if answer.status() == StatusCode::NOT_FOUND {
@@ -151,7 +151,7 @@ impl ArmClient {
         Ok(Some(answer.json().await.context("the answer is not JSON")?))
     }
 
-    /// Removes a resource, or says that it may go.
+    /// Deletes a resource.
     pub(crate) async fn delete(&self, path: &str, version: &str) -> Result<()> {
         let answer = self.send(Method::DELETE, &self.url(path, version), None).await?;
         self.checked(answer, "delete").await?;
@@ -189,7 +189,7 @@ impl ArmClient {
         }
     }
 
-    /// An action that goes on.
+    /// A long-running action.
     pub(crate) async fn act(&self, path: &str, version: &str) -> Result<Accepted> {
         let answer = self.send(Method::POST, &self.url(path, version), None).await?;
         let answer = self.checked(answer, "abort").await?;
@@ -216,7 +216,7 @@ impl ArmClient {
         answer.json().await.context("the answer is not JSON")
     }
 
-    /// An action with a body: its answer, and where to ask how it goes if it goes on.
+    /// An action with a body: its response, and the URL to poll if it is long-running.
     pub(crate) async fn post_body(
         &self,
         path: &str,
@@ -291,7 +291,7 @@ impl ArmClient {
         }
     }
 
-    /// Sends what may be sent twice. On a busy host a connection breaks now and then, and that is no reason to give up.
+    /// Sends a request that is idempotent, again if its connection breaks, as happens on a busy host.
     async fn persist(&self, request: RequestBuilder) -> Result<Response> {
         for pause in PAUSES {
             let Some(again) = request.try_clone() else {
@@ -314,7 +314,7 @@ impl ArmClient {
     fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
         Problem::new(
             format!("the ARM API at {} does not answer", self.base),
-            "landfall up starts it; landfall logs tells what it is doing",
+            "landfall up starts it; landfall logs shows its log",
         )
         .because(error)
         .into()
@@ -333,8 +333,8 @@ impl ArmClient {
     }
 }
 
-/// Where a login endpoint tells what else there is, in the shape that the service itself says: it may run with other settings than those that
-/// were just written.
+/// The discovery document's URL for a login endpoint, in the shape that the running service announces: its
+/// settings may differ from the ones just written.
 fn discovery(metadata: &Value, login: &str, tenant: &str) -> String {
     let login = login.trim_end_matches('/');
     if metadata["authentication"]["identityProvider"] == "AAD" {
@@ -355,7 +355,7 @@ fn operation(answer: &Response) -> Option<String> {
     )
 }
 
-/// What an ARM (or OAuth) error says, with the remedy of its code.
+/// The message of an ARM (or OAuth) error, with a next step for its code.
 fn refused(act: &str, body: &Value) -> anyhow::Error {
     let error = if body["error"].is_object() {
         &body["error"]

@@ -1,12 +1,14 @@
-//! The service in the background: who runs it, starting it, stopping it.
+//! The service as a background process: finding, starting and stopping it.
 //!
-//! A stamp's service holds `serve.lock` in the run directory, which only root may enter, as long as it lives, with its pid and
-//! the time at which it started in the file. It is held twice: by `flock`, so that there is one service a stamp, also beside a
-//! release from before; and by an open-file-description lock, which can be asked for without being taken.
+//! A stamp's service holds `serve.lock` in the run directory, which only root may enter, as long as it lives,
+//! with its pid and its start time in the file. It holds two locks: a `flock`, so that there is one service
+//! per stamp, also beside an earlier release; and an open-file-description lock, which can be queried without
+//! taking it.
 //!
-//! Always true: a stale file means nothing; looking whether the service runs never keeps one from starting; a process is only
-//! signalled while the service holds the lock and that process is the one that wrote the file: never one that has its pid now; what
-//! runs under a stamp's name on this host belongs to one state directory.
+//! Always true: a stale file has no meaning; querying whether the service runs never keeps one from starting;
+//! a process is only signalled while the service holds the lock and that process is the one that wrote the
+//! file, never another process that now has its pid; the name of a stamp belongs to one state directory of
+//! this host.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -34,11 +36,11 @@ use crate::{
     systemd::Unit,
 };
 
-/// How long a service may take to open its store and listen.
+/// Time limit of a service to open its store and listen.
 const START_BOUND: Duration = Duration::from_secs(60);
-/// How long it may take to end in order; it never waits for machines.
+/// Time limit of a service to end; it never waits for machines.
 const STOP_BOUND: Duration = Duration::from_secs(20);
-/// How often conditions of another process are looked at; there is nothing to be woken by.
+/// Interval at which conditions of another process are polled; there is no event to wait for.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Holds the stamp's lock. Kept by the service as long as it lives.
@@ -46,7 +48,7 @@ pub(crate) struct Held {
     _lock: Flock<File>,
 }
 
-/// Takes the stamp's lock for this process, or says that a service has it.
+/// Takes the stamp's lock for this process, or fails because a service has it.
 pub(crate) fn hold(places: &Places) -> Result<Held> {
     let path = places.lock();
     let file = OpenOptions::new()
@@ -105,12 +107,12 @@ fn started(pid: u32) -> Option<u64> {
 /// A field of a process' `/proc/PID/stat`, numbered as in `proc(5)`, from the third on; `None` when there is no such process.
 fn stat(pid: u32, field: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it, in parentheses, may hold anything.
+    // The process name in parentheses before it may contain any characters.
     let after_name = stat.rsplit_once(')')?.1;
     after_name.split_whitespace().nth(field - 3)?.parse().ok()
 }
 
-/// The process id of the stamp's service, if it runs; 0 while it is not known.
+/// The process id of the stamp's service, if it runs; 0 while it is not yet written.
 pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
     let path = places.lock();
     let mut file = match File::open(&path) {
@@ -125,7 +127,7 @@ pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
     fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked))
         .with_context(|| format!("cannot ask for the lock {}", path.display()))?;
     let held = libc::c_int::from(asked.l_type) != libc::F_UNLCK;
-    // After the lock was looked at: who held it then had written, or has just started.
+    // Read after the lock was queried: its holder has written the file by then, or has just started.
     let mut text = String::new();
     file.read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", path.display()))?;
@@ -136,7 +138,7 @@ pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
             Ok(Some(pid.parse().ok().filter(|_| same).unwrap_or(0)))
         }
         (true, _) => Ok(Some(0)),
-        // A release from before wrote the pid alone, and holds only the other lock.
+        // An earlier release wrote the pid alone, and holds only the other lock.
         (false, [pid]) => match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_) => Ok(None),
             Err((_, Errno::EWOULDBLOCK)) => Ok(Some(pid.parse().unwrap_or(0))),
@@ -159,7 +161,8 @@ pub(crate) async fn living(places: &Places, env: &Env) -> Result<Option<i32>> {
     }
 }
 
-/// Whether the process that holds the lock is about to let go of it: it was killed, ends, or is not there any more.
+/// Whether the process that holds the lock is about to release it: it was killed, is ending, or no longer
+/// exists.
 fn ends(process: i32) -> bool {
     /// Of a process' flags in `/proc/PID/stat`: it ends (`PF_EXITING` in `include/linux/sched.h`).
     const EXITING: u64 = 0x4;
@@ -178,8 +181,9 @@ fn ends(process: i32) -> bool {
     killed || flags & EXITING != 0
 }
 
-/// Refuses to work on a stamp whose name something else has on this host: machines and networks are found by that name, so
-/// they would be taken for this stamp's. `down` may clear away what lost its files.
+/// Refuses to work on a stamp whose name another state directory uses on this host: machines and networks are
+/// found by name, so those would be taken for this stamp's. `down` may remove a stamp whose files were
+/// deleted.
 pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
     let Some((state, _)) = Settings::load_running(places) else {
         return Ok(());
@@ -198,7 +202,7 @@ pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
     if state == places.state && orphan && serving && !down {
         return Err(Problem::new(
             format!("the files of stamp {name} were deleted while it runs"),
-            format!("clear away what is left: landfall down --purge --name {name}"),
+            format!("remove the remains: landfall down --purge --name {name}"),
         )
         .into());
     }
@@ -215,7 +219,7 @@ fn tell(places: &Places, process: i32, signal: Signal) -> Result<bool> {
         Err(rustix::io::Errno::SRCH) => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("cannot find process {process}")),
     };
-    // The handle stays with this process, whoever has its pid later; so look again, now that there is one.
+    // The pidfd refers to this process even if its pid is reused; so check again, now that there is one.
     if pid(places)? != Some(process) {
         return Ok(false);
     }
@@ -239,7 +243,7 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
             {
                 return Ok((status, false));
             }
-            // Clusters do not notice a restart of the service, so an old one is simply replaced.
+            // A restart of the service does not affect clusters, so an old one is simply replaced.
             Ok(_) => stop(places, env).await.map(drop)?,
             Err(_) => tracing::debug!(pid, "the service runs and does not answer yet"),
         }
@@ -265,8 +269,8 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
     }
 }
 
-/// Whether a process runs the program that this one runs: another build of the same version is another program. What cannot be looked at is
-/// taken for the same.
+/// Whether a process runs the same program file as this one: another build of the same version is another
+/// program. If it cannot be read, it counts as the same.
 fn is_this_program(process: i32) -> bool {
     let other = format!("/proc/{process}/exe");
     has_same_bytes("/proc/self/exe".as_ref(), other.as_ref()).unwrap_or_else(|error| {
@@ -297,7 +301,7 @@ fn has_same_bytes(one: &Path, other: &Path) -> std::io::Result<bool> {
     }
 }
 
-/// Starts the service; the child, unless systemd is the one to run it.
+/// Starts the service; gives the child, unless systemd runs it.
 fn start(places: &Places) -> Result<Option<Child>> {
     let unit = Unit::of(places)?;
     if unit.starts_us() {
@@ -321,7 +325,8 @@ fn start(places: &Places) -> Result<Option<Child>> {
 }
 
 fn not_started(places: &Places, why: &str) -> anyhow::Error {
-    // What a service says before it has a log (a taken port, a damaged store) is in its output, as a person reads it.
+    // Errors of a service before it opens its log (a taken port, a damaged store) are in its output, in
+    // readable form.
     let said = fs::read_to_string(places.state.join("log/serve.out")).unwrap_or_default();
     let field = |name: &str| {
         said.lines()
@@ -352,12 +357,12 @@ fn not_started(places: &Places, why: &str) -> anyhow::Error {
     .into()
 }
 
-/// Stops the service, if it runs, and waits for its end. Clusters go on. Returns whether it ran.
+/// Stops the service, if it runs, and waits for its end. Clusters keep running. Returns whether it ran.
 pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
     let Some(first) = pid(places)? else {
         return Ok(false);
     };
-    // A service that systemd runs is ended by it, or it would be started again.
+    // A service that systemd runs must be stopped by systemd, or it would be started again.
     Unit::of(places)?.stop();
     let mut signal = Signal::TERM;
     let mut deadline = env.clock.monotonic() + STOP_BOUND;
@@ -370,7 +375,7 @@ pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
             if signal == Signal::KILL {
                 anyhow::bail!("process {first} does not end, even when killed");
             }
-            // Everything it does can be repeated, so killing it is safe.
+            // All its work can be repeated, so killing it is safe.
             signal = Signal::KILL;
             told = 0;
             deadline += STOP_BOUND;
@@ -405,7 +410,7 @@ mod tests {
         assert_eq!(pid(&places).unwrap(), Some(own));
         assert!(hold(&places).err().unwrap().to_string().contains("runs already"));
         drop(held);
-        // The file is still there, and means nothing.
+        // The file is still there, but has no meaning without the lock.
         assert_eq!(pid(&places).unwrap(), None);
     }
 
@@ -432,7 +437,7 @@ mod tests {
             told.sentence
         );
         assert!(told.next.unwrap().contains("LANDFALL_STATE_DIR="));
-        // Its files were deleted by hand: it can still be taken down, and nothing else.
+        // After its files were deleted by hand, `down` still works, and no other command.
         fs::remove_file(one.settings()).unwrap();
         assert_eq!(Settings::load_running(&one).unwrap().1, settings);
         check_home(&other, false).unwrap();
@@ -447,7 +452,7 @@ mod tests {
     fn only_root_gets_at_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        // As a release from before left it.
+        // As an earlier release left it.
         fs::create_dir_all(dir.path().join("r")).unwrap();
         fs::set_permissions(dir.path().join("r"), Permissions::from_mode(0o755)).unwrap();
         fs::write(dir.path().join("r/serve.lock"), "7\n").unwrap();
@@ -458,7 +463,8 @@ mod tests {
 
     #[test]
     fn looking_keeps_nobody_from_starting() {
-        // In a process of its own: between fork and exec, a child of another test would hold this one's lock as well.
+        // In a separate process: between fork and exec, a child of another test would hold this one's lock as
+        // well.
         const ALONE: &str = "LANDFALL_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
             let alone = Command::new(std::env::current_exe().unwrap())
@@ -486,7 +492,7 @@ mod tests {
         });
     }
 
-    /// A process that has the pid that a service had before.
+    /// A process with the pid of an earlier service.
     struct Stranger(Child);
 
     impl Stranger {
@@ -511,12 +517,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         let mut stranger = Stranger::new();
-        // The service is dead; somebody else holds the old lock on its file.
+        // The service is dead; another process holds the old lock on its file.
         fs::write(places.lock(), format!("{} 1\n", stranger.0.id())).unwrap();
         let shared = Flock::lock(File::open(places.lock()).unwrap(), FlockArg::LockSharedNonblock);
         assert!(!stop(&places, &Env::system()).await.unwrap());
         drop(shared);
-        // The service lives and has not written yet.
+        // The service lives and has not yet written its pid.
         let _held = hold(&places).unwrap();
         fs::write(places.lock(), format!("{} 1\n", stranger.0.id())).unwrap();
         assert_eq!(pid(&places).unwrap(), Some(0));
@@ -533,11 +539,11 @@ mod tests {
         let process = i32::try_from(killed.0.id()).unwrap();
         assert!(!ends(process));
         killed.0.kill().unwrap();
-        // Until its parent has asked for its end, it is a process without threads.
+        // Until its parent has waited for it, it is a process without threads.
         assert!(ends(process));
         killed.0.wait().unwrap();
         assert!(ends(process));
-        // Its lock is let go of a little later.
+        // Its lock is released a little later.
         let held = hold(&places).unwrap();
         fs::write(places.lock(), format!("{process} 1\n")).unwrap();
         let letting_go = async {

@@ -1,6 +1,6 @@
-//! What this host can do, found out by trying it: kernel features in a throw-away network namespace, the rest by looking.
+//! Checks of this host: kernel features are tested in a throw-away network namespace, the rest is read.
 //!
-//! Always true: nothing that is tried outlives its check; a check that fails names what to do.
+//! Always true: each check removes all that it made; a failed check names the next step.
 
 mod check;
 mod kernel;
@@ -22,17 +22,17 @@ use crate::{admin::StampStatus, host, packages, printer};
 
 pub(crate) use check::{Check, Verdict};
 
-/// What the checks depend on.
+/// The inputs of the checks.
 pub(crate) struct Question<'a> {
-    /// Where the stamp's files (and machines' disks) will be.
+    /// The place of the stamp's files (and machines' disks).
     pub(crate) state: &'a Path,
-    /// Where node images are kept and built.
+    /// The place where node images are stored and built.
     pub(crate) cache: &'a Path,
-    /// Bytes that building a node image from source needs there; `None` where none has to be built.
+    /// Bytes that building a node image from source needs there; `None` if none has to be built.
     pub(crate) build: Option<u64>,
-    /// An address that has to be free; `None` where the stamp itself listens there already.
+    /// An address that has to be free; `None` if the stamp itself listens there already.
     pub(crate) listen: Option<SocketAddr>,
-    /// The stamp whose network is to be tried: its name and what it has or will have.
+    /// The stamp whose network is to be tested: its name and its present or future network.
     pub(crate) network: Option<(&'a str, StampNetwork)>,
 }
 
@@ -42,7 +42,7 @@ const STAMP_DISK: u64 = 1_500_000_000;
 const LEAST_MEMORY: u64 = 1_200_000_000;
 const GOOD_MEMORY: u64 = 2_500_000_000;
 
-/// Makes every check. Takes about half a second; up to ten where a firewall has to be looked into.
+/// Runs every check. Takes about half a second; up to ten if a firewall has to be examined.
 pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
     let root = nix::unistd::geteuid().is_root();
     let mut checks = vec![
@@ -90,12 +90,12 @@ pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
     checks
 }
 
-/// What a stamp that runs says of its store: whether it is copied, and what it does not know.
+/// Checks of a running stamp's store: its copies, and unknown items.
 pub(crate) fn examine_stamp(status: &StampStatus, now: Timestamp, flag: &str) -> Vec<Check> {
     let mut checks = Vec::new();
     if let Some(store) = &status.store {
         let next = format!(
-            "look at what is said and at the place: landfall store show{flag}; try again: landfall store backup{flag}"
+            "check the error and the place: landfall store show{flag}; try again: landfall store backup{flag}"
         );
         checks.push(match (store.complaint(now), &store.copy) {
             (Some(complaint), _) => Check::warning("store", complaint, next),
@@ -114,12 +114,12 @@ pub(crate) fn examine_stamp(status: &StampStatus, now: Timestamp, flag: &str) ->
     checks
 }
 
-/// The kernel's checks again, after a program that they need has been installed.
+/// The kernel's checks again, after one of their programs was installed.
 pub(crate) fn examine_kernel() -> Vec<Check> {
     kernel::checks()
 }
 
-/// Whether the host's firewall lets a stamp's machines talk.
+/// Whether the host's firewall lets a stamp's machines communicate.
 pub(crate) fn examine_network(stamp: &str, network: StampNetwork, env: &Env) -> Vec<Check> {
     network::checks(stamp, network, env)
 }
@@ -147,7 +147,7 @@ fn go() -> Check {
     let next = "install Go 1.26 or newer (https://go.dev/dl), or bring an image: landfall image import FILE";
     match version.map(|text| text.trim().to_owned()) {
         Ok(version) => match minor(&version) {
-            // An older toolchain downloads the one that a module asks for; from 1.21 on.
+            // Since 1.21, an older toolchain downloads the version that a module requires.
             Some(minor) if minor >= 21 => Check::ok("go", version),
             _ => Check::failed("go", format!("{version} is too old to build Kubernetes"), next),
         },
@@ -197,8 +197,8 @@ fn control_groups() -> Check {
     )
 }
 
-/// Whether a node's disk can have the size that was asked for, and claims get volumes: both are loop devices. Without, nodes work, and one that
-/// fills its disk fills the host's; a claim waits for ever.
+/// Whether disk sizes of nodes can be enforced, and claims get volumes: both are loop devices. Otherwise
+/// nodes work, but one that fills its disk fills the host's; a claim waits for ever.
 fn disk_limits(possible: Result<(), &'static str>) -> Check {
     let name = "disk limits";
     match possible {
@@ -215,7 +215,7 @@ fn disk_limits(possible: Result<(), &'static str>) -> Check {
     }
 }
 
-/// Whether pods will be able to look up names outside: `found` are those that machines are told of.
+/// Whether pods will be able to resolve external names: `found` are the name servers that machines get.
 fn name_servers(found: &[Ipv4Addr]) -> Check {
     let name = "name servers";
     if found.is_empty() {
@@ -284,7 +284,7 @@ fn disks(question: &Question<'_>) -> Vec<Check> {
         .collect()
 }
 
-/// Bytes free where `path` is or will be.
+/// Free bytes at the present or future path.
 fn free(path: &Path) -> Result<u64> {
     let existing = path
         .ancestors()
@@ -319,7 +319,7 @@ fn port(listen: SocketAddr) -> Check {
     }
 }
 
-/// The name of the program that listens there, as far as `ss` can tell.
+/// The name of the program that listens there, if `ss` shows it.
 fn holder(listen: SocketAddr) -> Option<String> {
     let text = host::run("ss", &["-Hltnp", &format!("sport = :{}", listen.port())]).ok()?;
     let name = text.split("((\"").nth(1)?.split('"').next()?;

@@ -1,5 +1,5 @@
-//! A client of our own directory API (Microsoft Graph's part of the stamp), as [`crate::arm`] is of the ARM API: with the service
-//! principal's secret, and with no privilege that another client lacks.
+//! A client of our own directory API (Microsoft Graph's part of the stamp), like [`crate::arm`] for the ARM
+//! API: with the service principal's secret, and without privileges over other clients.
 
 use anyhow::{Context as _, Result, ensure};
 use base_env::Env;
@@ -47,12 +47,12 @@ impl GraphClient {
         Ok(Some(answer.json().await.context("the answer is not JSON")?))
     }
 
-    /// An object, or `None` where there is none.
+    /// An object, or `None` if it does not exist.
     pub(crate) async fn get(&self, path: &str) -> Result<Option<Value>> {
         self.ask(Method::GET, path, None, "read the directory").await
     }
 
-    /// All items of a list, page by page; with a filter, those that it lets through.
+    /// All items of a list, page by page; with a filter, those that match it.
     pub(crate) async fn list(&self, path: &str, filter: Option<&str>) -> Result<Vec<Value>> {
         let mut url = format!("{}{path}", self.base);
         if let Some(filter) = filter {
@@ -78,18 +78,18 @@ impl GraphClient {
         }
     }
 
-    /// Makes something, or does something with it.
+    /// Makes an object, or calls an action on it.
     pub(crate) async fn post(&self, path: &str, body: &Value, act: &str) -> Result<Value> {
         let answer = self.ask(Method::POST, path, Some(body), act).await?;
         Ok(answer.unwrap_or_default())
     }
 
-    /// Changes something.
+    /// Changes an object.
     pub(crate) async fn patch(&self, path: &str, body: &Value, act: &str) -> Result<()> {
         self.ask(Method::PATCH, path, Some(body), act).await.map(drop)
     }
 
-    /// Removes something.
+    /// Deletes an object.
     pub(crate) async fn delete(&self, path: &str, act: &str) -> Result<()> {
         self.ask(Method::DELETE, path, None, act).await.map(drop)
     }

@@ -1,7 +1,7 @@
-//! Programs of the host, run and listened to.
+//! Running programs of the host.
 //!
-//! Always true: a failure names the program and its last words; nothing of a program reaches the terminal by itself; a program that
-//! [`find`] finds is the one that [`run`] runs.
+//! Always true: an error names the program and its last output; output of a program never goes directly to
+//! the terminal; [`run`] runs the same file that [`find`] finds.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Searched after PATH: `sudo`, `su` and service managers do not always have the administrator's directories in it.
+/// Searched after PATH: with `sudo`, `su` and service managers, PATH may lack the administrator's
+/// directories.
 const MORE: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/local/go/bin"];
 
-/// Runs a program to its end. Returns what it wrote to standard output.
+/// Runs a program to its end. Returns its standard output.
 pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String> {
     run_command(Command::new(program).args(arguments))
 }
@@ -45,16 +46,16 @@ pub(crate) fn run_command(command: &mut Command) -> Result<String> {
 pub(crate) fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::env::split_paths(&path).chain(MORE.map(PathBuf::from));
-    // A directory of PATH cannot hold the separator that it was split at.
+    // A directory of PATH cannot contain the separator.
     std::env::join_paths(all).unwrap_or(path)
 }
 
-/// Where a program is, if it is installed.
+/// The path of a program, if it is installed.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     find_in(&search_path(), program)
 }
 
-/// Where a shell of the user's finds a program by its name alone.
+/// The path at which a user's shell finds a program by its name.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     find_in(&std::env::var_os("PATH")?, program)
 }
@@ -71,14 +72,14 @@ pub(crate) fn cores() -> u64 {
     u64::try_from(cores).unwrap_or(u64::MAX)
 }
 
-/// Memory of this host, where /proc says it.
+/// Memory of this host, if /proc shows it.
 pub(crate) fn memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kib: u64 = text.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024)
 }
 
-/// A path as a shell reads it.
+/// A path in shell syntax.
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     if text

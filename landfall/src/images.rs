@@ -1,5 +1,5 @@
-//! Node images for the commands and for the fabric: which there are, building with something to look at, building when a
-//! cluster first asks for a version.
+//! Node images for the commands and for the fabric: listing them, building with progress, and building on a
+//! cluster's first use of a version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ use crate::{
     stamp::{Places, Settings},
 };
 
-/// Where the images of a stamp are kept, whether it is made yet or not.
+/// The place of a stamp's images, whether the stamp is made yet or not.
 pub(crate) fn cache_dir(places: &Places) -> Result<PathBuf> {
     let remembered = Settings::load(places)?.and_then(|settings| settings.cache);
     image::cache_dir(remembered.as_deref()).map_err(problem)
@@ -31,9 +31,9 @@ pub(crate) fn store(places: &Places) -> Result<ImageStore> {
     ImageStore::open(cache_dir(places)?).map_err(problem)
 }
 
-/// Bytes of disk that building the image of a version needs; `None` where it is there.
+/// Bytes of disk that building the image of a version needs; `None` if the image exists.
 pub(crate) fn build_disk(places: &Places, version: &str) -> Result<Option<u64>> {
-    /// Measured, with empty caches; for a host where the plan cannot be made yet (no Go).
+    /// Measured, with empty caches; for a host where the plan cannot be made yet (without Go).
     const EVERYTHING: u64 = 8_000_000_000;
     let store = store(places)?;
     if store.find(version).map_err(problem)?.is_some() {
@@ -45,12 +45,12 @@ pub(crate) fn build_disk(places: &Places, version: &str) -> Result<Option<u64>> 
     ))
 }
 
-/// The version that a first cluster gets.
+/// The version of a first cluster.
 pub(crate) fn preferred_version() -> String {
     Offered::pinned().default_version().to_string()
 }
 
-/// The full version that somebody means.
+/// The full version for a possibly shortened one.
 pub(crate) fn resolve(text: &str) -> Result<String> {
     Offered::pinned()
         .resolve(text)
@@ -64,7 +64,7 @@ pub(crate) fn resolve(text: &str) -> Result<String> {
         })
 }
 
-/// Where a version's own kubectl is on this host.
+/// The path of a version's own kubectl on this host.
 pub(crate) fn kubectl(places: &Places, version: &str) -> Result<Option<PathBuf>> {
     Ok(store(places)?
         .find(version)
@@ -72,7 +72,7 @@ pub(crate) fn kubectl(places: &Places, version: &str) -> Result<Option<PathBuf>>
         .and_then(|image| image.program("kubectl")))
 }
 
-/// What is wrong with an image, as far as it shows without reading all of it.
+/// The damage of an image, as far as it is visible without reading all of it.
 pub(crate) fn damage(places: &Places, version: &str) -> Result<Option<Problem>> {
     let store = store(places)?;
     let Some(image) = store.find(version).map_err(problem)? else {
@@ -94,15 +94,15 @@ pub(crate) fn damage(places: &Places, version: &str) -> Result<Option<Problem>> 
     }))
 }
 
-/// Which image of a version will do.
+/// The accepted images of a version.
 pub(crate) enum Wanted {
-    /// Whatever is there; else one built from source.
+    /// The present image; else one built from source.
     Any,
-    /// One from this source only.
+    /// Only one from this source.
     From(Source),
 }
 
-/// Makes the image of a version be there, telling `step` what goes on.
+/// Makes sure that the image of a version exists; reports progress to `step`.
 pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: &Step) -> Result<NodeImage> {
     let store = store(places)?;
     let (sender, mut said) = mpsc::unbounded_channel();
@@ -112,7 +112,7 @@ pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: 
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .hear(&event);
-        // Nobody listens any more when the command was interrupted; the build is killed with it.
+        // The receiver is gone after an interruption; the build is killed with it.
         drop(sender.send(text));
     };
     let wanted = version.to_owned();
@@ -139,7 +139,7 @@ pub(crate) fn summary(image: &NodeImage) -> String {
     )
 }
 
-/// What a build is doing, as one line.
+/// The progress of a build, as one line.
 #[derive(Default)]
 struct Tracker {
     expected: BTreeMap<String, Duration>,
@@ -169,7 +169,7 @@ impl Tracker {
             }
             Event::Finished { step, .. } | Event::Cached { step } => {
                 self.running.remove(*step);
-                // What an earlier build left is told as well, and is not in the plan.
+                // Steps of an earlier build are reported as well, but are not in the plan.
                 if let Some(took) = self.expected.remove(*step) {
                     self.done += 1;
                     self.left = self.left.saturating_sub(took);
@@ -196,7 +196,7 @@ impl Tracker {
     }
 }
 
-/// An image error as people read it: what is wrong, and what to do.
+/// An image error as a problem with a next step.
 pub(crate) fn problem(error: ImageError) -> anyhow::Error {
     if let ImageError::Failed { what, detail, log } = &error {
         return Problem::new(
@@ -229,7 +229,7 @@ pub(crate) fn problem(error: ImageError) -> anyhow::Error {
     }
 }
 
-/// No images: for a fabric that is only taken down.
+/// No images: for a fabric that is only removed.
 pub(crate) struct NoImages;
 
 impl fabric_container::Images for NoImages {
@@ -248,10 +248,10 @@ fn find(store: &ImageStore, version: &str) -> Option<Vec<PathBuf>> {
     }
 }
 
-/// The images for a running service: one that is missing is built in the background when a machine first needs it.
+/// The images of a running service: a missing one is built in the background when a machine first needs it.
 pub(crate) struct ImagesOnDemand {
     store: ImageStore,
-    /// By version: what is going on, or why the last build failed.
+    /// By version: the current step, or the error of the last build.
     builds: Arc<Mutex<BTreeMap<String, Build>>>,
 }
 
@@ -270,7 +270,7 @@ impl ImagesOnDemand {
         })
     }
 
-    /// What is being built, for people.
+    /// Running builds with their current step, for people.
     pub(crate) fn under_way(&self) -> BTreeMap<String, String> {
         let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
         builds
@@ -279,7 +279,7 @@ impl ImagesOnDemand {
             .collect()
     }
 
-    /// Starts a build unless one runs. The loops ask again with growing pauses, so a failed build is tried again.
+    /// Starts a build unless one runs. The loops retry with growing pauses, so a failed build is tried again.
     fn start(&self, version: &str) {
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
         if builds.get(version).is_some_and(|build| build.running) {
@@ -346,7 +346,19 @@ impl fabric_container::Images for ImagesOnDemand {
     }
 }
 
-/// Keeps what a background build says where `status` finds it.
+impl providers_containerservice::NodeImages for ImagesOnDemand {
+    fn built_at(&self, version: &str) -> Option<jiff::Timestamp> {
+        match self.store.find(version) {
+            Ok(image) => image.map(|image| image.manifest.created),
+            Err(error) => {
+                tracing::error!(version, %error, "the node images cannot be read");
+                None
+            }
+        }
+    }
+}
+
+/// Keeps the progress of a background build for `status`.
 struct Teller {
     version: String,
     builds: Arc<Mutex<BTreeMap<String, Build>>>,

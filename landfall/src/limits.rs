@@ -1,6 +1,7 @@
-//! How much clusters may ask for: what this host has room for, and what the operator of the stamp says.
+//! Limits of clusters: the room of this host, and the operator's settings.
 //!
-//! Always true: without a word of the operator the limits are the host's own, as they are when the service starts.
+//! Always true: without settings of the operator the limits are the host's, as they are when the service
+//! starts.
 
 use std::path::Path;
 
@@ -25,7 +26,7 @@ pub(crate) fn limits(places: &Places, settings: &Settings) -> Limits {
             addresses(network.vips()),
         )
     };
-    // Where it cannot be known how much memory there is, it is no limit.
+    // If the amount of memory is not known, it is no limit.
     let room = host::memory_mib().map_or(room.clone(), |memory_mib| Room {
         memory_mib: Room::of_host(0, memory_mib, None, 0, 0).memory_mib,
         ..room
@@ -39,8 +40,8 @@ fn addresses(range: Ipv4Net) -> u64 {
     u64::from(size.saturating_sub(2))
 }
 
-/// What machines can still take of the disk that they are on, and what those that are there take at least, GiB. `None` where the system
-/// does not say.
+/// The free space of the machines' disk, and the least that the present machines use, GiB. `None` if the
+/// system does not report it.
 fn disk_gib(fabric: &Path) -> Option<u64> {
     let there = fabric.ancestors().find(|path| path.exists())?;
     let seen = nix::sys::statvfs::statvfs(there).ok()?;

@@ -1,6 +1,7 @@
 //! The service's log in the background: bounded, so that a stamp can run for years.
 //!
-//! Always true: a disk that is full costs lines and never the service; at most two files of [`LIMIT`] bytes, the older one with `.1` at its end; a line is in one file only.
+//! Always true: a full disk loses lines but never stops the service; at most two files of [`LIMIT`] bytes,
+//! the older one with `.1` at its end; a line is in one file only.
 
 use std::{
     fs::{File, OpenOptions},
@@ -24,12 +25,12 @@ struct Current {
     file: File,
     size: u64,
     limit: u64,
-    /// Lines that could not be written since the last one that could.
+    /// Lines lost since the last successful write.
     lost: u64,
 }
 
 impl LogFile {
-    /// Opens the log and goes on at its end.
+    /// Opens the log and appends to it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Self::with_limit(path, LIMIT)
     }
@@ -101,7 +102,7 @@ impl Current {
 impl Write for &LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Never an error: whoever logs would report it on an output that is on the same full disk, and die of that.
+        // Never an error: the logging library would report it on an output on the same full disk, and panic.
         if current.line(line).is_err() {
             current.lost += 1;
         }

@@ -1,7 +1,7 @@
-//! The `landfall` binary: commands, wiring, progress, nothing else.
+//! The `landfall` binary: only commands, wiring and progress.
 //!
-//! Always true: only [`printer`] writes to the terminal; every failure ends as one sentence and a next step, with exit code
-//! 1, 2 where the command line is wrong, or 130 where somebody interrupted it.
+//! Always true: only [`printer`] writes to the terminal; every error ends as one sentence and a next step,
+//! with exit code 1, 2 for a wrong command line, or 130 after an interruption.
 
 mod addresses;
 mod admin;
@@ -39,8 +39,8 @@ use crate::{
     stamp::Places,
 };
 
-/// With many clusters, small things come and go at each look; the system's allocator took a third of the service's CPU time
-/// (`cargo xtask bench engine`).
+/// With many clusters, many small allocations are made and freed at each observation; the system's allocator
+/// took a third of the service's CPU time (`cargo xtask bench engine`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, env: Env, printer: &Printer) -> Result<()> {
-    // One provider for all TLS in the process. The second call of two would fail; there is one.
+    // One cryptographic provider for all TLS in the process. A second call would fail; there is only one.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("the cryptographic provider is set twice"))?;
@@ -110,6 +110,7 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Logs(args) => commands::logs::run(context, &args).await,
         Command::Store(command) => Box::pin(commands::store::run(context, &command)).await,
         Command::Unknown(command) => Box::pin(commands::unknown::run(context, &command)).await,
+        Command::Maintenance(command) => Box::pin(commands::maintenance::run(context, &command)).await,
         Command::Subscription(command) => Box::pin(commands::subscription::run(context, &command)).await,
         Command::Access(command) => Box::pin(commands::access::run(context, &command)).await,
         Command::Identity(command) => Box::pin(commands::identity::run(context, &command)).await,

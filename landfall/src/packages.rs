@@ -1,7 +1,7 @@
-//! Programs of the host that Landfall runs, and the Debian packages that have them.
+//! Programs of the host that Landfall runs, with their Debian packages.
 //!
-//! Always true: a program that is run anywhere is in [`PROGRAMS`], so that `up` installs it and a check that needs it can name its
-//! package.
+//! Always true: each program that is run is in [`PROGRAMS`], so that `up` installs it and a check that needs
+//! it can name its package.
 
 use std::{path::Path, process::Command};
 
@@ -23,12 +23,16 @@ const PROGRAMS: &[Program] = &[
     program("nft", "nftables"),
     program("mount", "mount"),
     program("unshare", "util-linux"),
-    // A node's disk is a filesystem of its own, and a claim's volume a loop device.
+    // A node's disk is a separate filesystem, and a claim's volume a loop device.
     program("mkfs.ext4", "e2fsprogs"),
     program("losetup", "mount"),
     program("findmnt", "util-linux"),
-    // A volume may begin as a copy of another one.
+    // A share is made with a filesystem.
+    program("debugfs", "e2fsprogs"),
+    // A volume may be made as a copy of another one, whose filesystem is frozen meanwhile.
     program("cp", "coreutils"),
+    program("timeout", "coreutils"),
+    program("fsfreeze", "util-linux"),
     Program {
         name: "mmdebstrap",
         package: "mmdebstrap",
@@ -101,7 +105,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive");
         host::run_command(&mut command)
     };
-    // On a fresh machine the package lists are empty or old; fetching them is only needed then.
+    // On a fresh machine the package lists are empty or outdated; they are fetched only then.
     if install().is_err() {
         host::run("apt-get", &["update", "--quiet"])
             .context("cannot fetch Debian's package lists")

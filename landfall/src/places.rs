@@ -7,7 +7,7 @@
 //! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
 //! | `…/log/` | the service's log, bounded |
 //! | `…/ca.pem` | the certificate that clients of the ARM API trust |
-//! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and whose runtime state it is |
+//! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and the settings of the running stamp |
 //!
 //! Always true: paths are absolute, since the service works in `/`; files are written whole or not at all.
 
@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result};
 
 use crate::problem::Problem;
 
-/// Where a stamp's files are.
+/// The paths of a stamp's files.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     pub(crate) name: String,
@@ -30,7 +30,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// The places of the stamp of this name. Touches nothing.
+    /// The places of the stamp of this name. No file is touched.
     pub(crate) fn of(name: &str) -> Result<Self> {
         let good = (1..=20).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -82,7 +82,7 @@ impl Places {
     pub(crate) fn ca(&self) -> PathBuf {
         self.state.join("ca.pem")
     }
-    /// What runs under this name on this host, and where its files are.
+    /// The settings of the stamp that runs under this name on this host, with its state directory.
     pub(crate) fn running(&self) -> PathBuf {
         self.run.join("stamp.toml")
     }
@@ -93,7 +93,7 @@ impl Places {
         self.run.join("admin.sock")
     }
 
-    /// Makes the directories, with the modes that they are to have.
+    /// Makes the directories, with the right modes.
     pub(crate) fn make(&self) -> Result<()> {
         for (path, mode) in [
             (self.state.clone(), 0o755),
@@ -106,7 +106,7 @@ impl Places {
                 .mode(mode)
                 .create(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
-            // One that is there may be of a release from before, or of a careless hand.
+            // An existing file may have another mode, from an earlier release or by hand.
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))
                 .with_context(|| format!("cannot protect {}", path.display()))?;
         }
@@ -114,7 +114,7 @@ impl Places {
     }
 }
 
-/// Writes a file whole or not at all, durably.
+/// Writes a file atomically and durably.
 pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     base_files::write(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,8 +1,9 @@
 //! The printer: the only place that writes to the terminal.
 //!
-//! Results go to standard output, everything on the way to standard error, so that `landfall az` and `landfall kubeconfig`
-//! can be used in scripts. On a terminal a running step is a line that moves; elsewhere it is a plain line when it starts
-//! and one when it ends; with `--output json` it is one JSON object a line on standard output, and the result is the last.
+//! Results go to standard output, progress to standard error, so that `landfall az` and `landfall kubeconfig`
+//! can be used in scripts. On a terminal a running step is a line that is updated; elsewhere it is a plain
+//! line when it starts and one when it ends; with `--output json` it is one JSON object a line on standard
+//! output, and the result is the last.
 //!
 //! Always true: nothing is printed in colour unless it goes to a terminal that wants it (`NO_COLOR`, `TERM=dumb`).
 
@@ -41,7 +42,7 @@ pub(crate) struct Printer {
 struct Inner {
     output: Output,
     level: Level,
-    /// Whether steps are lines that move.
+    /// Whether a running step is a line that is updated.
     moving: bool,
     bars: MultiProgress,
     clock: Arc<dyn Clock>,
@@ -110,7 +111,7 @@ impl Printer {
         step
     }
 
-    /// A sentence for people on the way.
+    /// A sentence about the progress.
     pub(crate) fn note(&self, text: &str) {
         if self.is_json() {
             self.json_line(&json!({ "event": "note", "text": text }));
@@ -126,7 +127,7 @@ impl Printer {
         }
     }
 
-    /// Something that works, and that people should know.
+    /// A warning.
     pub(crate) fn warn(&self, text: &str) {
         if self.is_json() {
             self.json_line(&json!({ "event": "warning", "text": text }));
@@ -135,17 +136,17 @@ impl Printer {
         }
     }
 
-    /// A line of layout on the way (headings, blank lines); not in JSON.
+    /// A heading or a blank line between steps; not in JSON.
     pub(crate) fn heading(&self, text: &str) {
         if !self.is_json() && self.inner.level >= Level::Normal {
             self.line(text);
         }
     }
 
-    /// Says what is about to happen and waits for a typed "yes". Everything else, and the end of the input, means no.
+    /// Prints the consequence and waits for a typed "yes". Any other input, and its end, means no.
     ///
     /// # Errors
-    /// The answer cannot be read.
+    /// When the answer cannot be read.
     pub(crate) async fn confirm(&self, what: &str) -> anyhow::Result<bool> {
         let mut err = anstream::stderr().lock();
         drop(write!(err, "{what} Type yes to go on: ").and_then(|()| err.flush()));
@@ -182,7 +183,7 @@ impl Printer {
         }
     }
 
-    /// Why the command failed: one sentence, the way on, and with `--verbose` the causes.
+    /// Prints the error: one sentence, the next step, and with `--verbose` the causes.
     pub(crate) fn problem(&self, error: &anyhow::Error) {
         let told = problem::told(error);
         if self.is_json() {
@@ -191,7 +192,7 @@ impl Printer {
             return;
         }
         self.line(&format!("{} {}", "error:".red().bold(), told.sentence));
-        // One cause is part of understanding; the rest is for whoever digs.
+        // The first cause helps understanding; further ones are for `--verbose`.
         let shown = if self.is_verbose() { told.causes.len() } else { 1 };
         for cause in told.causes.iter().take(shown) {
             self.line(&format!("{} {cause}", "cause:".dimmed()));
@@ -228,7 +229,7 @@ impl Printer {
     }
 }
 
-/// Something that is going on. Dropping it unfinished says that it failed.
+/// A step in progress. Dropping it unfinished marks it as failed.
 pub(crate) struct Step {
     printer: Printer,
     name: &'static str,
@@ -240,7 +241,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// What it is doing now. Said once, however often it is called with the same text.
+    /// Its current activity. The same text is printed once.
     pub(crate) fn now(&self, text: &str) {
         {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,17 +256,17 @@ impl Step {
         }
     }
 
-    /// It is done.
+    /// Marks it as done.
     pub(crate) fn done(self, detail: impl AsRef<str>) {
         self.end("done", "✓", detail.as_ref());
     }
 
-    /// There was nothing to do.
+    /// No work was necessary.
     pub(crate) fn skip(self, detail: impl AsRef<str>) {
         self.end("skipped", "✓", detail.as_ref());
     }
 
-    /// Done, with something people should know.
+    /// Done, with a warning.
     pub(crate) fn done_with_warning(self, detail: impl AsRef<str>) {
         self.end("warning", "!", detail.as_ref());
     }
@@ -392,7 +393,7 @@ fn width(text: &str) -> usize {
     anstream::adapter::strip_str(text).to_string().chars().count()
 }
 
-/// A duration as people say it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
+/// A duration for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
@@ -404,7 +405,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// A size as people say it, in powers of 1000 as disks are sold.
+/// A size for people, in powers of 1000 as for disks.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{} kB", bytes.div_ceil(1_000)),

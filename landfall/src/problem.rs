@@ -1,19 +1,19 @@
-//! Problems as people read them: one sentence that says what is wrong, and one that says what to do.
+//! Errors for people: one sentence with the problem, and one with the next step.
 //!
-//! Always true: a [`Problem`] can be acted on without reading source code. Other errors that reach `main` are shown as
-//! they are, with the command that tells more.
+//! Always true: a [`Problem`] can be acted on without reading source code. Other errors that reach `main` are
+//! shown as they are, with a command that shows more.
 
 use std::{
     fmt,
     io::{self, ErrorKind},
 };
 
-/// What is wrong and what to do next.
+/// A problem and the next step.
 #[derive(Debug)]
 pub(crate) struct Problem {
     /// One sentence, lower case, without a full stop.
     sentence: String,
-    /// What to do next: a command or a short sentence.
+    /// The next step: a command or a short sentence.
     next: String,
     /// The exit code.
     code: u8,
@@ -21,7 +21,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// Something is wrong with this host, this stamp or what was asked for.
+    /// A problem of this host, this stamp or the command line.
     pub(crate) fn new(sentence: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             sentence: sentence.into(),
@@ -31,7 +31,7 @@ impl Problem {
         }
     }
 
-    /// The command line is wrong.
+    /// A problem of the command line.
     pub(crate) fn usage(sentence: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             code: 2,
@@ -39,7 +39,7 @@ impl Problem {
         }
     }
 
-    /// Somebody pressed Ctrl-C. The code is what shells expect then: 128 and the signal's number.
+    /// After Ctrl-C. The exit code is the one that shells expect: 128 and the signal's number.
     pub(crate) fn interrupted() -> Self {
         Self {
             code: 130,
@@ -50,7 +50,7 @@ impl Problem {
         }
     }
 
-    /// Keeps what happened beneath.
+    /// Keeps the underlying error.
     #[must_use]
     pub(crate) fn because(mut self, source: impl Into<anyhow::Error>) -> Self {
         self.source = Some(source.into());
@@ -70,14 +70,14 @@ impl std::error::Error for Problem {
     }
 }
 
-/// An error, taken apart for printing.
+/// The parts of an error for printing.
 pub(crate) struct ErrorParts {
     pub(crate) sentence: String,
     pub(crate) next: Option<String>,
     pub(crate) causes: Vec<String>,
 }
 
-/// What helps against a failure of the operating system.
+/// The next step after a failure of the operating system.
 pub(crate) fn after(kind: ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(
@@ -115,7 +115,7 @@ pub(crate) fn told(error: &anyhow::Error) -> ErrorParts {
     }
 }
 
-/// The exit code: 2 where the command line is wrong, 130 after an interruption, else 1.
+/// The exit code: 2 for a wrong command line, 130 after an interruption, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     error
         .chain()

@@ -1,4 +1,4 @@
-//! How much clusters may ask for, as the operator of the stamp says it.
+//! Limits of clusters that the operator of the stamp has set.
 
 use anyhow::Result;
 use control_records::usage::{Limits, Room};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
-/// What the operator has said about each subscription.
+/// The operator's limits of each subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Quotas {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,7 +22,7 @@ impl Quotas {
         *self == Self::default()
     }
 
-    /// With what `--limit` says.
+    /// The limits after `--limit` arguments.
     pub(crate) fn changed(&self, words: &[String]) -> Result<Self> {
         let mut quotas = self.clone();
         for word in words {
@@ -31,7 +31,7 @@ impl Quotas {
                 continue;
             }
             let number = word.split_once('=').and_then(|(name, number)| {
-                // As large as a store can sum up; nobody has more.
+                // The largest number that a store can sum up.
                 let number: u64 = number.parse().ok().filter(|number| *number <= 1_000_000)?;
                 Some((name, number))
             });
@@ -51,7 +51,7 @@ impl Quotas {
         Ok(quotas)
     }
 
-    /// The limits, where there is this much room.
+    /// The limits with this much room.
     pub(crate) fn with(&self, room: Room) -> Limits {
         let limits = Limits::of_room(room);
         let cores = self.cores.or(limits.cores);
@@ -60,7 +60,7 @@ impl Quotas {
             nodes: self.nodes.or(limits.nodes),
             cores,
             room: Room {
-                // How often a core is given out is the operator's to say.
+                // The operator decides how often a core may be allocated.
                 cores: limits.room.cores.max(cores),
                 ..limits.room
             },

@@ -1,4 +1,4 @@
-//! The stamp's settings: what is known before anything runs.
+//! The stamp's settings: the facts that are known before the service runs.
 //!
 //! Always true: a stamp is made once, and its identity never changes.
 
@@ -23,14 +23,14 @@ use crate::{
     quotas::Quotas,
 };
 
-/// Where the ARM API listens unless told otherwise.
+/// The default address of the ARM API.
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 
 /// The one region of a stamp.
 pub(crate) const LOCATION: &str = "local";
 
-/// What a stamp is: decided when it is made, read ever after.
+/// A stamp's settings: decided when it is made, only read later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// Format.
@@ -41,34 +41,34 @@ pub(crate) struct Settings {
     pub(crate) subscription: String,
     /// GUID of the service principal's application, the one `landfall az` logs in with.
     pub(crate) client: String,
-    /// Where the ARM API listens.
+    /// The listen address of the ARM API.
     pub(crate) listen: SocketAddr,
-    /// In whose words clients are told to log in.
+    /// The protocol of logins that is announced to clients.
     #[serde(default = "identity_of_before")]
     pub(crate) identity: Shape,
-    /// A domain whose names lead here.
+    /// A domain whose names resolve to the stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) domain: Option<String>,
     /// The stamp's own range.
     pub(crate) range: Ipv4Net,
     /// Whether its traffic may leave the host.
     pub(crate) uplink: Uplink,
-    /// What clusters may reach though it lies in one of the host's own networks.
+    /// Networks of the host that clusters may reach all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) uplink_allow: Vec<Ipv4Net>,
-    /// Where backups of clusters are kept; beside the stamp's other files if not given.
+    /// The place of the clusters' backups; by default beside the stamp's other files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backups: Option<String>,
-    /// Where a copy of them is kept.
+    /// The place of their copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backups_copy: Option<String>,
-    /// Where its node images are kept; found by the environment where a release before this one made the stamp.
+    /// The place of its node images; from the environment if an earlier release made the stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cache: Option<PathBuf>,
-    /// How many hours kubeconfigs are good that are handed out.
+    /// Validity of issued kubeconfigs, hours.
     #[serde(default = "kubeconfig_hours")]
     pub(crate) kubeconfig_hours: u32,
-    /// How much each of its subscriptions may ask for, where the operator has said so.
+    /// The operator's limits of its subscriptions.
     #[serde(default, skip_serializing_if = "Quotas::is_empty")]
     pub(crate) limits: Quotas,
     /// When it was made.
@@ -89,7 +89,7 @@ impl Settings {
         let path = places.settings();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            // Beside the stamps there may be a file.
+            // The directory of stamps may also contain files.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -116,13 +116,13 @@ impl Settings {
         Ok(Some(settings))
     }
 
-    /// The settings of a stamp that has to be there.
+    /// The settings of an existing stamp.
     pub(crate) fn required(places: &Places) -> Result<Self> {
         Self::load(places)?.ok_or_else(|| no_stamp(places).into())
     }
 
-    /// Loads the stamp's settings, or makes the stamp. Changes that can be made to a stamp that is there (`--listen`) are
-    /// made; others are refused.
+    /// Loads the stamp's settings, or makes the stamp. Permitted changes of an existing stamp (`--listen`)
+    /// are made; others are refused.
     pub(crate) fn load_or_make(
         places: &Places,
         layout: &Layout,
@@ -186,7 +186,7 @@ impl Settings {
         settings.save_new(places)
     }
 
-    /// Saves new settings unless another process was faster; then those are the settings.
+    /// Saves new settings unless another process did so first; then gives those.
     fn save_new(self, places: &Places) -> Result<Self> {
         let text = toml::to_string_pretty(&self).context("cannot write the settings")?;
         match base_files::create_new(&places.settings(), text.as_bytes(), 0o644) {
@@ -197,7 +197,7 @@ impl Settings {
         }
     }
 
-    /// Keeps where the node images are: whatever starts the service later may have another environment, or none.
+    /// Stores the place of the node images: the service may later be started with another environment.
     pub(crate) fn remember_cache(&mut self, places: &Places, cache: PathBuf) -> Result<()> {
         if self.cache.as_ref() == Some(&cache) {
             return Ok(());
@@ -211,7 +211,7 @@ impl Settings {
         write_whole(&places.settings(), text.as_bytes(), 0o644)
     }
 
-    /// Notes beside the runtime state whose it is.
+    /// Writes the settings beside the runtime state.
     pub(crate) fn note_running(&self, places: &Places) -> Result<()> {
         let running = Running {
             state: places.state.clone(),
@@ -221,7 +221,8 @@ impl Settings {
         write_whole(&places.running(), text.as_bytes(), 0o644)
     }
 
-    /// What runs under this name on this host, as far as it was noted, and where its files are.
+    /// The settings of the stamp that runs under this name on this host, as far as they were written, and its
+    /// state directory.
     pub(crate) fn load_running(places: &Places) -> Option<(PathBuf, Self)> {
         let running: Running = toml::from_str(&fs::read_to_string(places.running()).ok()?).ok()?;
         Some((running.state, running.settings))
@@ -252,24 +253,25 @@ impl Settings {
         format!("https://{}:{}", self.host(), self.listen.port())
     }
 
-    /// The audience of tokens for the ARM API: a name, not an address, so that it stays when `--listen` changes.
+    /// The audience of tokens for the ARM API: a name, not an address, so that it does not change with
+    /// `--listen`.
     pub(crate) fn audience(&self) -> String {
         format!("https://management.{}/{}", self.domain_or_own(), self.tenant)
     }
 
-    /// The first user: whoever logs in with a password or a device code.
+    /// The first user, for logins with a password or a device code.
     pub(crate) fn administrator(&self) -> String {
         format!("admin@{}", self.domain_or_own())
     }
 
-    /// The domain, or one that is no public name for a stamp without.
+    /// The domain; for a stamp without one, a name that is not public.
     pub(crate) fn domain_or_own(&self) -> String {
         self.domain
             .clone()
             .unwrap_or_else(|| "landfall.internal".to_owned())
     }
 
-    /// Where this host itself reaches the ARM API: no name service needed.
+    /// The address of the ARM API for this host itself: no name resolution needed.
     pub(crate) fn local_address(&self) -> SocketAddr {
         if self.listen.ip().is_unspecified() {
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.listen.port())
@@ -311,7 +313,8 @@ fn kubeconfig_hours() -> u32 {
     8
 }
 
-/// What a stamp has that a release made which knew nothing else: its clients are set up for it.
+/// The protocol of a stamp that was made by an earlier release, which had only this one: its clients are set
+/// up for it.
 fn identity_of_before() -> Shape {
     Shape::AdFs
 }
@@ -334,7 +337,7 @@ impl From<UplinkArg> for Uplink {
     }
 }
 
-/// There is no such stamp.
+/// The error for a missing stamp.
 pub(crate) fn no_stamp(places: &Places) -> Problem {
     let name = &places.name;
     let flag = if name == "landfall" {
@@ -353,7 +356,7 @@ pub(crate) fn not_root(act: &str) -> anyhow::Error {
     Problem::new(format!("only root may {act}"), "repeat with sudo").into()
 }
 
-/// A range for a stamp: always the same for its name, unless something else has it.
+/// A range for a stamp: always the same for its name, unless it is in use.
 fn free_range(name: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net> {
     fabric_net::stamp_range(name, taken).ok_or_else(|| {
         Problem::new(
@@ -422,7 +425,7 @@ pub(crate) fn secret(places: &Places, name: &str) -> Result<String> {
 /// The file with the key to the bucket that backups are kept in.
 pub(crate) const BACKUPS_KEY: &str = "backups-key";
 
-/// What `--uplink-allow` says; `None` if it was not given.
+/// The networks of `--uplink-allow`; `None` if it was not given.
 fn allowed(layout: &Layout) -> Result<Option<Vec<Ipv4Net>>> {
     match layout.uplink_allow.as_slice() {
         [] => Ok(None),
@@ -535,7 +538,7 @@ mod tests {
         let path = places.settings();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("identity = \"aad\""), "{text}");
-        // As a release of before has written it.
+        // As an earlier release wrote it.
         fs::write(&path, text.replace("identity = \"aad\"\n", "")).unwrap();
         assert_eq!(make(None), Shape::AdFs);
         assert_eq!(make(Some(IdentityArg::Aad)), Shape::Aad);

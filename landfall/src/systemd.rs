@@ -1,9 +1,10 @@
-//! The unit of a stamp's service: its text, where it lies, and what systemd is asked to do with it.
+//! The systemd unit of a stamp's service: its text, its place, and the calls of systemd.
 //!
-//! Always true: there is one unit a stamp; it starts a stamp that was made and never makes one; machines are not among the processes that
-//! systemd ends with it. What a stamp's service starts inherits from it, so the unit has no setting that a machine's pods would notice
-//! (system call filters, `NoNewPrivileges`, an out-of-memory score) and none that gives it mounts of its own (`ProtectSystem`,
-//! `PrivateTmp`): machines' file systems have to be seen by the host, and by the next service.
+//! Always true: there is one unit per stamp; it starts an existing stamp and never makes one; machines are
+//! not among the processes that systemd ends with it. Processes of the service inherit its settings, so the
+//! unit has none that a machine's pods would notice (system call filters, `NoNewPrivileges`, an out-of-memory
+//! score) and none that gives it a private mount namespace (`ProtectSystem`, `PrivateTmp`): machines' file
+//! systems have to be visible to the host, and to the next service.
 
 use std::{
     fs,
@@ -18,9 +19,9 @@ use crate::{
     problem::Problem,
 };
 
-/// There while systemd runs this host (`sd_booted(3)`).
+/// Exists while systemd runs this host (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
-/// Where an administrator's units are.
+/// The directory of administrators' units.
 const UNITS: &str = "/etc/systemd/system";
 
 /// The unit of a stamp.
@@ -58,7 +59,7 @@ impl Unit {
         Err(Problem::new(
             "this host is not run by systemd, so there is no service to install",
             format!(
-                "let whatever starts programs at boot here run, as root: {} up{flag}",
+                "run this at boot, as root: {} up{flag}",
                 host::quoted(&self.program)
             ),
         )
@@ -112,12 +113,12 @@ impl Unit {
     }
 
     pub(crate) fn start(&self) -> Result<()> {
-        // A unit that failed too often is not started otherwise.
+        // Otherwise a unit that failed too often would not be started.
         drop(systemctl(&["reset-failed", &self.name()]));
         systemctl(&["start", &self.name()])
     }
 
-    /// Ends the service if systemd runs it; whatever else runs it is ended by its own means.
+    /// Stops the service if systemd runs it; otherwise no action.
     pub(crate) fn stop(&self) {
         if self.is_active()
             && let Err(error) = systemctl(&["stop", &self.name()])
@@ -126,7 +127,7 @@ impl Unit {
         }
     }
 
-    /// Takes the unit away, its service with it. Returns whether it was there.
+    /// Removes the unit, and stops its service. Returns whether it existed.
     pub(crate) fn remove(&self) -> Result<bool> {
         if !self.is_installed() {
             return Ok(false);
@@ -160,7 +161,7 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
 
 fn started_by(unit: &str) -> Option<PathBuf> {
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
-    // A path in double quotes, with backslashes before what would end or begin something.
+    // A path in double quotes, with its special characters escaped.
     let mut path = String::new();
     let mut rest = line.strip_prefix('"')?.chars();
     loop {
@@ -173,7 +174,7 @@ fn started_by(unit: &str) -> Option<PathBuf> {
     }
 }
 
-/// A word as systemd reads it: quoted, without specifiers.
+/// A word in systemd's syntax: quoted, without specifiers.
 fn word(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -187,7 +188,7 @@ fn word(text: &str) -> String {
     quoted
 }
 
-/// A path where systemd takes no quotes.
+/// A path in settings for which systemd accepts no quotes.
 fn plain(path: &Path) -> String {
     path.display().to_string().replace('%', "%%")
 }

@@ -1,14 +1,15 @@
-//! Whether a role assignment of the stamp permits what somebody asks of a cluster's API: `aadProfile.enableAzureRBAC`.
+//! Authorization of requests to a cluster's API by role assignments of the stamp:
+//! `aadProfile.enableAzureRBAC`.
 //!
-//! Always true: a cluster that was not asked to go by role assignments does not; what is decided follows from the records as they are, for the
-//! cluster that the asking machine belongs to.
+//! Always true: role assignments apply only in clusters with that setting; decisions follow from the present
+//! records, for the cluster of the requesting machine.
 
 use std::sync::Arc;
 
 use agent_api::{AccessReviews, ReviewError, ReviewSpec};
 use arm_access::Asked;
 use async_trait::async_trait;
-use control_records::{ClusterRecord, Role, directory};
+use control_records::{ClusterRecord, Role, directory, namespace::NamespaceRecord};
 use control_store::{Store, StoreError};
 use providers_authorization::RoleAuthorizer;
 
@@ -19,7 +20,7 @@ pub(crate) struct ClusterReviews {
 }
 
 impl ClusterReviews {
-    /// The cluster that this is a control plane machine of, if role assignments count in it.
+    /// The cluster of this control plane machine, if role assignments apply in it.
     async fn cluster(&self, machine: &str) -> Result<Option<ClusterRecord>, StoreError> {
         let Some((_, found)) = directory::machine(&*self.store, machine).await? else {
             return Ok(None);
@@ -53,12 +54,24 @@ impl ClusterReviews {
             providers_containerservice::NAMESPACE,
             &[("managedClusters", &cluster.name)],
         );
-        match (asked.data_action(), asked.at(&id)) {
-            (Some(action), Some(at)) if !spec.uid.is_empty() => {
-                self.roles.may_data(&spec.uid, &action, &at).await
-            }
-            _ => Ok(false),
+        let (Some(action), Some(at)) = (asked.data_action(), asked.at(&id)) else {
+            return Ok(false);
+        };
+        if spec.uid.is_empty() {
+            return Ok(false);
         }
+        if self.roles.may_data(&spec.uid, &action, &at).await? {
+            return Ok(true);
+        }
+        // An assignment at a managed namespace counts as long as it is one.
+        let Some(managed) = asked.at_managed(&id) else {
+            return Ok(false);
+        };
+        let key = NamespaceRecord::key(&cluster.uid, asked.namespace);
+        if self.store.get(&key).await?.is_none() {
+            return Ok(false);
+        }
+        self.roles.may_data(&spec.uid, &action, &managed).await
     }
 }
 
@@ -134,7 +147,7 @@ mod tests {
         }
     }
 
-    /// A cluster `c`, and somebody who may write in its namespace `dev`.
+    /// A cluster `c`, and a principal that may write in its namespace `dev`.
     async fn stand(roles: bool) -> ClusterReviews {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let spec = ClusterSpec {
@@ -229,6 +242,33 @@ mod tests {
             }),
         };
         assert!(!reviews.permits("m1", &path).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_role_at_a_managed_namespace_counts_in_it_while_it_is_one() {
+        let reviews = stand(true).await;
+        let assignment = AssignmentRecord {
+            v: 1,
+            name: "33333333-0000-4000-8000-000000000003".to_owned(),
+            principal: ADA.to_owned(),
+            principal_type: "User".to_owned(),
+            role: WRITER.to_owned(),
+            scope: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/C/managedNamespaces/prod"
+                .to_owned(),
+            description: None,
+            stamped: Stamped::now(None, "", now()),
+        };
+        let txn = assignment.make(Txn::default());
+        reviews.store.txn(txn).await.unwrap();
+        let asked = asks(ADA, "create", "pods", "prod");
+        assert!(!reviews.permits("m1", &asked).await.unwrap(), "it is none yet");
+        // What is in the record does not matter.
+        let key = NamespaceRecord::key("uid", "prod");
+        let txn = Txn::default().with(put_record(key, &"prod"));
+        reviews.store.txn(txn).await.unwrap();
+        assert!(reviews.permits("m1", &asked).await.unwrap());
+        let elsewhere = asks(ADA, "create", "pods", "test");
+        assert!(!reviews.permits("m1", &elsewhere).await.unwrap());
     }
 
     #[tokio::test]

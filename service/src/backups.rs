@@ -1,4 +1,4 @@
-//! What is done to the clusters' backups in the background.
+//! Background upkeep of the clusters' backups.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,20 +19,20 @@ use jiff::Timestamp;
 
 use crate::UPKEEP;
 
-/// How often small parts are merged and what expired is dropped.
+/// How often small parts are merged and expired ones deleted.
 const TEND: Duration = Duration::from_secs(5 * 60);
-/// Every so many rounds, everything is verified by restoring it into memory.
+/// Every so many rounds, all backups are verified by restoring them into memory.
 const VERIFY_EVERY: u32 = 12;
-/// How long a deleted cluster's backups are kept after their newest change, milliseconds: as long as it is known what the
-/// cluster was.
+/// How long a deleted cluster's backups are kept after their newest change, milliseconds: as long as the
+/// records of the deleted cluster.
 const AFTER_DELETION_MS: i64 = events::KEPT_AFTER_DELETION.as_secs().cast_signed() * 1000;
 
-/// How often the copy is brought up to date.
+/// Interval of updates of the copy.
 const COPY: Duration = Duration::from_secs(5);
-/// After it failed.
+/// The pause after a failure.
 const COPY_AGAIN: Duration = Duration::from_secs(60);
 
-/// By cluster: what is told beside its uid of a backup that nobody knows.
+/// By cluster: labels that are shown beside its uid for an unknown backup.
 type Labels = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Keeps the copy up to date for ever.
@@ -50,7 +50,7 @@ pub async fn copy(env: Env, mut mirror: Mirror) {
                 done
             }
             Err(panicked) => {
-                // What it knew of the copy went with it: that is read anew.
+                // The state of the mirror was lost with it: it is read anew.
                 mirror = spare;
                 Err(io::Error::other(panicked))
             }
@@ -73,7 +73,7 @@ pub async fn copy(env: Env, mut mirror: Mirror) {
 pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
     let mut round: u32 = 0;
     loop {
-        // Jitter, so that stamps of one host do not all read at once.
+        // Jitter, so that several stamps of a host do not read at the same time.
         let jitter = TEND.mul_f64(0.2 * env.seed.fraction(u64::from(round)));
         env.clock.sleep(TEND + jitter).await;
         round = round.wrapping_add(1);
@@ -129,11 +129,12 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
     }
 }
 
-/// Looks once at all that the archive has: merges, thins out, forgets; where `verify` says so, restores into memory what is to be there.
-/// Blocks. Returns the clusters of which `known` knows nothing: their backups are kept as they are.
+/// One pass over the archive: merges, thins out and deletes backups; with `verify`, restores existing
+/// clusters' backups into memory. Blocks. Returns the clusters that `known` does not know: their backups are
+/// kept unchanged.
 ///
 /// # Errors
-/// When the object store fails; what was done until then is done.
+/// When the object store fails; the work before that stays done.
 fn look_after(
     archive: &Archive,
     known: impl Fn(&str) -> Known,
@@ -179,30 +180,30 @@ fn look_after(
     Ok(strange)
 }
 
-/// What the store knows of the cluster of a backup.
+/// Whether the store knows the cluster of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// It is there.
+    /// It exists.
     Alive,
-    /// It was this store's, and was deleted.
+    /// It was made by this store, and was deleted.
     Deleted,
-    /// Nothing.
+    /// Unknown.
     Not,
 }
 
-/// What becomes of a backup.
+/// The decision about a backup.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// It is looked after: merged, thinned out.
+    /// It is merged and thinned out.
     Tend,
-    /// It goes as a whole.
+    /// It is deleted.
     Forget,
-    /// Nothing is done to it.
+    /// It is kept unchanged.
     Keep,
 }
 
-/// What becomes of a backup whose newest change was seen at `newest` (milliseconds since 1970). What the store does not know is
-/// kept as it is: the store may be new, or older than the backup.
+/// The decision about a backup whose newest change was seen at `newest` (milliseconds since 1970). A backup
+/// of an unknown cluster is kept unchanged: the store may be new, or older than the backup.
 fn fate(known: Known, newest: Option<i64>, now: Timestamp) -> Fate {
     let expired = newest.is_none_or(|newest| now.as_millisecond() - newest > AFTER_DELETION_MS);
     match known {

@@ -1,7 +1,8 @@
-//! A panic in a part of the service is contained: the part begins again, and the others do not notice.
+//! Restarts a part of the service after a panic, without effect on other parts.
 //!
-//! It is a fault of ours all the same: the program counts it and tells of it (`landfall status`), and the log names the part. A part
-//! that goes on panicking begins again ever more seldom, never not at all: all that it does is done again from what is in the store.
+//! A panic is a bug all the same: the program counts and shows it (`landfall status`), and the log names the
+//! part. Restarts of a part that keeps panicking are further and further apart, but never cease: all its work
+//! is done again from the store.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -11,15 +12,15 @@ use tokio::sync::watch;
 
 use crate::until;
 
-/// Before a part begins again the first time; twice as long each further time.
+/// The pause before the first restart of a part; twice as long each further time.
 const FIRST: Duration = Duration::from_secs(1);
 /// At most.
 const LONGEST: Duration = Duration::from_secs(60);
-/// A part that went well for so long is forgiven.
+/// A part that ran this long without a panic starts with the first pause again.
 const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 
-/// Runs a part until it ends by itself; `begin` begins it, after a panic once more. When the service is stopped it is begun without a
-/// pause, so that it may end as it always does.
+/// Runs a part until it ends; `begin` starts it, and restarts it after a panic. When the service is stopped
+/// it is restarted without a pause, so that it may end as usual.
 pub async fn contain<W: Future>(
     env: &Env,
     part: &str,
@@ -29,7 +30,8 @@ pub async fn contain<W: Future>(
     let mut panics: u32 = 0;
     loop {
         let begun = env.clock.monotonic();
-        // What the part knew goes with it. What outlives it is behind locks under which nothing panics halfway through a change.
+        // The part's own state is lost. Shared state is behind locks under which no code panics halfway
+        // through a change.
         let attempt = AssertUnwindSafe(async { begin().await });
         if let Ok(ended) = attempt.catch_unwind().await {
             return ended;

@@ -15,7 +15,7 @@ use control_records::{ClusterRecord, ObservedRecord, PkiRecord, credential::Cred
 use control_store::{Store, StoreError, get_record};
 use providers_containerservice::Credentials;
 
-/// How long the operator's kubeconfig is good. It is asked for anew each time.
+/// Validity of the operator's kubeconfig. A new one is made for each request.
 const OPERATOR: Duration = Duration::from_secs(60 * 60);
 
 /// Makes certificates of credentials, and kubeconfigs.
@@ -23,9 +23,9 @@ pub(crate) struct SealedCredentials {
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sealer: Arc<Sealer>,
-    /// Whether clients resolve the clusters' names; else the kubeconfig says the address.
+    /// Whether clients resolve the clusters' names; else the kubeconfig has the address.
     pub(crate) names: bool,
-    /// Where people sign in, with a trailing slash.
+    /// The address where people sign in, with a trailing slash.
     pub(crate) authority: String,
 }
 
@@ -37,7 +37,7 @@ impl SealedCredentials {
             .map_err(ArmError::internal)
     }
 
-    /// The URL of a cluster's API server, as people reach it.
+    /// The URL of a cluster's API server, for users.
     fn server(&self, cluster: &ClusterRecord, vip: Ipv4Addr) -> String {
         let host = if self.names {
             cluster.spec().fqdn.clone()
@@ -90,6 +90,7 @@ impl Credentials for SealedCredentials {
             &self.server(cluster, vip),
             Bearer::Credential(credential.kind, &credential.id),
             &certificate,
+            credential.namespace.as_deref(),
         )))
     }
 
@@ -99,6 +100,7 @@ impl Credentials for SealedCredentials {
         observed: &ObservedRecord,
         directory: &DirectoryAccess,
         format: TokenFormat,
+        namespace: Option<&str>,
     ) -> Result<Option<String>, ArmError> {
         let Some(vip) = observed.vip else { return Ok(None) };
         let Some(pki) = self.pki(cluster).await? else {
@@ -111,6 +113,7 @@ impl Credentials for SealedCredentials {
             &self.server(cluster, vip),
             &self.authority,
             format,
+            namespace,
         )))
     }
 }
@@ -121,10 +124,10 @@ pub enum CredentialError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its keys cannot be opened.
+    /// Its keys cannot be unsealed.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// They are not what was written.
+    /// They cannot be unsealed or parsed.
     #[error(transparent)]
     Keys(#[from] serde_json::Error),
     /// The certificate cannot be made.
@@ -141,8 +144,9 @@ async fn keys(store: &dyn Store, sealer: &Sealer, uid: &str) -> Result<Option<Cl
     Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
-/// The kubeconfig of the stamp's operator, root on its host: for an hour, at the cluster's address, and whatever was made of its local
-/// accounts and roles. No client of the ARM API can get it. `None`: there is no such cluster, or it has no endpoint yet.
+/// The kubeconfig of the stamp's operator, root on its host: for an hour, at the cluster's address,
+/// independent of the cluster's local accounts and roles. No client of the ARM API can get it. `None`: the
+/// cluster does not exist, or has no endpoint yet.
 ///
 /// # Errors
 /// When the cluster's keys cannot be read.
@@ -169,5 +173,6 @@ pub async fn operator_kubeconfig(
         &server,
         Bearer::Operator,
         &certificate,
+        None,
     )))
 }

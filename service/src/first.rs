@@ -1,6 +1,7 @@
-//! What a stamp has before anybody asks for anything: its record, its first subscription and its first principals, who own it.
+//! The initial records of a stamp: its own record, its first subscription and its first principals, who own
+//! it.
 //!
-//! Always true: all of it follows from what is handed in, so making it again changes nothing.
+//! Always true: all of them follow from the arguments, so making them again changes nothing.
 
 use arm_wire::PrincipalKind;
 use base_env::Env;
@@ -31,19 +32,19 @@ pub enum FirstError {
     },
 }
 
-/// A principal that is there from the start.
+/// An initial principal.
 pub struct FirstPrincipal<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: PrincipalKind,
-    /// What it logs in with: a GUID or a name.
+    /// Its login: a GUID or a name.
     pub login: &'a str,
-    /// What people call it.
+    /// Its display name.
     pub display_name: &'a str,
     /// Its secret.
     pub secret: Secret<'a>,
 }
 
-/// Makes the first records where they are not there.
+/// Makes the initial records that do not exist.
 ///
 /// # Errors
 /// When the store fails.
@@ -87,12 +88,13 @@ pub async fn records(
         let present = find_principal(store, first.login).await?;
         let once = key::first_principal(first.login);
         if present.is_none() && store.get(&once).await?.is_some() {
-            // Somebody has removed it, or given it another login.
+            // It was removed, or given another login.
             continue;
         }
         if let Some(present) = &present {
-            // Comparing a generated secret with a hash of before costs a core for a while at each login. Refresh tokens hang on
-            // the hash, so only where there are none: applications.
+            // Comparing a generated secret with a hash of an earlier release costs much processor time at
+            // each login. Refresh tokens depend on the hash, so it is renewed only for principals without
+            // them: applications.
             let renew =
                 first.kind == PrincipalKind::Application && is_outdated(&present.secret_hash, first.secret);
             if !renew {
@@ -121,7 +123,8 @@ fn made_now(env: &Env) -> FirstPrincipalRecord {
     }
 }
 
-/// Makes a principal an owner of the stamp, once: what is taken away from it later stays so. May be cut short anywhere and repeated.
+/// Makes a principal an owner of the stamp, once: a later removal of the assignment is permanent. May be
+/// interrupted anywhere and repeated.
 async fn own(store: &dyn Store, env: &Env, principal: &PrincipalRecord) -> Result<(), StoreError> {
     let once = access::first_grant_key(&principal.object_id);
     if store.get(&once).await?.is_some() {
@@ -202,7 +205,7 @@ mod tests {
         assert_eq!(before, after);
         let principal = find_principal(&store, "client").await.unwrap().unwrap();
         assert!(verify_secret(&principal.secret_hash, "first"));
-        // It owns the stamp, until that is taken away: then that is not given again.
+        // It owns the stamp, until the assignment is removed: that is not made again.
         let owner = access::owner_of_all(&principal.object_id, &principal.kind, env.clock.now()).unwrap();
         assert!(store.get(&owner.key()).await.unwrap().is_some());
         let txn = owner.removal().into_iter().fold(Txn::default(), Txn::with);
@@ -217,7 +220,7 @@ mod tests {
             .await
             .unwrap();
         assert!(store.get(&owner.key()).await.unwrap().is_none());
-        // Nor is it made again once it is removed.
+        // Nor is a removed principal made again.
         let gone = identity_directory::unmade(Txn::default(), &principal);
         store.txn(gone).await.unwrap();
         records(
@@ -260,7 +263,7 @@ mod tests {
                 find_principal(store, "client").await.unwrap().unwrap()
             }
         };
-        // As a slow hash was stored for every secret.
+        // With a slow hash for every secret, as earlier.
         let before = make(Secret::Chosen("of before")).await;
         let other = make(Secret::Generated("another")).await;
         assert_eq!(other.secret_hash, before.secret_hash, "it is not that secret");

@@ -1,8 +1,10 @@
-//! What clusters publish of themselves as issuers of tokens: the discovery document and the keys that their service accounts' tokens are checked
-//! with, for anybody; and the same keys for the stamp's own token service, which reads them here and asks nobody over the network.
+//! The published data of clusters as token issuers: the discovery document and the keys that verify their
+//! service accounts' tokens, without authentication; and the same keys for the stamp's own token service,
+//! which reads them here without the network.
 //!
-//! Always true: only a cluster that was asked for an issuer has one, under the name that it was given; of its keys, nothing but the public one of
-//! its service accounts is told; a cluster that is stopped or cannot be reached is as good as any other.
+//! Always true: only a cluster with an enabled issuer has one, under a fixed name; of its keys, only the
+//! public one of its service accounts is published; it makes no difference whether the cluster is stopped or
+//! unreachable.
 
 use std::sync::Arc;
 
@@ -53,7 +55,7 @@ impl ClusterIssuers {
     }
 }
 
-/// The uid in the URL of an issuer that looks like one of a stamp's.
+/// The uid in the URL of an issuer that has the form of a stamp's.
 fn uid_of(issuer: &str) -> Option<&str> {
     let (before, uid) = issuer.strip_suffix('/')?.rsplit_once('/')?;
     before.ends_with(&format!("/{ISSUERS}")).then_some(uid)
@@ -103,7 +105,7 @@ impl Issuers for ClusterIssuers {
             tracing::error!(issuer, error = %base_errors::chain(&*error), "the keys of a cluster's issuer cannot be read");
             IssuerError::Unreachable("the records of the cluster cannot be read".to_owned())
         };
-        // Another stamp's clusters have such names as well: those are asked for elsewhere.
+        // Another stamp's clusters have such names as well: their keys are fetched over the network.
         if self.issuer(uid).await.map_err(failed)?.as_deref() != Some(issuer) {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! The service of a stamp, put together: the one place that knows which parts there are and which of them is given what.
+//! The service of a stamp, assembled: the one place that lists its parts and their dependencies.
 //!
 //! ```text
 //!           token service ─► edge (ARM)
@@ -7,15 +7,16 @@
 //!    └────────────────────────────────────┘     group reaper
 //! ```
 //!
-//! Given: time, chance and identity; a store and the key that seals what is secret in it; the drivers; what the stamp is
-//! called. Nothing here opens a file, listens at an address or reads the environment: that is the program's part.
+//! Arguments: clock, random numbers and ids; a store and the key that seals its secrets; the drivers; the
+//! stamp's names. Nothing here opens a file, listens at an address or reads the environment: that is the
+//! program's part.
 //!
-//! Always true: `landfall serve` and the simulated stamp are this assembly, and differ in what they hand in; a panic ends no part for
-//! good, and no other part at all.
-//! Called by: the binary, `simulation`.
+//! Always true: `landfall serve` and the simulated stamp are this assembly, and differ only in the arguments;
+//! a panic ends no part for good, and no other part at all. Called by: the binary, `simulation`.
 
 mod access_reviews;
 pub mod backups;
+mod channels;
 mod contain;
 mod credentials;
 pub mod first;
@@ -48,8 +49,8 @@ use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{
-    BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, ProviderConfig, Rehearsals,
-    UpgradeGuard,
+    BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
+    Rehearsals, UpgradeGuard,
 };
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
@@ -57,6 +58,7 @@ use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
 use providers_resources::{Features, ResourcesConfig, ResourcesProvider, Subscriptions};
 use tokio::sync::watch;
 
+use channels::Channels;
 pub use contain::contain;
 use credentials::SealedCredentials;
 pub use credentials::{CredentialError, operator_kubeconfig};
@@ -68,7 +70,7 @@ pub use recipes::KubernetesRecipes;
 /// Threads for the upkeep of backups and for copies.
 pub(crate) static UPKEEP: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPKEEP));
 
-/// What the stamp is called, and by which addresses.
+/// The stamp's names and addresses.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Name of the stamp.
@@ -77,32 +79,33 @@ pub struct Config {
     pub location: String,
     /// GUID of its tenant.
     pub tenant: String,
-    /// What people call the tenant.
+    /// The display name of the tenant.
     pub tenant_name: String,
     /// The domain of clusters' names and of suffixes in the endpoints document.
     pub domain: String,
-    /// Whether clients resolve names in that domain; else kubeconfigs say addresses.
+    /// Whether clients resolve names in that domain; else kubeconfigs have addresses.
     pub names: bool,
     /// The ARM API's URL without a trailing slash.
     pub base_url: String,
-    /// In whose words clients are told to log in.
+    /// The protocol of logins that is announced to clients.
     pub shape: Shape,
-    /// The audience of tokens that clients are told of. Others that are accepted: the URL, and Azure's own.
+    /// The audience of tokens that is announced to clients. Others are accepted as well: the URL, and Azure's
+    /// own.
     pub audience: String,
-    /// How much its clusters may ask for.
+    /// Limits of its clusters.
     pub limits: Limits,
-    /// How long credentials of clusters that are handed out are good.
+    /// Validity of issued credentials of clusters.
     pub credential_lifetime: Duration,
 }
 
 impl Config {
-    /// What the token service is told.
+    /// The configuration of the token service.
     pub fn identity(&self) -> IdentityConfig {
         IdentityConfig {
             base_url: self.base_url.clone(),
             shape: self.shape,
             tenant_id: self.tenant.clone(),
-            // The address of the API as well: clients that are told no audience ask for the API by its URL.
+            // The address of the API as well: clients without a configured audience use the API's URL.
             audiences: vec![
                 self.audience.clone(),
                 self.base_url.clone(),
@@ -116,25 +119,25 @@ impl Config {
     }
 }
 
-/// What records are kept in.
+/// The stores of records.
 #[derive(Clone)]
 pub struct Records {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// How often it was put back from a copy.
+    /// How often the store was restored from a copy.
     pub epoch: Epoch,
-    /// Seals what is secret in it.
+    /// Seals the secrets in it.
     pub sealer: Arc<Sealer>,
 }
 
-/// What touches the world.
+/// The drivers.
 #[derive(Clone)]
 pub struct Drivers {
     /// Makes machines and networks. [`Fabric::ensure_stamp`] has been called.
     pub fabric: Arc<dyn Fabric>,
     /// The machines' agents.
     pub agents: Arc<dyn Agents>,
-    /// Where agents find the service, e.g. `https://100.64.16.1:7443`.
+    /// The service's address for agents, e.g. `https://100.64.16.1:7443`.
     pub agents_url: String,
     /// PEM of the CA that agents trust and enrol with.
     pub agents_ca: String,
@@ -142,22 +145,25 @@ pub struct Drivers {
     pub connect: Arc<dyn Connect>,
     /// The clusters' backups.
     pub backups: Arc<dyn BackupReader>,
-    /// Asks other issuers for the keys of tokens that applications show; `None`: nobody is asked.
+    /// Fetches other issuers' keys for tokens that applications present; `None`: no other issuers are
+    /// accepted.
     pub issuers: Option<Arc<dyn Issuers>>,
     /// What is sealed with the stamp's keys outside the store.
     pub sealed: Vec<Arc<dyn SealedPlace>>,
+    /// What is known of node images.
+    pub images: Arc<dyn NodeImages>,
 }
 
 /// A part that runs until the service is stopped.
 pub struct Part {
-    /// What it is, for logs.
+    /// Its name in logs.
     pub name: &'static str,
-    /// Its work. It ends when the service is stopped, and not before.
+    /// Its work. It ends only when the service is stopped.
     pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Part {
-    /// A part that `begin` begins, after a panic once more.
+    /// A part that `begin` starts, and restarts after a panic.
     pub fn new<W: Future<Output = ()> + Send + 'static>(
         name: &'static str,
         env: &Env,
@@ -172,7 +178,7 @@ impl Part {
     }
 }
 
-/// The parts of the service, put together; nothing runs yet.
+/// The assembled parts of the service, not yet running.
 pub struct Service {
     edge: Edge,
     tokens: Arc<TokenService>,
@@ -182,11 +188,12 @@ pub struct Service {
     reaper: GroupReaper,
     history: Arc<History>,
     sealing: Arc<Sealing>,
+    channels: Channels,
     env: Env,
 }
 
 impl Service {
-    /// Puts the parts together. `keys` sign tokens; `recipes` know what Kubernetes needs.
+    /// Assembles the parts. `keys` sign tokens; `recipes` make the configurations of Kubernetes.
     pub fn new(
         env: &Env,
         config: Config,
@@ -237,6 +244,12 @@ impl Service {
             Arc::clone(&drivers.agents),
         ));
         let nodes = Arc::new(Nodes(Arc::clone(&clusters)));
+        let channels = Channels {
+            env: env.clone(),
+            store: Arc::clone(&store),
+            clusters: Arc::clone(&clusters),
+            images: drivers.images,
+        };
         let clusters: Arc<dyn Provider> = clusters;
         let authorization: Arc<dyn Provider> = Arc::new(Authorization::new(
             env.clone(),
@@ -313,7 +326,8 @@ impl Service {
             store: Arc::clone(&store),
             sealer: Arc::clone(&sealer),
         });
-        // Before anybody elsewhere: what is in the records is asked for nowhere else, and always can be.
+        // Before other sources: the keys of issuers in the records are always available here, and are fetched
+        // nowhere else.
         tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
         let tokens = Arc::new(tokens);
         let sealing = Arc::new(Sealing::new(
@@ -384,6 +398,7 @@ impl Service {
             controller,
             history,
             sealing,
+            channels,
             reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities]),
             env: env.clone(),
         }
@@ -394,12 +409,12 @@ impl Service {
         self.edge.clone()
     }
 
-    /// Who issues tokens.
+    /// The token service.
     pub fn tokens(&self) -> Arc<TokenService> {
         Arc::clone(&self.tokens)
     }
 
-    /// What role assignments permit in clusters.
+    /// The decisions of role assignments in clusters.
     pub fn reviews(&self) -> Arc<dyn AccessReviews> {
         Arc::clone(&self.reviews)
     }
@@ -409,12 +424,12 @@ impl Service {
         &self.routes
     }
 
-    /// How busy the loops are.
+    /// The activity of the loops.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.controller.activity()
     }
 
-    /// What has to run, each part as a task of its own, until `stopped` says so.
+    /// The parts to run, each as a separate task, until `stopped`.
     pub fn parts(self, stopped: &watch::Receiver<bool>) -> Vec<Part> {
         let Self {
             edge: _,
@@ -425,12 +440,14 @@ impl Service {
             reaper,
             history,
             sealing,
+            channels,
             env,
         } = self;
+        let channels = Arc::new(channels);
         let controller = Arc::new(controller);
         let reaper = Arc::new(reaper);
         let ending = stopped.clone();
-        // Keys that nobody keeps are for ever.
+        // Keys without a store are never rotated.
         let looked_after = tokens.is_kept().then(|| {
             let stopped = stopped.clone();
             Part::new("keys and sign-ins", &env, &stopped.clone(), move || {
@@ -467,6 +484,18 @@ impl Service {
                     }
                 }
             }),
+            Part::new("upgrades by channels", &env, stopped, {
+                let stopped = stopped.clone();
+                move || {
+                    let (channels, ending) = (Arc::clone(&channels), until(stopped.clone()));
+                    async move {
+                        tokio::select! {
+                            () = channels.run() => {}
+                            () = ending => {}
+                        }
+                    }
+                }
+            }),
         ];
         parts.extend(looked_after);
         parts.push(Part::new("sealing keys", &env, stopped, {
@@ -489,6 +518,6 @@ impl Service {
 
 /// Completes when the service is stopped.
 pub async fn until(mut stopped: watch::Receiver<bool>) {
-    // The sender is gone only when everything ends.
+    // The sender is gone only when the whole process ends.
     drop(stopped.wait_for(|stop| *stop).await);
 }

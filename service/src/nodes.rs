@@ -1,4 +1,4 @@
-//! What is asked of the machines of `Microsoft.Compute`, handed to the clusters that have them.
+//! Requests for machines of `Microsoft.Compute`, forwarded to the clusters that own them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What clusters say of themselves for their metrics: metrics-server, the API server, and the machines' agents.
+//! Reads the metrics of clusters: from metrics-server, the API server, and the machines' agents.
 
 use std::{
     collections::HashMap,
@@ -20,14 +20,14 @@ use control_store::{Store, get_record};
 use providers_containerservice::ClusterReader;
 use providers_insights::{NodeReading, Reading, Readings};
 
-/// The longest that one text may take.
+/// Time limit of a response.
 const BOUND: Duration = Duration::from_secs(10);
-/// The largest text: what does not fit is a gap.
+/// The largest response: a larger one is a gap.
 const MOST: usize = 16 << 20;
-/// A connection is made anew after this: its certificate does not last for ever.
+/// A connection is renewed after this: its certificate expires.
 const CONNECTED: Duration = Duration::from_secs(30 * 60);
 
-/// A connection, to where, and since when.
+/// A connection, its address, and the time when it was made.
 type Handle = (Arc<dyn ClusterApi>, Ipv4Addr, Duration);
 
 /// See the module.
@@ -114,7 +114,7 @@ impl ClusterReadings {
             }
         };
         reading.usage = read("/apis/metrics.k8s.io/v1beta1/nodes").await;
-        // From the API server's own memory, whatever etcd does.
+        // From the API server's cache, without etcd.
         reading.pods = read("/api/v1/pods?resourceVersion=0").await;
         reading.api_server = read("/metrics").await;
         Ok(reading)
@@ -135,7 +135,7 @@ impl ClusterReadings {
                 };
                 let spec = cluster.spec().pools.iter().find(|spec| spec.name == pool)?;
                 let size = vm_size(&spec.vm_size)?;
-                // What was said before it fell silent says nothing about now.
+                // A report from before the agent fell silent does not describe the present.
                 let heard = self.agents.heard(&machine.id);
                 let report = self.agents.report(&machine.id).filter(|_| heard);
                 let disks = report.iter().flat_map(|report| &report.disks);

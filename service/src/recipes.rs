@@ -30,12 +30,12 @@ pub struct KubernetesRecipes {
     pub host_cores: u32,
     /// Its memory, MiB.
     pub host_memory_mib: u64,
-    /// Whether it can limit a node's disk to the size that its pool asks for. A machine that was made when it could not is no exception:
-    /// nobody knows it from outside, and its pool's next upgrade makes it anew.
+    /// Whether it can limit a node's disk to the size of its pool. A machine made when it could not is
+    /// treated the same: that is not visible from outside, and its pool's next upgrade makes it anew.
     pub disk_limits: bool,
-    /// What add-ons depend on beside the cluster.
+    /// Options of add-ons beside the cluster.
     pub addons: AddonOptions,
-    /// Where those that the directory knows get their tokens.
+    /// The token service for principals of the directory.
     pub authority: TokenAuthority,
 }
 
@@ -53,7 +53,7 @@ impl KubernetesRecipes {
         };
         let pool = cluster.spec().pools.iter().find(|spec| spec.name == *pool)?;
         let place = NodePlace {
-            // As the effect that makes the machine has it: a pool without a size limits nothing.
+            // As in the effect that makes the machine: a pool without a disk size has no limit.
             own_disk: self.disk_limits && pool.os_disk_gib > 0,
             node_name: node_name.clone(),
             address: *address,
@@ -68,7 +68,7 @@ impl KubernetesRecipes {
 }
 
 impl KubernetesRecipes {
-    /// A version of configurations that say where tokens come from.
+    /// A version of configurations that name the token service.
     fn with_authority(&self, version: &str) -> Result<String, RecipeError> {
         let parts = serde_json::to_string(&(version, &self.authority))
             .map_err(|error| RecipeError::new("the version of configurations", error))?;
@@ -80,7 +80,7 @@ fn role(machine: &MachineRecord) -> Option<&Role> {
     machine.assignment.as_ref().map(|assignment| &assignment.role)
 }
 
-/// A control plane machine among the others; `None` for a node, and for a member that is to go.
+/// A member of the control plane; `None` for a node, and for a member that is being removed.
 fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePlace> {
     let ControlPlane {
         members,
@@ -108,7 +108,7 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
     })
 }
 
-/// The restore that etcd's data must come from; the first member does it.
+/// The restore of etcd's data; the first member carries it out.
 fn restore(site: &Site) -> Option<EtcdRestore> {
     let ControlPlane {
         members,
@@ -128,7 +128,8 @@ fn restore(site: &Site) -> Option<EtcdRestore> {
     })
 }
 
-/// After a restore, kubelets register their nodes again and look anew at what is to run: pods that are no more go.
+/// After a restore, kubelets register their nodes again and fetch their pods anew: pods that no longer exist
+/// are stopped.
 fn registered_again(mut config: MachineConfig, site: &Site) -> MachineConfig {
     if let Some(id) = &site.control_plane.restored {
         let mark = u64::from(base_env::Seed::new(0).child(id).value() as u32);
@@ -143,7 +144,7 @@ fn registered_again(mut config: MachineConfig, site: &Site) -> MachineConfig {
     config
 }
 
-/// A process that healing wants restarted gets a value it never had.
+/// A process that healing restarts gets a new value.
 fn restarted(mut config: MachineConfig, machine: &MachineRecord) -> MachineConfig {
     for process in &mut config.processes {
         let times = machine.healing.restarts.get(&process.name).copied();
@@ -166,12 +167,12 @@ fn written(pki: &ClusterPki) -> Result<Secret, RecipeError> {
     Ok(Zeroizing::new(bytes))
 }
 
-/// A machine of a pool that is no longer there gets no configuration: it is on its way out.
+/// A machine of a removed pool gets no configuration: it is being deleted.
 fn no_pool() -> RecipeError {
-    RecipeError::new("the configuration of a node", "its pool is not there any more")
+    RecipeError::new("the configuration of a node", "its pool no longer exists")
 }
 
-/// Members and add-ons are alike for all versions: an upgrade is one restart.
+/// Members and add-ons are the same for all versions: an upgrade needs one restart.
 fn of_any_version(spec: &ClusterSpec) -> ClusterSpec {
     ClusterSpec {
         kubernetes_version: String::new(),
@@ -280,7 +281,7 @@ impl Recipes for KubernetesRecipes {
     fn network(&self, site: &Site, layout: &NetworkLayout) -> NetworkSpec {
         let (spec, at) = (site.cluster.spec(), &site.addresses);
         let mut made = network(spec, site.network_id(), at.uplink, layout.routes.clone());
-        // Where nodes find their API, and their agents the service.
+        // The addresses of the API for nodes, and of the service for their agents.
         guard(&mut made, spec, &layout.guards, &[at.vip, site.stamp.gateway()]);
         made.balancers.clone_from(&layout.balancers);
         made
@@ -348,7 +349,7 @@ impl Recipes for KubernetesRecipes {
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects {
         let granted = wish.granted.iter();
         let withdrawn = wish.withdrawn.iter();
-        // A role that this release does not know gives nothing.
+        // A role that is unknown to this release grants nothing.
         let trusted = wish.trusted.iter().flat_map(|(name, grant)| {
             let roles = grant.roles.iter().filter_map(|role| TrustedRole::named(role));
             roles.map(|role| trusted_binding(name, role, &grant.principal))
@@ -492,7 +493,7 @@ mod tests {
         let control_plane = control_plane_machine();
         let config = recipes.config(&site, &control_plane, &pki, now(), 3).unwrap();
         assert_eq!((config.generation, config.role.as_str()), (3, "control-plane"));
-        // The planner waits for the process of this name.
+        // The planner waits for the process with this name.
         assert!(
             config
                 .processes

@@ -1,6 +1,7 @@
-//! The store's own backup: a copy of it soon after it changed.
+//! Backups of the store itself: a copy soon after each change.
 //!
-//! Always true: a store that does not change is not copied again; what goes wrong is told and tried again, and ends nothing else.
+//! Always true: an unchanged store is not copied again; a failure is reported and retried, and ends no other
+//! work.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,14 +17,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::UPKEEP;
 
-/// How often it is looked whether the store has changed.
+/// Interval of the check whether the store has changed.
 const LOOK: Duration = Duration::from_secs(30);
-/// A copy is followed by a pause this many times as long as it took, so that copies of a large store take a part of a core only.
+/// A copy is followed by a pause this many times as long, so that copies of a large store use only a part of
+/// a core.
 const PAUSE: u32 = 20;
-/// After this without a copy of what has changed, something is wrong, whatever it is.
+/// A change without a copy after this time is reported as a problem.
 pub const LATE: Duration = Duration::from_secs(10 * 60);
 
-/// Why there is no copy.
+/// The reason of a failed copy.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreCopyError {
     /// The store cannot be read.
@@ -71,20 +73,20 @@ impl From<&Kept> for CopyStatus {
 pub struct StoreStatus {
     /// The store's identity.
     pub id: String,
-    /// How often it was put back from a copy.
+    /// How often the store was restored from a copy.
     pub epoch: u32,
     /// Its revision.
     pub revision: u64,
     /// The newest copy that was made since the service started.
     pub copy: Option<CopyStatus>,
-    /// Since when there is something in the store that is in no copy.
+    /// Since when the store has changes that are in no copy.
     pub behind_since: Option<Timestamp>,
-    /// Why the last copy was not made.
+    /// The reason why the last copy failed.
     pub problem: Option<String>,
 }
 
 impl StoreStatus {
-    /// What a person has to know: that copies fail, or do not come.
+    /// A problem for the operator: copies fail, or are late.
     pub fn complaint(&self, now: Timestamp) -> Option<String> {
         if let Some(problem) = &self.problem {
             return Some(format!("the store is not copied: {problem}"));
@@ -114,7 +116,7 @@ pub struct StoreCopies {
 }
 
 impl StoreCopies {
-    /// Nothing is done yet. `own` says which store it is.
+    /// Without any copy yet. `own` identifies the store.
     pub fn new(env: &Env, store: Arc<dyn Store>, own: StoreRecord, copies: Copies) -> Self {
         Self {
             env: env.clone(),
@@ -154,7 +156,7 @@ impl StoreCopies {
     /// Makes a copy now.
     ///
     /// # Errors
-    /// When there is none; the status tells it as well.
+    /// When it fails; the status shows the error as well.
     pub async fn take(&self) -> Result<CopyStatus, StoreCopyError> {
         let _one = self.one.lock().await;
         let made = self.make().await;
@@ -263,7 +265,7 @@ mod tests {
             self.kept.of(&id).unwrap().len()
         }
 
-        /// Work that blocks takes real time while the clock stands still.
+        /// Blocking work takes real time while the clock is paused.
         #[expect(
             clippy::disallowed_methods,
             reason = "virtual time does not pass for threads that block"

@@ -1,6 +1,7 @@
-//! The simulated world's backups, as the backup API sees them: every second since a cluster first held something.
+//! Simulated backups for the backup API: every second since a cluster first had data.
 //!
-//! In place of the archive, whose files the machines' own programs write and whose work is done on threads: see `docs/architecture.md`.
+//! They replace the archive, whose files are written by programs of the machines and whose work runs on
+//! threads: see `docs/architecture.md`.
 
 use arm_wire::{ArmError, ErrorCode};
 use async_trait::async_trait;

@@ -1,4 +1,4 @@
-//! What scripts do with Services of type LoadBalancer, and what has to be true of their load balancers.
+//! Script commands for Services of type LoadBalancer, and checks of their load balancers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +15,10 @@ use fabric_sim::Planted;
 
 use crate::{script::Player, stamp::Stamp};
 
-/// The annotation of one whose address is of the nodes' subnet.
+/// The annotation of an internal load balancer, whose address is of the nodes' subnet.
 const INTERNAL: &str = "service.beta.kubernetes.io/azure-load-balancer-internal";
 
-/// A Service in words: ports with commas, `internal`, `local`, `on=NODES`, `address=ADDRESS`.
+/// Parses a Service: ports with commas, `internal`, `local`, `on=NODES`, `address=ADDRESS`.
 pub(crate) fn planted(name: &str, ports: &str, words: &[&str]) -> Result<Planted> {
     let ports: Result<Vec<u16>, _> = ports.split(',').map(str::parse).collect();
     let mut service = Planted {
@@ -73,7 +73,7 @@ impl Player {
     }
 }
 
-/// Where a load balancer leads.
+/// The targets of a load balancer.
 fn leads(made: &Balancer) -> String {
     let side = match made.side {
         Side::Stamp => "the stamp",
@@ -88,7 +88,7 @@ fn leads(made: &Balancer) -> String {
 }
 
 impl Stamp {
-    /// What the Services of a cluster ask for.
+    /// The wishes of a cluster's Services.
     pub(crate) fn wishes(&self, uid: &str) -> Vec<Wish> {
         let services = self.world.services(uid).into_iter();
         services
@@ -96,8 +96,8 @@ impl Stamp {
             .collect()
     }
 
-    /// Each Service has an address that is written down, leased, in the network and in its status; nothing else has one; no address is
-    /// anybody else's.
+    /// Each Service has an address that is recorded, leased, in the network and in its status; no other
+    /// object has one; no two have the same.
     pub(crate) async fn check_balancers(
         &self,
         clusters: &BTreeMap<String, ClusterRecord>,
@@ -161,7 +161,7 @@ impl Stamp {
                 problems.push(format!("{name}: the Service {} is still to go", wish.name));
                 continue;
             }
-            // It asks for an address that somebody else has, and has been told so.
+            // It requests an address in use, and has an event about that.
             let told = self.world.told_of_service(uid, &wish.name);
             let refused = told.is_some_and(|told| told.starts_with("SyncLoadBalancerFailed"));
             let Some(record) = record else {
@@ -202,7 +202,7 @@ impl Stamp {
         }
         for service in known {
             problems.push(format!(
-                "{name}: an address is written down for {service}, which is not there"
+                "{name}: an address is recorded for {service}, which does not exist"
             ));
         }
     }

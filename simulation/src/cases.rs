@@ -1,8 +1,9 @@
-//! Generated tests: every operation × every step × every fault, and then everything must be as it has to be.
+//! Generated tests: every operation × every step × every fault, each followed by all checks.
 //!
-//! A step is each commit and each call into the world that occurs while the operation is carried out without faults. A
-//! commit that begins something is its intent, the calls are its effects, the commit after them is its result; so that dying
-//! before and after each step is dying before the intent, after it, after the effect, and after the result.
+//! A step is each commit and each call into the world that occurs while the operation is carried out without
+//! faults. A commit that begins an effect is its intent, the calls are its effects, the commit after them is
+//! its result; so that dying before and after each step is dying before the intent, after it, after the
+//! effect, and after the result.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +20,9 @@ use control_records::OperationStatus;
 
 use crate::{Fault, OPERATIONS, Operation, panics, run, script::Player};
 
-/// The longest that anything may take once all faults are lifted.
+/// The time limit of convergence after all faults are lifted.
 const BOUND: Duration = Duration::from_secs(30 * 60);
-/// How much longer than the operations' bound a fault that is there for ever lasts.
+/// How much longer than the operations' bound a permanent fault lasts.
 const BEYOND: Duration = Duration::from_secs(3 * 60);
 
 /// One case.
@@ -31,9 +32,9 @@ pub struct Case {
     pub operation: Operation,
     /// The number of the step.
     pub step: usize,
-    /// What the step is, for people.
+    /// The step, for people.
     pub what: String,
-    /// What befalls it.
+    /// The fault at that step.
     pub fault: Fault,
 }
 
@@ -62,7 +63,7 @@ pub struct Failure {
 async fn prepare(operation: Operation) -> Result<Player> {
     let mut player = Player::new(1).await?;
     player.command("start").await?;
-    // The group is there; an operation is about clusters.
+    // The group exists before; the operations are about clusters.
     player.ask(&crate::Wish::Group).await?;
     for line in operation.before {
         player.command(line).await?;
@@ -141,7 +142,7 @@ async fn judge(player: &mut Player, case: &Case) -> Result<Option<String>> {
     if !lasting.is_empty() {
         return Ok(Some(format!("it does not become what it is to be: {lasting:#?}")));
     }
-    // The next request works, whatever was.
+    // The next request works in any case.
     let next: &[&str] = match player.stamp.cluster("c1").await? {
         Some(cluster) if cluster.spec().stopped => &["power c1 on"],
         Some(_) => &["pool c1 np1 2"],
@@ -156,7 +157,7 @@ async fn judge(player: &mut Player, case: &Case) -> Result<Option<String>> {
     Ok((!problems.is_empty()).then(|| format!("after the next request: {problems:#?}")))
 }
 
-/// What fails for ever is either got round, or told to people in time; then it is lifted.
+/// A permanent fault is either worked around, or shown to people in time; then it is lifted.
 async fn visible(player: &mut Player, case: &Case) -> Result<Option<String>> {
     let stamp = &mut player.stamp;
     // Pods may hold up their nodes for so long.
@@ -177,7 +178,7 @@ async fn visible(player: &mut Player, case: &Case) -> Result<Option<String>> {
         .filter(|operation| operation.status == OperationStatus::InProgress)
         .map(|operation| operation.name)
         .collect();
-    // Without a store, nothing can be said; and a deletion goes on until it is done.
+    // Without a store no error can be recorded; and a deletion goes on until it is done.
     let whole_store = case.what.starts_with("commit");
     let deletes = open.iter().all(|name| name.contains("Delete"));
     if !open.is_empty() && !whole_store && !deletes {
@@ -192,7 +193,7 @@ async fn visible(player: &mut Player, case: &Case) -> Result<Option<String>> {
 pub struct Outcome {
     /// Cases by operation.
     pub played: BTreeMap<&'static str, usize>,
-    /// Those that did not end as they have to.
+    /// Cases that failed a check.
     pub failures: Vec<Failure>,
 }
 

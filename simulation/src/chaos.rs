@@ -1,4 +1,5 @@
-//! Chaos: random requests, faults, deaths and broken machines; then peace, in which everything must become as it has to be.
+//! Chaos: random requests, faults, deaths and broken machines; then a time without faults, in which all
+//! clusters must reach their desired state.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use crate::{CONTROL_PLANE, Weather, Wish, panics, run, script::Player};
 
-/// The longest that anything may take in peace.
+/// The time limit of convergence without faults.
 const BOUND: Duration = Duration::from_secs(60 * 60);
 /// Lines of the trace that a failure shows.
 pub const TAIL: usize = 60;
@@ -21,15 +22,15 @@ pub const TAIL: usize = 60;
 pub struct Ended {
     /// The seed.
     pub seed: u64,
-    /// Things that happened: commits, calls, answers.
+    /// Number of events: commits, calls, responses.
     pub events: u64,
     /// Virtual seconds it lasted.
     pub seconds: f64,
     /// The hash of its trace.
     pub hash: String,
-    /// What was not as it has to be.
+    /// Failed checks.
     pub problems: Vec<String>,
-    /// What was done, and the end of the trace, where something was not.
+    /// The requests, and the end of the trace, if a check failed.
     pub tail: Vec<String>,
 }
 
@@ -51,7 +52,7 @@ impl Dice {
     }
 }
 
-/// Plays a seed; of what happened, the last `tail` lines are told when it fails.
+/// Plays a seed; after a failure, gives the last `tail` lines of the trace.
 pub fn play(seed: u64, tail: usize) -> Result<Ended> {
     run(async || {
         let mut player = Player::new(seed).await?;
@@ -91,7 +92,7 @@ pub fn play(seed: u64, tail: usize) -> Result<Ended> {
     })
 }
 
-/// Every fault is lifted; everything becomes what it is to be, and the next request works.
+/// Lifts every fault; all clusters reach their desired state, and the next request works.
 async fn peace(player: &mut Player) -> Result<Vec<String>> {
     player.stamp.steps.lift();
     player.stamp.world.heal();
@@ -119,7 +120,7 @@ async fn event(player: &mut Player, dice: &mut Dice) -> Result<String> {
             format!("{wish:?}: {answer}")
         }
         40..65 => {
-            // Mostly moments, sometimes longer than any bound.
+            // Mostly short times, sometimes longer than any time limit.
             let most = [800, 5_000, 60_000, 1_500_000];
             let millis = dice.pick(&most).map_or(0, |most| dice.roll(most));
             player.stamp.wait(Duration::from_millis(millis)).await?;
@@ -187,7 +188,7 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
     };
     let pools: Vec<String> = record.spec().pools.iter().map(|pool| pool.name.clone()).collect();
     let pool = dice.pick(&pools).unwrap_or_else(|| "np1".to_owned());
-    // Hardly anything else is accepted about one that is stopped.
+    // A stopped cluster accepts hardly any other request.
     if record.spec().stopped && dice.roll(3) > 0 {
         return Ok(Wish::Power {
             cluster,
@@ -338,7 +339,7 @@ fn service(player: &Player, dice: &mut Dice, uid: &str, cluster: &str) -> String
         let internal = "service.beta.kubernetes.io/azure-load-balancer-internal";
         service.annotations.insert(internal.to_owned(), "true".to_owned());
     } else if dice.roll(3) == 0 {
-        // Few of them, so that several Services of several clusters ask for the same.
+        // Few of them, so that several Services of several clusters request the same.
         let network = player.stamp.world.vips();
         let last = u32::from(network.network()) + 10 + u32::try_from(dice.roll(3)).unwrap_or_default();
         service.address = Some(Ipv4Addr::from(last).to_string());
@@ -364,11 +365,16 @@ async fn claims(player: &Player, dice: &mut Dice) -> Result<String> {
 fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
     let world = &player.stamp.world;
     let name = format!("v{}", dice.roll(3));
-    let planted = PlantedClaim {
+    let mut planted = PlantedClaim {
         name: name.clone(),
         gib: 1 + dice.roll(3),
         ..PlantedClaim::default()
     };
+    // One of the three names is for a share.
+    if name == "v2" {
+        planted.class = "azurefile-csi".to_owned();
+        planted.access_modes = vec!["ReadWriteMany".to_owned()];
+    }
     let nodes: Vec<String> = world.nodes(uid).into_iter().map(|node| node.name).collect();
     let node = dice.pick(&nodes);
     let fresh = world.plant_claim(uid, &planted);
@@ -384,6 +390,11 @@ fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
         6 => world.remove_claim(uid, &name),
         _ => world.leave_claim(uid, &name) | world.remove_claim(uid, &name),
     };
+    // With an expansion, a snapshot is taken, or the earlier one is removed.
+    if act == 5 {
+        let snapshot = format!("of-{name}");
+        let _either = world.remove_snapshot(uid, &snapshot) || world.plant_snapshot(uid, &snapshot, &name);
+    }
     let node = node.map_or_else(|| "-".to_owned(), |node| player.stamp.trace.told(&node));
     format!(
         "claim {name}, {}, {act} on {node}: {done}",

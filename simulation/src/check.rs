@@ -1,4 +1,4 @@
-//! What has to be true whenever nothing is left to do: all that was asked for is there once, and nothing is left over.
+//! Checks of a settled stamp: each requested resource exists once, and no other does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::stamp::Stamp;
 /// Operations end within the loops' bound and this.
 const SLACK: Duration = Duration::from_secs(3 * 60);
 
-/// Everything on disk.
+/// All records on disk.
 struct Records {
     clusters: BTreeMap<String, ClusterRecord>,
     observed: BTreeMap<String, ObservedRecord>,
@@ -30,7 +30,7 @@ struct Records {
 }
 
 impl Stamp {
-    /// What is not settled; nothing when nothing is left to do.
+    /// The first pending work; `None` when it is settled.
     pub async fn unsettled(&self) -> Result<Option<String>> {
         let observed = self.of_clusters::<ObservedRecord>("observed").await?;
         for (uid, cluster) in self.clusters().await? {
@@ -42,7 +42,8 @@ impl Stamp {
                 let problem = observed.problem.as_deref().unwrap_or("-");
                 return Ok(Some(format!("{key}: {} (problem: {problem})", observed.step)));
             }
-            // Of a cluster that is off, requests lie in etcd until it is started: there is no API to answer them through.
+            // The certificate requests of a stopped cluster stay in etcd until it is started: there is no API
+            // to approve them through.
             if !cluster.spec().stopped && self.world.pending_serving(&cluster.uid) > 0 {
                 return Ok(Some(format!("{key}: serving certificates are pending")));
             }
@@ -58,7 +59,7 @@ impl Stamp {
         Ok(open.map(|(key, operation)| format!("{key}: {} is in progress", operation.name)))
     }
 
-    /// Waits until nothing is left to do; how long that took, or what is left to do.
+    /// Waits until no work is left; gives the time that took, or the pending work.
     pub async fn settle(&mut self, bound: Duration) -> Result<Result<Duration, String>> {
         let begun = self.env.clock.monotonic();
         loop {
@@ -66,13 +67,13 @@ impl Stamp {
             match self.unsettled().await? {
                 None => return Ok(Ok(took)),
                 Some(left) if took >= bound => return Ok(Err(left)),
-                // The longer it takes, the less often one need look.
+                // The longer it takes, the longer the interval.
                 Some(_) => self.wait(Duration::from_millis(100).max(took / 50)).await?,
             }
         }
     }
 
-    /// Waits until everything is as it has to be; otherwise, what is not.
+    /// Waits until all checks pass; otherwise gives the failed ones.
     pub async fn converge(&mut self, bound: Duration) -> Result<Vec<String>> {
         let begun = self.env.clock.monotonic();
         loop {
@@ -88,7 +89,7 @@ impl Stamp {
         }
     }
 
-    /// What is not as it has to be while nothing is left to do.
+    /// Failed checks of a settled stamp.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut problems = self.disk.violations();
         problems.extend(self.world.violations());
@@ -107,6 +108,8 @@ impl Stamp {
             self.check_cluster(&records, cluster, kept, &mut problems);
         }
         self.check_credentials(&records.clusters, &records.observed, &mut problems)
+            .await?;
+        self.check_namespaces(&records.clusters, &records.observed, &mut problems)
             .await?;
         self.check_balancers(
             &records.clusters,
@@ -128,7 +131,7 @@ impl Stamp {
         Ok(problems)
     }
 
-    /// Nodes of machines that are in no record, by the cluster that they say they are of.
+    /// Nodes of unknown machines, by the cluster in their labels.
     async fn unknown_nodes(&self) -> Result<BTreeMap<String, Vec<MachineSpec>>> {
         let mut nodes = BTreeMap::<String, Vec<MachineSpec>>::new();
         for found in unknown::list(&*self.disk).await? {
@@ -152,8 +155,8 @@ impl Stamp {
         let mut there = self.world.machines();
         there.retain(|machine| !unknown.iter().any(|found| found.id == machine.id.as_str()));
         let in_fabric: BTreeSet<_> = there.iter().map(|machine| machine.id.to_string()).collect();
-        // Of a stopped cluster, disks of the control plane may be there, as far as they were made, and no node. One that was turned
-        // off keeps its disk, unless it has not run since its disk was made anew, or at all.
+        // Of a stopped cluster, disks of the control plane may exist, as far as they were made, and no node.
+        // A stopped node keeps its disk, unless it has not run since its disk was made anew, or at all.
         let disks = records.machines.values().filter(|machine| {
             let found = in_fabric.contains(&machine.id);
             if is_stopped(records, &machine.id) {
@@ -181,7 +184,7 @@ impl Stamp {
             }
         }
         for (id, ailments) in self.world.ailing() {
-            // Nothing cures what does not run.
+            // A stopped machine is not repaired.
             if is_off(records, id.as_str()) {
                 continue;
             }
@@ -193,7 +196,7 @@ impl Stamp {
         ids.retain(|id| !is_stopped(records, id) || configured.contains(id));
         same(problems, "configurations and machines", &configured, &ids);
         let going = records.machines.values().filter(|machine| machine.deleting);
-        // A member goes when etcd lets it go, which has to run for that.
+        // A member is removed from etcd first, which has to run for that.
         for machine in going.filter(|machine| !is_stopped(records, &machine.id)) {
             problems.push(format!("machine {} is still to go", machine.id));
         }
@@ -223,7 +226,8 @@ impl Stamp {
             .map(|network| network.id.to_string())
             .collect();
         networks.retain(|id| !unknown.iter().any(|found| found.id == *id));
-        // Of a cluster whose creation was aborted, only records are there; of a stopped one, what there was then.
+        // Of a cluster whose creation was aborted, only records exist; of a stopped one, those that existed
+        // then.
         let stopped = |uid: &String| {
             records
                 .clusters
@@ -263,7 +267,10 @@ impl Stamp {
             let uid = lease.owner.split('/').nth(1).unwrap_or_default();
             let machine = lease.owner.starts_with("machine/") && records.machines.contains_key(uid);
             if !uids.contains(uid) && !machine {
-                problems.push(format!("{key} is leased by {}, which is not there", lease.owner));
+                problems.push(format!(
+                    "{key} is leased by {}, which does not exist",
+                    lease.owner
+                ));
             }
             if !owners.insert(&lease.owner) {
                 problems.push(format!("{} has two addresses", lease.owner));
@@ -283,7 +290,7 @@ impl Stamp {
         Ok(())
     }
 
-    /// Each name and each owner that an index tells of has what it says, and nothing is missing from an index.
+    /// Each index entry of a name or an owner has the right value, and none is missing.
     async fn check_indexes(&self, records: &Records, problems: &mut Vec<String>) -> Result<()> {
         let (names, _) = directory::cluster_names(&*self.disk, None, None).await?;
         let named: BTreeSet<_> = names.into_iter().map(|name| (name.key, name.uid)).collect();
@@ -315,7 +322,7 @@ impl Stamp {
         Ok(())
     }
 
-    /// Each machine runs what it is to run: nodes their pool's version, control planes their cluster's.
+    /// Each machine runs its desired version: nodes their pool's, control planes their cluster's.
     fn check_versions(
         &self,
         cluster: &ClusterRecord,
@@ -428,7 +435,7 @@ impl Stamp {
         if halted {
             return;
         }
-        // Machines that are in no record are there, with their nodes and routes.
+        // Unknown machines exist, with their nodes and routes.
         names.extend(kept.iter().map(|machine| machine.hostname.clone()));
         for card in kept.iter().flat_map(|machine| &machine.nics) {
             if !addresses.insert(card.address.addr()) {
@@ -560,13 +567,13 @@ fn is_stopped(records: &Records, machine: &str) -> bool {
         .is_some_and(|cluster| cluster.spec().stopped)
 }
 
-/// Whether a machine is not to run: of a cluster that is stopped, or turned off by somebody.
+/// Whether a machine is not to run: its cluster is stopped, or a user has stopped it.
 fn is_off(records: &Records, machine: &str) -> bool {
     let mut off = records.machines.values().filter(|record| record.healing.off);
     off.any(|record| record.id == machine) || is_stopped(records, machine)
 }
 
-/// Names of a cluster's nodes that somebody has turned off, of one pool or of all.
+/// Names of a cluster's nodes that a user has stopped, of one pool or of all.
 fn turned_off(records: &Records, uid: &str, pool: Option<&str>) -> BTreeSet<String> {
     let off = records.machines.values().filter(|machine| machine.healing.off);
     let given = off.filter_map(|machine| machine.assignment.as_ref());

@@ -1,4 +1,4 @@
-//! What the simulated stamp is called.
+//! The names of the simulated stamp.
 
 use identity::Shape;
 use service::Config;
@@ -7,7 +7,7 @@ use service::Config;
 pub const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
 pub(crate) const BASE: &str = "https://arm.sim.test";
 pub(crate) const AUDIENCE: &str = "https://management.sim.test/x";
-/// What Graph's tokens are for.
+/// The audience of Graph's tokens.
 pub(crate) const GRAPH: &str = "https://arm.sim.test/graph";
 
 /// Names and addresses of the stamp.

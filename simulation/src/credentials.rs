@@ -1,4 +1,4 @@
-//! What scripts do with credentials of clusters, and what has to be true of them.
+//! Script commands for credentials of clusters, and their checks.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use control_store::list_records;
 use crate::{script::Player, stamp::Stamp};
 
 impl Player {
-    /// Asks for a kubeconfig.
+    /// Requests a kubeconfig.
     pub(crate) async fn credential(&mut self, name: &str, kind: &str) -> Result<()> {
         let begun = self.stamp.env.clock.monotonic();
         let Some(cluster) = self.stamp.cluster(name).await? else {
@@ -31,7 +31,7 @@ impl Player {
         Ok(())
     }
 
-    /// Takes the oldest good credential back.
+    /// Revokes the oldest valid credential.
     pub(crate) async fn revoke(&mut self, name: &str) -> Result<()> {
         let Some(cluster) = self.stamp.cluster(name).await? else {
             self.say("there is no such cluster");
@@ -56,8 +56,8 @@ impl Player {
         Ok(())
     }
 
-    /// The credentials that are known of a cluster, oldest first, each with a line about it: its kind, what is observed, and what the
-    /// cluster itself has.
+    /// The recorded credentials of a cluster, oldest first, each with a line about it: its kind, its observed
+    /// state, and its state in the cluster itself.
     pub(crate) async fn credentials(&self, name: &str) -> Result<Vec<(CredentialRecord, String)>> {
         let stamp = &self.stamp;
         let Some(cluster) = stamp.cluster(name).await? else {
@@ -87,7 +87,7 @@ impl Player {
 }
 
 impl Stamp {
-    /// The credentials that are known of a cluster, oldest first.
+    /// The recorded credentials of a cluster, oldest first.
     async fn known(&self, uid: &str) -> Result<Vec<CredentialRecord>> {
         let prefix = CredentialRecord::all(uid);
         let (found, _) = list_records::<CredentialRecord>(&*self.disk, &prefix).await?;
@@ -96,8 +96,17 @@ impl Stamp {
         Ok(found)
     }
 
-    /// Whether a cluster has what a credential needs to work.
+    /// Whether a cluster has the objects that a credential needs.
     fn grants(&self, uid: &str, record: &CredentialRecord) -> bool {
+        if let Some(namespace) = &record.namespace {
+            let binding =
+                format!("rbac.authorization.k8s.io/v1/RoleBinding {namespace}/landfall:namespace-users");
+            let found = self.world.object(uid, &binding);
+            let user = format!("landfall:credential:{}:{}", record.kind.word(), record.id);
+            let subjects = found.map(|found| found["subjects"].clone()).unwrap_or_default();
+            let mut subjects = subjects.as_array().into_iter().flatten();
+            return subjects.any(|subject| subject["name"] == user.as_str());
+        }
         let binding = format!(
             "rbac.authorization.k8s.io/v1/ClusterRoleBinding landfall:credential:{}:{}",
             record.kind.word(),
@@ -106,7 +115,8 @@ impl Stamp {
         self.world.object(uid, &binding).is_some()
     }
 
-    /// Credentials work as their records say, in clusters that serve. One that has ended is refused by its certificate.
+    /// Credentials work as their records say, in clusters that serve. An expired one is refused by its
+    /// certificate.
     pub(crate) async fn check_credentials(
         &self,
         clusters: &BTreeMap<String, ClusterRecord>,

@@ -1,8 +1,9 @@
-//! The bound on what is done in one instant of virtual time.
+//! The bound on the work in one instant of virtual time.
 //!
-//! Virtual time passes only while every task waits. A loop that never waits would hold it for ever, and with it the run. So each access
-//! to the clock, the store and the world is counted, anew in each instant, and a run with too many in one of them fails with what was
-//! done last. A task that does not even give way to others is ended by a panic.
+//! Virtual time passes only while every task waits. A loop that never waits would stop it for ever, and with
+//! it the run. So each access to the clock, the store and the world is counted, anew in each instant, and a
+//! run with too many in one of them fails with the last action. A task that does not even yield to others is
+//! ended by a panic.
 //!
 //! Always true: a run is one thread's, and so is its count.
 
@@ -49,10 +50,11 @@ pub(crate) fn most() -> u64 {
     COUNT.with_borrow(|count| count.most)
 }
 
-/// Something is done at this instant. `true` when it is too much: whoever can wait, waits for ever.
+/// Counts an action at this instant. `true` when there are too many: a task that can wait then waits for
+/// ever.
 ///
 /// # Panics
-/// When nobody waits.
+/// When the task never yields.
 pub(crate) fn count(at: Duration, what: impl FnOnce() -> String) -> bool {
     let (exceeded, panics) = COUNT.with_borrow_mut(|count| {
         if count.at != at {
@@ -85,7 +87,7 @@ pub(crate) fn count(at: Duration, what: impl FnOnce() -> String) -> bool {
     exceeded
 }
 
-/// Completes when too much was done in one instant, with what that was.
+/// Completes when there were too many actions in one instant, with the last one.
 pub(crate) async fn exceeded() -> String {
     poll_fn(|context| {
         COUNT.with_borrow_mut(|count| match &count.verdict {
@@ -99,7 +101,7 @@ pub(crate) async fn exceeded() -> String {
     .await
 }
 
-/// A clock whose readers are counted.
+/// A clock whose readings are counted.
 pub(crate) struct Counted(pub(crate) Arc<dyn Clock>);
 
 impl Counted {
@@ -153,7 +155,7 @@ mod tests {
     fn a_service_whose_loop_never_waits_fails_its_run() {
         let ended = run(async || {
             let mut player = Player::new(1).await?;
-            // Everything is to be looked at again after no time at all.
+            // A resync without a pause.
             player.stamp.settings.resync = Duration::ZERO;
             player.command("start").await?;
             player.command("create c1 np1=1").await?;

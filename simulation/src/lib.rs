@@ -8,11 +8,12 @@
 //!                                                                            fuzz      requests that nobody should send
 //! ```
 //!
-//! Owns: the stamp in one process, the faults of its store and calls, what must be true at every end ([`Stamp::check`]),
-//! and four ways to play with it. Always true: the same seed gives the same [`Trace`], to the last commit; a service that
-//! was killed does nothing any more; nothing here sleeps in real time; a loop that never waits fails its run ([`run`]). Called by: its tests, `cargo xtask chaos` and
-//! `cargo xtask fuzz`.
+//! Owns: the stamp in one process, the faults of its store and calls, the checks at every end
+//! ([`Stamp::check`]), and four ways to run it. Always true: the same seed gives the same [`Trace`], to the
+//! last commit; a killed service has no further effect; no task sleeps in real time; a loop that never waits
+//! fails its run ([`run`]). Called by: its tests, `cargo xtask chaos` and `cargo xtask fuzz`.
 
+mod autoscale;
 mod backups;
 mod balancers;
 pub mod cases;
@@ -23,6 +24,7 @@ mod credentials;
 pub mod fuzz;
 mod instant;
 mod login;
+mod namespaces;
 mod operations;
 mod panics;
 pub mod script;
@@ -32,6 +34,7 @@ mod steps;
 mod store;
 mod trace;
 mod volumes;
+mod windows;
 mod wishes;
 
 pub use config::TENANT;

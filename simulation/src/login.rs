@@ -1,7 +1,8 @@
 //! A token of the stamp's application, from the real token service.
 //!
-//! Hashing a secret and signing cost real time, so a process does each once: tokens are kept by the half hour of virtual time
-//! that they were made in. They are made aside, in a runtime of their own, so that no run notices which of them was there already.
+//! Hashing a secret and signing cost real time, so a process does each once: tokens are cached by the half
+//! hour of virtual time that they were made in. They are made in a separate runtime, so that no run depends
+//! on which of them was cached already.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +35,7 @@ pub(crate) fn signing_key() -> Result<SigningKey> {
     Ok(SigningKey::from_pem(pem)?)
 }
 
-/// Stands still.
+/// A constant clock.
 struct Still(Timestamp);
 
 impl Clock for Still {
@@ -75,10 +76,10 @@ fn aside<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
     })
 }
 
-/// A key and what it holds.
+/// A key and its value.
 type Record = (String, Vec<u8>);
 
-/// What makes the application known, made once.
+/// The records of the application, made once.
 pub(crate) fn principal() -> Result<Txn> {
     let mut txn = Txn::default();
     for (key, value) in records()? {
@@ -87,7 +88,7 @@ pub(crate) fn principal() -> Result<Txn> {
     Ok(txn)
 }
 
-/// The records of the application: itself, and that it is found by its login.
+/// The records of the application: itself, and its login's index entry.
 fn records() -> Result<&'static [Record]> {
     static RECORDS: LazyLock<Option<Vec<Record>>> = LazyLock::new(|| {
         let made = aside(async {
@@ -110,7 +111,7 @@ fn records() -> Result<&'static [Record]> {
     RECORDS.as_deref().context("cannot make the principal")
 }
 
-/// What makes the application an owner of the stamp.
+/// The records that make the application an owner of the stamp.
 pub(crate) fn owner() -> Result<Txn> {
     let own = records()?
         .iter()
@@ -122,14 +123,14 @@ pub(crate) fn owner() -> Result<Txn> {
     Ok(owner.make(Txn::default()))
 }
 
-/// The form that asks for a token of the application for a resource.
+/// The form of a token request of the application for a resource.
 pub(crate) fn form(resource: &str) -> String {
     format!(
         "grant_type=client_credentials&client_id={APPLICATION}&client_secret={SECRET}&scope={resource}/.default"
     )
 }
 
-/// A value for the header `Authorization` that holds now, for ARM.
+/// A value of the header `Authorization` that is valid now, for ARM.
 pub(crate) fn bearer(now: Timestamp) -> Result<String> {
     bearer_for(now, AUDIENCE)
 }

@@ -121,7 +121,7 @@ fn play_chaos(options: &Chaos) -> Result<()> {
         Some(seed) => (seed, seed + 1),
         None => (options.start, options.start + options.seeds),
     };
-    // Whoever asks for one seed wants all of it.
+    // A run of a single seed shows its whole trace.
     let tail = options.seed.map_or(chaos::TAIL, |_| usize::MAX);
     let (next, events, failed) = (AtomicU64::new(start), AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

@@ -5,9 +5,9 @@
 pub struct Operation {
     /// For people.
     pub name: &'static str,
-    /// What is there before; it settles first.
+    /// The commands before; they settle first.
     pub before: &'static [&'static str],
-    /// What is tried.
+    /// The tested commands.
     pub act: &'static [&'static str],
 }
 
@@ -61,7 +61,7 @@ pub const OPERATIONS: &[Operation] = &[
         &["pool c1 np1 3", "wait 1", "abort c1"],
     ),
     operation("abort-creation", &[], &["create c1 np1=1", "wait 1", "abort c1"]),
-    // The network is just being removed when machines are asked for again.
+    // The network is just being removed when machines are requested again.
     operation(
         "abort-creation-and-go-on",
         &[],
@@ -89,6 +89,12 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1", "credential c1 Admin", "credential c1 User"],
         &["revoke c1"],
     ),
+    operation("namespace", &["create c1 np1=1"], &["namespace c1 dev cpu=2"]),
+    operation(
+        "namespace-delete",
+        &["create c1 np1=1", "namespace c1 dev delete=Delete"],
+        &["drop-namespace c1 dev"],
+    ),
     operation(
         "volume",
         &["create c1 np1=2"],
@@ -113,6 +119,57 @@ pub const OPERATIONS: &[Operation] = &[
         "volume-of-a-lost-node",
         &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000001"],
         &["vanish vmss000001", "use c1 data vmss000000"],
+    ),
+    operation(
+        "share",
+        &["create c1 np1=2"],
+        &[
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
+    ),
+    operation(
+        "share-grow",
+        &[
+            "create c1 np1=2",
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
+        &["grow c1 files 9"],
+    ),
+    operation(
+        "share-delete",
+        &[
+            "create c1 np1=2",
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
+        &["leave c1 files", "drop-claim c1 files"],
+    ),
+    operation(
+        "snapshot",
+        &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000000"],
+        &["snapshot c1 before data"],
+    ),
+    operation(
+        "snapshot-restore",
+        &[
+            "create c1 np1=2",
+            "claim c1 data 4",
+            "use c1 data vmss000000",
+            "snapshot c1 before data",
+        ],
+        &["claim c1 again 5 snapshot=before", "use c1 again vmss000001"],
+    ),
+    operation(
+        "snapshot-delete",
+        &[
+            "create c1 np1=2",
+            "claim c1 data 4",
+            "use c1 data vmss000000",
+            "snapshot c1 before data",
+        ],
+        &["drop-snapshot c1 before"],
     ),
     operation(
         "delete-with-volumes",
@@ -162,7 +219,7 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=2"],
         &["power c1 off", "wait 1", "abort c1"],
     ),
-    // No look at the fabric comes between: it starts as one that stands still.
+    // No look at the fabric comes between: it starts as a stopped one.
     operation(
         "start-vanished",
         &["create c1 np1=2", "power c1 off"],

@@ -1,4 +1,4 @@
-//! Panics of the service under test: tasks catch them, so somebody has to keep count.
+//! Panics of the service under test: tasks catch them, so they are counted here.
 
 use std::{cell::RefCell, sync::Once};
 
@@ -6,7 +6,7 @@ thread_local! {
     static SEEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Notes panics of this thread from now on, beside what is done with them anyway.
+/// Counts panics of this thread from now on, beside the usual handling.
 pub(crate) fn watch() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

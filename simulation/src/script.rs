@@ -21,13 +21,25 @@
 //! | `drop-service C NAME` | deletes a Service |
 //! | `services C` | prints the targets of the addresses of a cluster's Services, and the last status of each |
 //! | `class C NAME [retain] [immediate]` | puts a storage class of the disk driver into a cluster |
-//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM]` | puts a claim for a volume into a cluster; `from`: it begins as a copy |
+//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM] [snapshot=SNAPSHOT]` | puts a claim for a volume into a cluster; `from`, `snapshot`: it begins as a copy |
+//! | `snapshot C NAME CLAIM`, `drop-snapshot C NAME` | puts a snapshot of a claim into a cluster; it is deleted |
 //! | `use C CLAIM [NODE]`, `leave C CLAIM` | a pod with the claim comes to the node whose name ends so, else to the first that takes it, from wherever it was; it ends |
 //! | `grow C CLAIM GIB`, `drop-claim C CLAIM` | a claim asks for more, is deleted |
 //! | `volumes [C]` | prints the claims of a cluster and what is there for them; without a cluster, what is in the fabric |
+//! | `autoscale C POOL MIN MAX` | the PUT of a pool that turns its autoscaler on, with this range |
+//! | `pod C NAME CORES`, `drop-pod C NAME` | makes a pod that requests this number of thousandths of a core; removes it |
+//! | `placed C` | prints these pods with their nodes and last events, and the counts of the pools |
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |
+//! | `namespace C NAME [adopt=POLICY] [delete=POLICY] [label=KEY:VALUE] [cpu=QUANTITY]`, `drop-namespace C NAME` | the PUT, the DELETE of a managed namespace |
+//! | `own-namespace C NAME` | a user makes a Namespace in a cluster |
+//! | `namespaces C` | prints the managed namespaces of a cluster, and whether the cluster has them |
+//! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
+//! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
+//! | `waits C` | prints what planned work of a cluster waits for |
+//! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
+//! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
 //! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: after they have done their work |
@@ -65,7 +77,16 @@ use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Reco
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Calls without effects; they are in the trace, but not in transcripts.
-const LOOKS: [&str; 6] = ["list", "nodes", "services", "volumes", "ready", "logs"];
+const LOOKS: [&str; 8] = [
+    "list",
+    "nodes",
+    "services",
+    "volumes",
+    "work",
+    "tell-work",
+    "ready",
+    "logs",
+];
 
 /// Plays commands on a stamp.
 pub struct Player {
@@ -207,7 +228,7 @@ impl Player {
             }
             ["services", name] => self.services(name).await?,
             [
-                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim",
+                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim" | "snapshot" | "drop-snapshot",
                 name,
                 ref rest @ ..,
             ] => {
@@ -216,6 +237,16 @@ impl Player {
             }
             ["volumes"] => self.all_volumes(),
             ["volumes", name] => self.volumes(name).await?,
+            ["autoscale", name, pool, least, most] => self.autoscale(name, pool, least, most).await?,
+            ["pod", name, pod, cores] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                stamp.world.plant_pod(&cluster.uid, pod, cores.parse()?);
+            }
+            ["drop-pod", name, pod] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                ensure!(stamp.world.remove_pod(&cluster.uid, pod), "there is no such pod");
+            }
+            ["placed", name] => self.placed(name).await?,
             ["credential", name, kind] => self.credential(name, kind).await?,
             ["revoke", name] => self.revoke(name).await?,
             ["credentials", name] => {
@@ -223,6 +254,23 @@ impl Player {
                     self.say(&line);
                 }
             }
+            ["namespace", name, namespace, ref words @ ..] => {
+                self.namespace(name, namespace, Some(words)).await?;
+            }
+            ["drop-namespace", name, namespace] => self.namespace(name, namespace, None).await?,
+            ["own-namespace", name, namespace] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                crate::namespaces::plant(&stamp.world, &cluster.uid, namespace);
+            }
+            ["namespaces", name] => self.namespaces(name).await?,
+            ["channel", name, channel] => self.channel(name, channel).await?,
+            ["window", name, configuration, day, time, hours] => {
+                self.window(name, configuration, [day, time, hours]).await?;
+            }
+            ["waits", name] => self.waits(name).await?,
+            ["upgraded", name, version] => self.upgraded(name, version).await?,
+            ["hold", reason] => self.hold(Some(reason)).await?,
+            ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
             ["save-store"] => self.saved = stamp.disk.all().await?,
             ["restore-store"] => stamp.disk.become_as(&self.saved).await?,

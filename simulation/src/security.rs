@@ -1,4 +1,4 @@
-//! That the rules of tenants' security groups are where the nodes are.
+//! Checks that the rules of tenants' security groups are in effect at the nodes.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use ipnet::Ipv4Net;
 use crate::stamp::Stamp;
 
 impl Stamp {
-    /// Each subnet of a cluster has the filter that its group comes to, behind what the cluster needs of itself, and none without a group.
+    /// Each subnet of a cluster has the filter of its security group, after the rules that the cluster itself
+    /// needs, and none without a group.
     pub(crate) async fn check_filters(
         &self,
         clusters: &BTreeMap<String, ClusterRecord>,
@@ -41,7 +42,7 @@ impl Stamp {
                 let right = match (&wanted, &subnet.filter) {
                     (None, None) => true,
                     (Some(wanted), Some(there)) => {
-                        // Before a tenant's rules comes what they never close, and nothing else.
+                        // Before a tenant's rules there are only the fixed rules of the cluster.
                         there.inbound[1..] == wanted.inbound
                             && there.outbound[1..] == wanted.outbound
                             && there.inbound[0].allow

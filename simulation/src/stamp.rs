@@ -1,7 +1,7 @@
 //! A stamp in one process: the whole control plane over a simulated world, in virtual time.
 //!
-//! The service ([`Stamp::start`], [`Stamp::kill`]) comes and goes; the disk and the world stay. Requests go through the real
-//! edge with a real token, only without sockets.
+//! The service ([`Stamp::start`], [`Stamp::kill`]) is started and stopped; the disk and the world stay.
+//! Requests go through the real edge with a real token, only without sockets.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use control_records::{
 use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
-use providers_containerservice::BACKUP_API_VERSIONS;
+use providers_containerservice::{BACKUP_API_VERSIONS, SameImages};
 use serde_json::Value;
 use service::{Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
@@ -39,10 +39,10 @@ use crate::{
 /// The only subscription.
 pub const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 
-/// An answer to a request.
+/// A response to a request.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The HTTP status; 0 when nobody answered: the service was away, or died meanwhile.
+    /// The HTTP status; 0 without a response: the service did not run, or died meanwhile.
     pub status: u16,
     /// JSON, or null.
     pub body: Value,
@@ -81,17 +81,17 @@ struct Running {
 
 /// See the module.
 pub struct Stamp {
-    /// Time, chance and identity of everything in it.
+    /// Clock, random numbers and ids of all parts.
     pub env: Env,
     /// Machines, agents and clusters.
     pub world: SimWorld,
     /// The store, and the file that it is in.
     pub disk: Arc<Disk>,
-    /// The sealing keys: they are kept as the disk is.
+    /// The sealing keys, persistent like the disk.
     sealer: Arc<Sealer>,
-    /// The service's steps, and what befalls them.
+    /// The service's steps, and their faults.
     pub steps: Arc<Steps>,
-    /// What happened.
+    /// The trace of events.
     pub trace: Arc<Trace>,
     /// For the next start.
     pub settings: Settings,
@@ -100,8 +100,8 @@ pub struct Stamp {
     pub outage: Duration,
 }
 
-/// Runs a play in a runtime of its own, in virtual time. It fails when the service, or what it runs in, does too much in one instant: a
-/// loop that never waits would hold virtual time for ever.
+/// Runs a play in a separate runtime, in virtual time. It fails when the service, or the simulated world,
+/// does too much in one instant: a loop that never waits would stop virtual time for ever.
 pub fn run<T>(play: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -118,7 +118,7 @@ pub fn run<T>(play: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
 }
 
 impl Stamp {
-    /// A stamp with a subscription and its application; nothing runs yet.
+    /// A stamp with a subscription and its application, without a running service.
     pub async fn new(seed: u64, options: SimOptions) -> Result<Self> {
         let mut env = Env::simulated(seed);
         env.clock = Arc::new(instant::Counted(env.clock));
@@ -172,7 +172,7 @@ impl Stamp {
         self.start_with(true)
     }
 
-    /// Starts the service, with or without what acts by itself: without, nothing is written that no request asks for.
+    /// Starts the service, with or without background work: without, only requests cause writes.
     pub(crate) fn start_with(&mut self, acts: bool) -> Result<()> {
         ensure!(self.service.is_none(), "the service runs already");
         self.trace.note("life the service starts");
@@ -210,6 +210,7 @@ impl Stamp {
                 }),
                 issuers: None,
                 sealed: Vec::new(),
+                images: Arc::new(SameImages),
             },
             login::signing_key()?,
             Arc::new(KubernetesRecipes {
@@ -243,7 +244,7 @@ impl Stamp {
         self.service.as_ref().map(|service| &service.agents)
     }
 
-    /// All that the ARM API offers, by namespace, while the service runs.
+    /// The routes of the ARM API, by namespace, while the service runs.
     pub fn routes(&self) -> &[(&'static str, Route)] {
         self.service.as_ref().map_or(&[], |service| &service.routes)
     }
@@ -256,7 +257,7 @@ impl Stamp {
         Ok(Some(service.edge.router().oneshot(request).await?))
     }
 
-    /// Goes on without what acts by itself: nothing is written then that no request asks for.
+    /// Continues without background work: only requests cause writes then.
     pub async fn hold(&mut self) -> Result<()> {
         self.stop().await?;
         self.start_with(false)
@@ -282,7 +283,7 @@ impl Stamp {
         self.service.is_some()
     }
 
-    /// Kills the service: nothing of it runs when this returns.
+    /// Kills the service: no part of it runs when this returns.
     pub async fn kill(&mut self) -> Result<()> {
         if let Some(service) = self.service.take() {
             self.trace.note("life the service is killed");
@@ -291,7 +292,7 @@ impl Stamp {
             drop(service.edge);
             for task in service.tasks {
                 task.abort();
-                // Cancelled, or ended by itself just before.
+                // Cancelled, or ended just before.
                 let _ = task.await;
             }
             self.disk.crash()?;
@@ -335,7 +336,7 @@ impl Stamp {
             if self.service.is_some() {
                 let steps = Arc::clone(&self.steps);
                 let clock = Arc::clone(&self.env.clock);
-                // A dead service is found dead at once; somebody needs a moment to start another.
+                // A dead service is noticed at once; starting another one takes a moment.
                 let _ = clock.timeout(left, steps.died()).await;
                 self.revive().await?;
             } else {

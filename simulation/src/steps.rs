@@ -1,7 +1,7 @@
-//! The steps of the service: each commit and each call into the world, counted, and the faults that befall them.
+//! The steps of the service: each commit and each call into the world, counted, and their faults.
 //!
-//! Always true: a service that died does nothing any more. Every commit and every call passes here and is held for ever
-//! from the moment of death on, until whoever plays has dropped what is left of it.
+//! Always true: a dead service has no further effect. Every commit and every call passes here and blocks for
+//! ever from the moment of death on, until the player has dropped the rest of the service.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,16 +16,16 @@ use tokio::sync::Notify;
 
 use crate::{instant, trace::Trace};
 
-/// What befalls a step.
+/// The fault of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// It fails, and the next try works.
     FailsOnce,
     /// It fails, and so does every try of the same until the fault is lifted.
     FailsForEver,
-    /// It is done, its answer is lost, so it will be repeated.
+    /// It is done, its response is lost, so it will be repeated.
     Repeated,
-    /// It takes very long: a commit ten seconds, a call for ever (whoever calls has a bound).
+    /// It takes very long: a commit ten seconds, a call for ever (the caller has a time limit).
     Hangs,
     /// The process dies right before.
     DiesBefore,
@@ -60,7 +60,7 @@ impl Fault {
 /// How long a commit takes that takes long.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// How bad things are by chance.
+/// Rates of random faults.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Weather {
     /// The part of all calls into the world that fail, half of them after their work, `0.0..=1.0`.
@@ -84,9 +84,9 @@ struct Inner {
     broken: Option<String>,
     /// Whether the planned fault has happened.
     happened: bool,
-    /// The numbers of steps under way, by what they are: several of a kind may be.
+    /// The numbers of running steps, by their description: several may have the same.
     under_way: BTreeMap<String, VecDeque<usize>>,
-    /// Every store access and call: what the service can be killed between.
+    /// Every store access and call: the points at which the service can be killed.
     points: u64,
     die_at: Option<u64>,
     weather: Weather,
@@ -128,7 +128,7 @@ impl Steps {
         inner.life
     }
 
-    /// The service is no more.
+    /// The service has ended.
     pub(crate) fn end(&self) {
         self.inner().alive = false;
     }
@@ -145,7 +145,7 @@ impl Steps {
         }
     }
 
-    /// Counts steps from now on; `plan`: what befalls which of them, from 0.
+    /// Counts steps from now on; `plan`: the step with a fault, from 0.
     pub fn count(&self, plan: Option<(usize, Fault)>) {
         let mut inner = self.inner();
         inner.steps.clear();
@@ -182,7 +182,7 @@ impl Steps {
         self.inner().points
     }
 
-    /// How bad things are by chance from now on.
+    /// Sets the rates of random faults.
     pub fn weather(&self, weather: Weather) {
         self.inner().weather = weather;
     }
@@ -273,7 +273,7 @@ impl Steps {
     pub(crate) async fn after(&self, life: u64, step: &str) {
         let dies = {
             let mut inner = self.inner();
-            // Of those of a kind, one is as good as another.
+            // Any of those with the same description.
             let number = inner.under_way.get_mut(step).and_then(VecDeque::pop_front);
             inner
                 .plan
@@ -293,7 +293,8 @@ impl Steps {
         }
         inner.drawn += 1;
         let chance = self.seed.fraction(inner.drawn);
-        // At a part of one, it is an outage: nothing is done at all.
+        // Below one, half of the faults happen before the step; at one, it is an outage: no step is done at
+        // all.
         if chance < rate / 2.0 || rate >= 1.0 {
             Some(Fault::FailsOnce)
         } else if chance < rate {
@@ -306,7 +307,7 @@ impl Steps {
     }
 }
 
-/// What fails together for ever: a call about one thing; the store as a whole.
+/// The class of steps that fail together in a permanent fault: calls about one subject; the store as a whole.
 fn class(step: &str, commit: bool) -> &str {
     if commit { "commit" } else { step }
 }

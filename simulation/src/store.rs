@@ -1,8 +1,9 @@
-//! The store of the simulated stamp: the real one in a file in memory, behind faults, with watches that tell some things a moment later,
-//! in the same order each time.
+//! The store of the simulated stamp: the real one in a file in memory, behind faults, with watches that
+//! report some changes a moment later, in the same order each time.
 //!
-//! The file outlives the service, as a disk does; with each end of the service, the store in it is opened again, after a death as it
-//! was left. It also looks at what is written: generations only grow, and an operation that has ended stays as it is.
+//! The file outlives the service, as a disk does; with each end of the service, the store in it is opened
+//! again, after a death as it was left. It also checks all writes: generations only grow, and an operation
+//! that has ended is never changed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,7 @@ use crate::{steps::Steps, trace::Trace};
 
 /// How many changes a watch may be behind.
 const BEHIND: usize = 4096;
-/// What is random by nature.
+/// Members with random values.
 const RANDOM: [&str; 5] = ["sealed", "tokenHash", "tokenSealed", "secretHash", "pki"];
 
 /// Records by key.
@@ -38,7 +39,7 @@ struct Inner {
     latency: u64,
 }
 
-/// What is on disk.
+/// The persistent state.
 pub struct Disk {
     env: Env,
     file: MemoryFile,
@@ -77,7 +78,7 @@ impl Disk {
 
     /// The process that has the store open closes it, and the file is opened again.
     pub(crate) fn reopen(&self) -> Result<(), StoreError> {
-        // An empty file for a moment: the one before is closed when the last of it goes.
+        // An empty store meanwhile: the earlier one is closed when its last reference is dropped.
         let nothing = Arc::new(RedbStore::in_memory(&MemoryFile::default(), &self.env)?);
         drop(std::mem::replace(
             &mut *self.store.lock().unwrap_or_else(PoisonError::into_inner),
@@ -96,12 +97,12 @@ impl Disk {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was written that must never be.
+    /// Forbidden writes that happened.
     pub fn violations(&self) -> Vec<String> {
         self.inner().violations.clone()
     }
 
-    /// What is written from now on, as it happens.
+    /// The writes from now on, as they happen.
     pub(crate) async fn news(&self) -> Result<Changes, StoreError> {
         let (_, now) = self.store().list(key::STORE).await?;
         self.store().watch("/", now).await
@@ -113,8 +114,8 @@ impl Disk {
         Ok(found.into_iter().map(|(key, found)| (key, found.value)).collect())
     }
 
-    /// Another store is put in this one's place while no service runs: these records and no others. Without any, a new one: only
-    /// what the first start makes is in it.
+    /// Replaces the store by another one while no service runs, with exactly these records. Without any, it
+    /// is a new one: the first start makes its initial records.
     pub(crate) async fn become_as(&self, records: &Records) -> Result<(), StoreError> {
         const FIRST: [&str; 5] = [
             key::FORMAT,
@@ -141,7 +142,7 @@ impl Disk {
 
     /// How often it was put back from a copy.
     pub(crate) fn epoch(&self) -> Epoch {
-        // What is in memory is answered at once. A new store has no epoch before it.
+        // A store in memory responds at once. A new store has no previous epoch.
         let found = self.store().get(key::STORE).now_or_never();
         let found = found.and_then(Result::ok).flatten();
         let own = found.and_then(|found| read::<StoreRecord>(Some(&found.value)));
@@ -174,7 +175,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Commits, and looks at what it means.
+    /// Commits, and checks the change.
     pub async fn write(&self, txn: Txn) -> Result<Revision, StoreError> {
         let store = self.store();
         let mut before = Vec::new();
@@ -275,14 +276,14 @@ impl Disk {
         }
     }
 
-    /// What a watch tells, some of it later.
+    /// The changes of a watch, some of them delayed.
     fn follow(&self, prefix: &str, mut news: Changes) -> Changes {
         let (told, mut receiver) = mpsc::channel(BEHIND);
         let env = self.env.clone();
         let seed = env.seed.child("watch").child(prefix);
         tokio::spawn(async move {
             while let Some(change) = news.next().await {
-                // Now and then, news travel slowly.
+                // Some changes are delayed.
                 let chance = change
                     .as_ref()
                     .map_or(1.0, |change| seed.fraction(change.revision.0));
@@ -389,7 +390,7 @@ fn step(txn: &Txn) -> String {
     format!("commit {}", kinds.join(","))
 }
 
-/// Whose or what kind of record a key is of: `machine`, `op`, `groups`.
+/// The owner or kind in a key: `machine`, `op`, `groups`.
 fn kind(key: &str) -> &str {
     let parts: Vec<&str> = key.split('/').collect();
     match parts.as_slice() {
@@ -403,7 +404,7 @@ fn read<T: serde::de::DeserializeOwned>(value: Option<&[u8]>) -> Option<T> {
     serde_json::from_slice(value?).ok()
 }
 
-/// A short hash of a record without what is random by nature.
+/// A short hash of a record without its random members.
 fn fingerprint(value: &[u8]) -> String {
     let Ok(mut value) = serde_json::from_slice::<Value>(value) else {
         return "?".to_owned();

@@ -1,7 +1,8 @@
-//! What happened, in order: each commit of the store, each call into the world, each answer to a request.
+//! The trace of events, in order: each commit of the store, each call into the world, each response to a
+//! request.
 //!
-//! Always true: nothing in it depends on anything but the seed. What is random by nature (keys, tokens, what is sealed with
-//! them) is left out. Two runs with the same seed have the same [`Trace::hash`].
+//! Always true: it depends only on the seed. Random values (keys, tokens, sealed data) are left out. Two runs
+//! with the same seed have the same [`Trace::hash`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,7 +24,7 @@ struct Inner {
     count: u64,
     /// Lines that [`Trace::take`] has given out.
     taken: u64,
-    /// Machines and clusters as people call them.
+    /// The names of machines and clusters.
     names: BTreeMap<String, String>,
 }
 
@@ -47,7 +48,7 @@ impl Trace {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes one thing.
+    /// Adds a line.
     pub fn note(&self, line: &str) {
         let at = self.clock.monotonic();
         let mut inner = self.inner();
@@ -61,7 +62,7 @@ impl Trace {
         }
     }
 
-    /// People call this identity by that name from now on.
+    /// Shows this name instead of the id from now on.
     pub fn name(&self, id: &str, name: &str) {
         self.inner().names.insert(id.to_owned(), name.to_owned());
     }
@@ -71,12 +72,12 @@ impl Trace {
         told(&self.inner().names, text)
     }
 
-    /// The hash of everything so far.
+    /// The hash of all lines so far.
     pub fn hash(&self) -> String {
         hex::encode(self.inner().hash.clone().finalize())
     }
 
-    /// How many things were noted.
+    /// The number of lines.
     pub fn count(&self) -> u64 {
         self.inner().count
     }
@@ -93,7 +94,7 @@ impl Trace {
             .collect()
     }
 
-    /// The lines since the last time that begin with one of these words, without that word.
+    /// The lines since the last call that begin with one of these words, without that word.
     pub fn take(&self, kinds: &[&str]) -> Vec<String> {
         let mut inner = self.inner();
         let first = inner.count - inner.lines.len() as u64;
@@ -120,7 +121,7 @@ fn print(at: Duration, line: &str) -> String {
     text
 }
 
-/// Replaces whole words that are identities.
+/// Replaces ids that occur as whole words.
 fn told(names: &BTreeMap<String, String>, text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut word = String::new();

@@ -1,9 +1,9 @@
-//! What scripts do with claims of volumes, and what has to be true of the volumes.
+//! Script commands for claims of volumes, and checks of the volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cluster_volumes::{Claim, Stage, Storage};
+use cluster_volumes::{Claim, SnapshotStage, Stage, Storage};
 use control_records::{ClusterRecord, MachineRecord, ObservedRecord, Role, unknown, volume::VolumeRecord};
 use fabric_api::{Power, VolumeSeen};
 use fabric_sim::{PlantedClaim, SimWorld};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{script::Player, stamp::Stamp};
 
-/// A claim in words: its size in GiB, `class=NAME`, `modes=MODE,…`, `block`, `from=CLAIM`.
+/// Parses a claim: its size in GiB, `class=NAME`, `modes=MODE,…`, `block`, `from=CLAIM`, `snapshot=SNAPSHOT`.
 fn planted(name: &str, gib: &str, words: &[&str]) -> Result<PlantedClaim> {
     let mut claim = PlantedClaim {
         name: name.to_owned(),
@@ -24,13 +24,14 @@ fn planted(name: &str, gib: &str, words: &[&str]) -> Result<PlantedClaim> {
             Some(("class", class)) => claim.class = class.to_owned(),
             Some(("modes", modes)) => claim.access_modes = modes.split(',').map(str::to_owned).collect(),
             Some(("from", source)) => claim.source = Some(source.to_owned()),
+            Some(("snapshot", snapshot)) => claim.snapshot = Some(snapshot.to_owned()),
             _ => bail!("a claim is not {word}"),
         }
     }
     Ok(claim)
 }
 
-/// A storage class of a tenant's own, and what it is called among a cluster's objects; in words: `retain`, `immediate`.
+/// Parses a tenant's storage class (`retain`, `immediate`); gives its name among a cluster's objects, too.
 fn class(name: &str, words: &[&str]) -> Result<(String, Value)> {
     let mut object = json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": name },
@@ -47,7 +48,7 @@ fn class(name: &str, words: &[&str]) -> Result<(String, Value)> {
     Ok((format!("storage.k8s.io/v1/StorageClass {name}"), object))
 }
 
-/// What a script does with a claim of a cluster, in its words.
+/// Carries out a script command for a claim of a cluster.
 pub(crate) fn change(world: &SimWorld, uid: &str, verb: &str, words: &[&str]) -> Result<()> {
     let done = match (verb, words) {
         ("class", [name, rest @ ..]) => {
@@ -61,6 +62,8 @@ pub(crate) fn change(world: &SimWorld, uid: &str, verb: &str, words: &[&str]) ->
         ("leave", [name]) => world.leave_claim(uid, name),
         ("grow", [name, gib]) => world.grow_claim(uid, name, gib.parse()?),
         ("drop-claim", [name]) => world.remove_claim(uid, name),
+        ("snapshot", [name, claim]) => world.plant_snapshot(uid, name, claim),
+        ("drop-snapshot", [name]) => world.remove_snapshot(uid, name),
         _ => bail!("there is no such command"),
     };
     ensure!(done, "the cluster does not do that");
@@ -99,6 +102,17 @@ impl Player {
             let policy = text(volume, "/spec/persistentVolumeReclaimPolicy");
             lines.push(format!("volume {called}: {phase}, {policy}"));
         }
+        for snapshot in &objects.snapshots {
+            let called = text(snapshot, "/metadata/name");
+            let ready = snapshot["status"]["readyToUse"] == true;
+            let size = text(snapshot, "/status/restoreSize");
+            lines.push(format!(
+                "snapshot {called}: {} {size}",
+                if ready { "ready" } else { "not ready" }
+            ));
+            let told = stamp.world.told_of_snapshot(&cluster.uid, called);
+            lines.extend(told.map(|told| format!("  {told}")));
+        }
         for attachment in &objects.attachments {
             let volume = text(attachment, "/spec/source/persistentVolumeName");
             let node = text(attachment, "/spec/nodeName");
@@ -130,7 +144,7 @@ impl Player {
         Ok(())
     }
 
-    /// Volumes in the fabric, of whichever cluster.
+    /// Volumes in the fabric, of all clusters.
     pub(crate) fn all_volumes(&mut self) {
         let there = self.stamp.world.volumes();
         if there.is_empty() {
@@ -144,16 +158,17 @@ impl Player {
     }
 }
 
-/// How large a volume is, and who has it.
+/// The size of a volume, and the machine that it is attached to.
 fn place(volume: &VolumeSeen) -> String {
     let size = gib(volume.bytes);
     match &volume.attached {
+        None if volume.open => format!("{size} for all machines"),
         None => size,
         Some(machine) => format!("{size} at {machine}"),
     }
 }
 
-/// What is looked at of one cluster.
+/// The checked data of one cluster.
 struct Held<'a> {
     cluster: &'a ClusterRecord,
     records: BTreeMap<&'a str, &'a VolumeRecord>,
@@ -161,14 +176,14 @@ struct Held<'a> {
     storage: Storage,
     /// Machines of its nodes, by their names.
     machines: BTreeMap<String, String>,
-    /// Whether it went back to an earlier state, or was made from another's: then it may tell of volumes that are no more, and not of
-    /// some that are.
+    /// Whether it was restored to an earlier state, or made from another's: then it may have objects of
+    /// volumes that no longer exist, and lack those of some that do.
     restored: bool,
 }
 
 impl Stamp {
-    /// Each claim that is to have a volume has one, written down, published, in the fabric and large enough; each that is used is on its
-    /// user's node and nowhere else; nothing is left of those that are gone.
+    /// Each claim that is to have a volume has one, recorded, published, in the fabric and large enough; each
+    /// claim in use is attached to its user's node only; no deleted volume is left over.
     pub(crate) async fn check_volumes(
         &self,
         clusters: &BTreeMap<String, ClusterRecord>,
@@ -207,6 +222,7 @@ impl Stamp {
                 restored: seen.is_some_and(|seen| seen.restored.is_some()),
             };
             self.check_claims(&held, problems);
+            self.check_snapshots(&held, problems);
             held.check_records(problems);
             self.check_attachments(&held, problems);
         }
@@ -227,11 +243,11 @@ impl Stamp {
             let called = &claim.claim.name;
             match &claim.stage {
                 Stage::Waiting => {}
-                // Nothing is made for one that is to go, and nothing told.
+                // For a claim that is being deleted, no volume is made and no event written.
                 Stage::Wanted(_) | Stage::Refused(_) if claim.deleting => {}
                 Stage::Bound => held.check_bound(claim, problems),
                 Stage::Wanted(_) | Stage::Refused(_) => {
-                    // What cannot be done is told.
+                    // An impossible request has an event.
                     let told = self.world.told_of_claim(&held.cluster.uid, called);
                     if !told.is_some_and(|told| told.starts_with("ProvisioningFailed")) {
                         problems.push(format!(
@@ -240,6 +256,22 @@ impl Stamp {
                         ));
                     }
                 }
+            }
+        }
+    }
+
+    /// Each VolumeSnapshot is ready, waits, or has an event with the reason.
+    fn check_snapshots(&self, held: &Held<'_>, problems: &mut Vec<String>) {
+        let name = &held.cluster.name;
+        for snapshot in &held.storage.snapshots {
+            let called = &snapshot.snapshot.name;
+            let waits = snapshot.ready || snapshot.deleting || snapshot.stage == SnapshotStage::Waiting;
+            let told = self.world.told_of_snapshot(&held.cluster.uid, called);
+            if !waits && told.is_none() && !held.restored {
+                problems.push(format!(
+                    "{name}: the snapshot {called} was not taken: {:?}",
+                    snapshot.stage
+                ));
             }
         }
     }
@@ -266,7 +298,7 @@ impl Stamp {
             let record = volume
                 .and_then(|volume| volume.id.as_deref())
                 .and_then(|id| held.records.get(id));
-            // Of one that is no more, or another cluster's, nothing can be had.
+            // A deleted volume, or another cluster's, cannot be attached.
             let Some(record) = record else { continue };
             let what = format!("{name}: {} on {}", attachment.volume, attachment.node);
             if attachment.deleting {
@@ -275,12 +307,12 @@ impl Stamp {
             if !nodes.contains(&attachment.node) {
                 problems.push(format!("{what}, which is no node"));
             }
-            // A machine that was put off the records has its node, and nothing is given to it.
+            // A machine whose record was lost still has its node, and no volume is attached to it.
             let Some(machine) = held.machines.get(&attachment.node) else {
                 continue;
             };
             wanted.insert(record.id.as_str(), machine.as_str());
-            // Nothing is given to one that is turned off.
+            // No volume is attached to a stopped machine.
             if power.get(machine) != Some(&Power::Running) {
                 continue;
             }
@@ -294,7 +326,7 @@ impl Stamp {
                 ));
             }
         }
-        // One that knows nothing of what uses its volumes takes none of them away.
+        // A restored cluster may lack the objects of its users' volumes, and detaches none.
         let records = held.records.iter().filter(|_| !held.restored);
         for (id, record) in records {
             let at = held.there.get(*id).and_then(|volume| volume.attached.as_ref());
@@ -306,7 +338,7 @@ impl Stamp {
             }
             if wanted.get(id) != Some(&at.as_str()) {
                 problems.push(format!(
-                    "{name}: {} is at {at}, and nobody uses it there",
+                    "{name}: {} is at {at}, and no pod uses it there",
                     record.name
                 ));
             }
@@ -315,7 +347,7 @@ impl Stamp {
 }
 
 impl Held<'_> {
-    /// A claim with a volume has all that belongs to one.
+    /// A claim with a volume has all the objects of one.
     fn check_bound(&self, claim: &Claim, problems: &mut Vec<String>) {
         let (name, called) = (&self.cluster.name, &claim.claim.name);
         let volume = self
@@ -345,7 +377,25 @@ impl Held<'_> {
         }
     }
 
-    /// Each record has its volume and is told of in the cluster.
+    /// A snapshot has a content object, and a VolumeSnapshot unless it is retained without one.
+    fn check_content(&self, record: &VolumeRecord, problems: &mut Vec<String>) {
+        let (name, called) = (&self.cluster.name, &record.name);
+        let mut contents = self.storage.contents.iter();
+        match contents.find(|content| content.id.as_ref() == Some(&record.id)) {
+            Some(content) if content.orphaned && content.deletes => {
+                problems.push(format!(
+                    "{name}: the snapshot of {called} is gone, and it is there"
+                ));
+            }
+            Some(content) if !content.ready => problems.push(format!("{name}: {called} is not ready")),
+            None if !self.restored => {
+                problems.push(format!("{name}: no content tells of {called}"));
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Each record has its volume and its object in the cluster.
     fn check_records(&self, problems: &mut Vec<String>) {
         let name = &self.cluster.name;
         for (id, record) in &self.records {
@@ -360,6 +410,13 @@ impl Held<'_> {
                     "{name}: {called} is to be of {}: {there:?}",
                     record.bytes
                 ));
+            }
+            if record.shared && there.is_some_and(|volume| !volume.open) {
+                problems.push(format!("{name}: no machine finds the share {called}"));
+            }
+            if record.snapshot {
+                self.check_content(record, problems);
+                continue;
             }
             let mut volumes = self.storage.volumes.iter();
             let volume = volumes.find(|volume| volume.id.as_deref() == Some(*id));

@@ -1,4 +1,4 @@
-//! What tenants ask for, and what has to be there after it was acknowledged.
+//! The requests of tenants, and the state that must follow after they were acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::stamp::{Answer, SUBSCRIPTION, Stamp};
 
-/// The group that everything is in.
+/// The resource group of all clusters.
 pub const GROUP: &str = "rg";
 
 /// A request of a tenant.
@@ -75,7 +75,7 @@ pub enum Wish {
         cluster: String,
         /// The version.
         version: String,
-        /// Of what: a pool, or [`CONTROL_PLANE`]; of all together without.
+        /// The part: a pool, or [`CONTROL_PLANE`]; all parts if absent.
         only: Option<String>,
     },
     /// The DELETE of a cluster.
@@ -85,9 +85,9 @@ pub enum Wish {
     },
     /// The PUT of the group.
     Group,
-    /// The DELETE of the group with everything in it.
+    /// The DELETE of the group with all its clusters.
     DeleteGroup,
-    /// The POST that aborts what is under way.
+    /// The POST that aborts the running operation.
     Abort {
         /// The cluster.
         cluster: String,
@@ -96,7 +96,7 @@ pub enum Wish {
     Power {
         /// The cluster.
         cluster: String,
-        /// Whether it is to stand still.
+        /// Whether it is to be stopped.
         stopped: bool,
     },
     /// The POST that replaces a cluster's CAs, or the key of its service accounts.
@@ -120,7 +120,7 @@ pub enum Wish {
 /// In the place of a pool: only the control plane.
 pub const CONTROL_PLANE: &str = "control-plane";
 
-/// A pool as it was asked for.
+/// The desired state of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pool {
     count: u32,
@@ -129,7 +129,7 @@ pub struct Pool {
     version: String,
 }
 
-/// A cluster as it was asked for.
+/// The desired state of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Desired {
     pools: BTreeMap<String, Pool>,
@@ -138,16 +138,16 @@ pub struct Desired {
     stopped: bool,
 }
 
-/// What may be there: more than one thing as long as a request was neither acknowledged nor refused.
+/// The possible states: several as long as a request was neither acknowledged nor refused.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     clusters: BTreeMap<String, BTreeSet<Option<Desired>>>,
-    /// All that ever might have been: what an abort may return to.
+    /// All states that were ever possible: an abort may return to any.
     past: BTreeMap<String, BTreeSet<Option<Desired>>>,
 }
 
 impl Asked {
-    /// Takes in how a wish was answered.
+    /// Updates the expected state after a response.
     pub fn heard(&mut self, wish: &Wish, answer: &Answer) {
         if answer.refused() {
             return;
@@ -184,7 +184,7 @@ impl Asked {
                 .or_insert_with(|| BTreeSet::from([None]));
             past.extend(before.iter().cloned());
             if matches!(wish, Wish::Abort { .. }) {
-                // It returns to something that was reached before; what, is seen right afterwards.
+                // It returns to a state that was reached before; which one, is read right afterwards.
                 before.extend(past.iter().filter(|state| state.is_some()).cloned());
                 continue;
             }
@@ -200,8 +200,8 @@ impl Asked {
         }
     }
 
-    /// What a new cluster from a cluster's backup is to be: what the other is. Where that is on its way out, or gone, what it was last;
-    /// which of all that it ever was that is, is not known here.
+    /// The desired state of a new cluster from a cluster's backup: the other's. If that is being deleted, or
+    /// gone, its last state; which of its possible states that is, is not known here.
     fn source(&self, cluster: &str) -> Option<BTreeSet<Option<Desired>>> {
         let mut source = self.clusters.get(cluster)?.clone();
         if source.remove(&None) {
@@ -211,8 +211,9 @@ impl Asked {
         Some(source)
     }
 
-    /// An abort was acknowledged: what is there now stays there, unless its group is on its way out. Without an answer, it may have
-    /// happened all the same, and then what is there now is what it returned to.
+    /// An abort was acknowledged: the present state stays, unless its group is being deleted. Without a
+    /// response, it may have happened all the same, and then the present state is the one that it returned
+    /// to.
     pub async fn aborted(&mut self, stamp: &Stamp, cluster: &str, acknowledged: bool) -> Result<()> {
         let there = stamp.cluster(cluster).await?.as_ref().map(desired);
         let groups = stamp.records::<GroupRecord>(key::GROUPS).await?;
@@ -236,7 +237,7 @@ impl Asked {
         Ok(())
     }
 
-    /// What is there and was never asked for, or the other way round.
+    /// Existing clusters that were not requested, and missing ones.
     pub async fn check(&self, stamp: &Stamp) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         let clusters: BTreeMap<_, _> = stamp
@@ -360,12 +361,12 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
     Some(next)
 }
 
-fn path(cluster: &str, rest: &str) -> String {
+pub(crate) fn path(cluster: &str, rest: &str) -> String {
     format!("resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{cluster}{rest}")
 }
 
 impl Stamp {
-    /// Asks for something, as `az` does: what is there is read, changed and put.
+    /// Sends a request as `az` does: the resource is read, changed and put.
     pub async fn ask(&mut self, wish: &Wish) -> Result<Answer> {
         match wish {
             Wish::Group => {
@@ -483,8 +484,12 @@ impl Stamp {
         self.arm("GET", &path(name, ""), None).await
     }
 
-    /// What is there is read, changed and sent back.
-    async fn put_again(&mut self, cluster: &str, change: impl FnOnce(&mut Value)) -> Result<Answer> {
+    /// Reads the cluster, changes the body and sends it back.
+    pub(crate) async fn put_again(
+        &mut self,
+        cluster: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Answer> {
         let Some(present) = self.cluster(cluster).await? else {
             return self.arm("GET", &path(cluster, ""), None).await;
         };
@@ -504,7 +509,7 @@ impl Stamp {
         self.arm("PUT", &path(cluster, ""), Some(body)).await
     }
 
-    /// The PUT of a pool with other settings of its upgrades. Nothing that is checked when all is settled depends on them.
+    /// The PUT of a pool with other upgrade settings. The checks of a settled stamp do not depend on them.
     pub(crate) async fn set_upgrades(
         &mut self,
         cluster: &str,
@@ -517,7 +522,7 @@ impl Stamp {
         .await
     }
 
-    async fn put_pool(
+    pub(crate) async fn put_pool(
         &mut self,
         cluster: &str,
         pool: &str,

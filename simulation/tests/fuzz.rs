@@ -1,4 +1,4 @@
-//! A few thousand requests that nobody should send, on every change; `cargo xtask fuzz` sends a million.
+//! A few thousand invalid requests, on every change; `cargo xtask fuzz` sends a million.
 
 use simulation::fuzz;
 
@@ -9,7 +9,7 @@ fn no_request_ends_in_a_500_hangs_or_changes_what_it_is_refused() {
         all.add(fuzz::play(1, epoch, 1500).unwrap());
     }
     assert!(all.problems.is_empty(), "{}", all.problems.join("\n\n"));
-    // It reaches what it is about: requests that are accepted as well as all kinds of refusals.
+    // It reaches the handlers: accepted requests as well as all kinds of refusals.
     for status in [200, 201, 202, 204, 400, 401, 404, 405, 409, 412, 415, 501] {
         assert!(
             all.statuses.contains_key(&status),

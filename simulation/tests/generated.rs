@@ -67,12 +67,12 @@ fn a_few_seeds_of_chaos_end_as_they_have_to_and_each_the_same_way_twice() {
     assert_eq!(hashes.len() as u64, SEEDS, "each seed is another history");
 }
 
-/// Clusters cost nothing while they are what they are to be, however many there are.
+/// Clusters in their desired state cost nothing, however many there are.
 #[test]
 fn idle_clusters_ask_for_nothing() {
     run(async || {
         let mut player = Player::new(3).await?;
-        // Everything is compared once after the last change; then it is quiet until the resync.
+        // All clusters are compared once after the last change; then there is no work until the resync.
         player.stamp.settings.resync = Duration::from_secs(24 * 60 * 60);
         player.command("start").await?;
         for index in 0..30 {

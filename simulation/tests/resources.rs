@@ -1,4 +1,4 @@
-//! What ARM resources mean for a running cluster, through the real edge, provider and loops.
+//! Effects of ARM resources on a running cluster, through the real edge, provider and loops.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn children_of_a_cluster_go_with_it() -> Result<()> {
         let children = child::all(&uid);
         let there = player.stamp.records::<ChildRecord>(&children).await?.len();
         ensure!(there == 2, "{there} are kept");
-        // Nothing is done for them.
+        // No work follows.
         player.command("settle").await?;
         for line in ["delete c1", "settle"] {
             player.command(line).await?;
@@ -107,7 +107,8 @@ fn rights_and_locks_at_a_cluster_go_with_it() -> Result<()> {
         let refused = player.stamp.arm("DELETE", CLUSTER, None).await?;
         ensure!(refused.body["error"]["code"] == "ScopeLocked", "{}", refused.body);
         player.stamp.arm("DELETE", &locks[0], None).await?;
-        // The cluster's own work is not a request, so no lock stops it; a lock that comes late goes with it.
+        // The cluster's own work is not a request, so no lock stops it; a lock that is made late is deleted
+        // with it.
         player.command("delete c1").await?;
         player.command("settle").await?;
         let access = player.stamp.records::<Value>("/access/").await?;
@@ -150,7 +151,7 @@ fn labels_and_taints_of_a_pool_reach_old_and_new_nodes_and_leave_them() -> Resul
             ),
         ] {
             put(&mut player, &pool, properties.clone()).await?;
-            // Virtual time: far more than a node takes to be made. (`settle` knows only what scripts ask for.)
+            // Virtual time: far more than making a node takes. (`settle` considers only requests of scripts.)
             player.command("wait 600").await?;
             let nodes = player.stamp.world.nodes(&uid);
             ensure!(nodes.len() == count, "{properties}: {} nodes", nodes.len());
@@ -326,7 +327,7 @@ fn nodes_go_by_name_and_are_made_anew() -> Result<()> {
     })
 }
 
-/// Nothing is left to do, and nothing is wrong.
+/// No work is left, and all checks pass.
 async fn converged(player: &mut Player) -> Result<()> {
     let problems = player.stamp.converge(Duration::from_secs(30 * 60)).await?;
     ensure!(problems.is_empty(), "{problems:#?}");
@@ -353,7 +354,7 @@ fn a_pool_is_stopped_and_comes_back_under_its_names() -> Result<()> {
         ensure!(there.len() == 3, "{there:?}");
         let power = |code: &str| json!({ "powerState": { "code": code } });
         put(&mut player, &pool, power("Stopped")).await?;
-        // Whoever stops it need not live to see it.
+        // The service that accepted the stop need not live until its end.
         for line in ["wait 5", "kill", "start"] {
             player.command(line).await?;
         }
@@ -420,7 +421,7 @@ fn clusters_in_one_vnet_share_its_addresses_and_lead_to_each_other() -> Result<(
             "{}",
             used.body
         );
-        // One that grows is led to by the other; one that goes leaves its addresses.
+        // The other cluster gets routes to an added node; a removed node releases its addresses.
         let answer = player.stamp.arm("PUT", &of("c1"), Some(body(5))).await?;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
         converged(&mut player).await?;
@@ -525,7 +526,7 @@ fn instances_of_a_scale_set_are_restarted_made_anew_and_replaced() -> Result<()>
             .arm("POST", &format!("{compute}/{set}/restart"), Some(none))
             .await?;
         ensure!(answer.status == 400, "{} {}", answer.status, answer.body);
-        // Off, whatever happens meanwhile, and on again: the same machine.
+        // Stopped, whatever happens meanwhile, and started again: the same machine.
         let now = ids(&player.stamp.arm("GET", &instances, None).await?.body);
         let body = json!({ "instanceIds": [now.first()] });
         let state = async |player: &mut Player| -> Result<String> {

@@ -1,4 +1,5 @@
-//! Nothing that a stamp offers is without a row in the table of who may what, which the roles' own test fills for every kind of principal.
+//! Each operation of a stamp has a row in the table of permissions, which the roles' own test fills for every
+//! kind of principal.
 
 use arm_kernel::GENERIC;
 use fabric_sim::SimOptions;
@@ -8,7 +9,7 @@ const TABLE: &str = include_str!(
     "../../providers/authorization/tests/authorization/snapshots/authorization__matrix__everybody_may.snap"
 );
 
-/// A row: who may, method, path, action, operation.
+/// A row: permitted principals, method, path, action, operation.
 fn row(line: &str) -> Option<[&str; 5]> {
     let cells: Vec<&str> = line.split_whitespace().collect();
     cells.try_into().ok()
@@ -33,7 +34,7 @@ fn every_operation_that_is_routed_has_a_row_for_every_kind_of_principal() {
             !rows.iter().any(|[_, method, path, _, name]| {
                 *name == route.name
                     && *method == route.verb.method()
-                    // What hangs on no provider is of one namespace, and not named by it.
+                    // A path without a provider belongs to one namespace, which it does not name.
                     && (path.contains(&provider) || *namespace == GENERIC)
             })
         })

@@ -1,4 +1,4 @@
-//! The scripts of `scenarios/` go as their golden transcripts say; the difference is the review.
+//! The scripts of `scenarios/` give their golden transcripts; reviews read the differences.
 //!
 //! With `BLESS=1` in the environment, the transcripts are written instead.
 
@@ -74,7 +74,7 @@ fn another_seed_gives_another_history_that_ends_the_same() {
 
 #[test]
 fn what_is_not_as_asked_for_is_found() {
-    // A script can fail: a service that does not run brings nothing about.
+    // A script can fail: without a running service no command has an effect.
     let (transcript, hash) = play("start\ncreate c1 np1=1\nstop\nsettle\n", 1);
     assert!(
         hash.is_empty() && transcript.contains("does not settle"),

@@ -1,4 +1,4 @@
-//! What the rules of tenants' security groups come to, through the real edge, providers and loops.
+//! Effects of the rules of tenants' security groups, through the real edge, providers and loops.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn put(player: &mut Player, path: &str, body: Value) -> Result<Value> {
     Ok(answer.body)
 }
 
-/// Nothing is left to do, and nothing is wrong.
+/// No work is left, and all checks pass.
 async fn converged(player: &mut Player) -> Result<()> {
     let problems = player.stamp.converge(Duration::from_secs(30 * 60)).await?;
     ensure!(problems.is_empty(), "{problems:#?}");
@@ -73,7 +73,7 @@ fn rules_are_taken_to_every_cluster_in_the_subnet_and_no_machine_is_touched() ->
         let place = format!("{NETWORK}/virtualNetworks/v");
         let made = put(&mut player, &place, vnet(true)).await?;
         let subnet = made["properties"]["subnets"][0]["id"].clone();
-        // A subnet that goes by a group takes nodes.
+        // A subnet with a security group takes nodes.
         for name in ["c1", "c2"] {
             let body = json!({ "location": "local", "properties": { "agentPoolProfiles": [
                 { "name": "np1", "mode": "System", "count": 1, "vnetSubnetID": subnet },
@@ -92,7 +92,7 @@ fn rules_are_taken_to_every_cluster_in_the_subnet_and_no_machine_is_touched() ->
         put(&mut player, &rule, body).await?;
         converged(&mut player).await?;
         ensure!(about(&player, 8099) == [1, 1], "{:?}", filters(&player));
-        // What is decided lasts: the service is another one, and knows it.
+        // The rules are persistent: they hold after a restart of the service.
         for line in ["kill", "start"] {
             player.command(line).await?;
         }

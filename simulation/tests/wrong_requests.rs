@@ -1,5 +1,6 @@
-//! Wrong requests as data, at the whole service: the token service, the directory, rights, identities, networks. Each row has its status, code,
-//! target and words, and leaves nothing behind. How many there are, with those of ARM itself and of clusters, is counted here.
+//! Invalid requests as data, to the whole service: the token service, the directory, roles, identities,
+//! networks. Each row has its status, code, target and words, and causes no write. The number of rows, with
+//! those of ARM itself and of clusters, is checked here.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +11,16 @@ use http::Request;
 use serde_json::Value;
 use simulation::{SUBSCRIPTION, TENANT, run, script::Player};
 
-/// method, path, token, content, body, status, code, target, words; `-` for nothing
+/// method, path, token, content, body, status, code, target, words; `-` for an absent value
 const TABLE: &str = include_str!("wrong_requests.tsv");
-/// Of ARM itself, tried at the edge; the columns are the same.
+/// Rows about ARM itself, tested at the edge; the columns are the same.
 const ARM: &str = include_str!("../../arm/edge/tests/contract/bad_input.tsv");
 /// Of clusters and pools, tried at their provider.
 const CLUSTERS: &str = include_str!("../../providers/containerservice/tests/bad_input.json");
 /// So many wrong requests there are at least.
 const LEAST: usize = 200;
 
-/// A request of the table, and what has to come of it.
+/// A request of the table, and its expected response.
 struct Row<'a> {
     method: &'a str,
     path: &'a str,
@@ -55,7 +56,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What an answer says: code, target and message, in whichever of the forms of an error it has.
+/// Code, target and message of a response, in any of the forms of an error.
 fn said(text: &str) -> (String, String, String) {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -69,7 +70,7 @@ fn said(text: &str) -> (String, String, String) {
         .flatten()
         .filter_map(|detail| detail["target"].as_str())
         .collect();
-    // Graph's errors name what is wrong in their details only.
+    // Graph's errors name the invalid field in their details only.
     let target = match error["target"].as_str() {
         Some(target) => target.to_owned(),
         None if error["innerError"].is_object() => inner.join(","),
@@ -83,7 +84,7 @@ fn said(text: &str) -> (String, String, String) {
     (word(&error["code"]), target, message)
 }
 
-/// A request, and the status, code and words of its answer.
+/// A request, and the status, code and words of its response.
 type Refused = (String, u16, String, String);
 
 fn of_table(table: &str) -> Result<BTreeSet<Refused>> {
@@ -135,9 +136,9 @@ fn there_are_two_hundred_of_them_at_least() -> Result<()> {
         "{with_words} wrong requests with the words of their answer"
     );
     for (asked, status, code, words) in all {
-        // What is still to come is answered as well, by name.
+        // An operation that is not implemented is answered as well, with its name.
         ensure!((400..500).contains(status) || *status == 501, "{asked}: {status}");
-        // A page has no code: its words are what it is known by.
+        // A page has no code: its words identify it.
         ensure!(!code.is_empty() || !words.is_empty(), "{asked}: no code");
     }
     Ok(())
@@ -168,7 +169,7 @@ fn each_wrong_request_is_refused_by_name_and_leaves_nothing() -> Result<()> {
             cluster.spec().node_resource_group
         );
         let kind = "providers/Microsoft.ContainerService/managedClusters";
-        // From here on, what is written is a request's doing.
+        // From here on, only requests cause writes.
         player.stamp.hold().await?;
         let [arm, graph] = [
             player.stamp.token("https://management.sim.test/x").await?,

@@ -9,16 +9,16 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::test::status;
 
-/// What acceptance runs: the newest that was studied.
+/// The version that acceptance runs: the newest one that was studied.
 pub(crate) const NEWEST: &str = "2.91.0";
 /// The release of long-term support that still has the profile of Azure Stack.
 pub(crate) const LTS: &str = "2.66.1";
 
-/// The program of a version, installed where it is not there.
+/// The program of a version, installed if necessary.
 pub(crate) fn installed(cache: &Path, version: &str) -> Result<PathBuf> {
     let dir = cache.join(format!("az/{version}"));
     let az = dir.join("bin/az");
-    // An installation that was cut short is there and does not run: made anew.
+    // An interrupted installation exists but does not run: made anew.
     let runs = || {
         let told = Command::new(&az)
             .arg("version")
@@ -43,7 +43,7 @@ pub(crate) fn installed(cache: &Path, version: &str) -> Result<PathBuf> {
             .args(["install", "--quiet", "--disable-pip-version-check"])
             .arg(format!("azure-cli=={version}")),
     )?;
-    // An older release may be installed with a newer Python than it knows.
+    // An older release may be installed with a newer Python than it supports.
     if !runs() {
         bail!(
             "azure-cli {version} is installed and does not run; '{} version' says why",

@@ -1,4 +1,4 @@
-//! The page of what each command below `az aks` does, from the table that the acceptance tries.
+//! The page about the commands below `az aks`, from the table of the acceptance scenario.
 
 use std::fmt::Write as _;
 

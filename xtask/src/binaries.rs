@@ -1,7 +1,8 @@
 //! The workspace's test binaries, two at a time.
 //!
-//! Always true: what runs is what `cargo test --workspace` would run, each binary in its crate's folder, and the examples in
-//! documentation; every binary runs to its end, whatever others come to; what one writes is shown in one piece, with its time.
+//! Always true: it runs the same as `cargo test --workspace`, each binary in its crate's folder, and the
+//! examples in documentation; every binary runs to its end, even if others fail; the output of each is
+//! printed in one piece, with its time.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test run is told with the host's own stopwatch"
@@ -20,11 +21,11 @@ use serde::Deserialize;
 
 use crate::cargo;
 
-/// Cargo runs one binary after the other. Those that start real clusters, etcd or machines wait most of their time: another one
-/// has the processors meanwhile.
+/// Cargo runs one binary after the other. Binaries with real clusters, etcd or machines wait most of their
+/// time: another one uses the processors meanwhile.
 const LANES: usize = 2;
 
-/// Those that take longest, longest first: begun last, they would run alone in the end.
+/// The slowest binaries, slowest first: started last, they would run alone at the end.
 const LONGEST: &[&str] = &[
     "cluster-client: real",
     "simulation: scenarios",
@@ -33,20 +34,20 @@ const LONGEST: &[&str] = &[
     "fabric-container: host",
 ];
 
-/// Something to run, and what it is called.
+/// A command to run, and its name.
 pub(crate) struct Job {
     name: String,
     command: Command,
 }
 
-/// What a job came to.
+/// The result of a job.
 pub(crate) struct Ended {
     pub(crate) name: String,
     pub(crate) outcome: std::io::Result<Output>,
     pub(crate) seconds: f64,
 }
 
-/// Of a line of `--message-format json`, what is needed here.
+/// The needed members of a line of `--message-format json`.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -67,7 +68,7 @@ struct Target {
     kind: Vec<String>,
 }
 
-/// Builds all, and lists what is to be run.
+/// Builds all, and lists the jobs.
 pub(crate) fn jobs(environment: &[(&str, OsString)]) -> Result<Vec<Job>> {
     let text = crate::output(
         cargo()
@@ -100,7 +101,7 @@ fn rank(name: &str) -> usize {
         .unwrap_or(LONGEST.len())
 }
 
-/// The test binary that a message of cargo's tells of, if it does.
+/// The test binary in a message of cargo's, if it has one.
 fn listed(line: &str) -> Result<Option<Job>> {
     let message: Message = serde_json::from_str(line).with_context(|| format!("cargo wrote {line}"))?;
     let is_test = message.profile.is_some_and(|profile| profile.test);
@@ -140,7 +141,7 @@ fn package(manifest: &str) -> Option<&str> {
     line.strip_suffix('"')
 }
 
-/// Runs all; `each` gets what one came to as soon as it has ended.
+/// Runs all; `each` gets each result as soon as the job has ended.
 pub(crate) fn run(jobs: Vec<Job>, mut each: impl FnMut(Ended)) {
     let queue = Mutex::new(jobs.into_iter());
     let (ended, arrives) = mpsc::channel();
@@ -158,7 +159,7 @@ pub(crate) fn run(jobs: Vec<Job>, mut each: impl FnMut(Ended)) {
                         outcome,
                         seconds: begun.elapsed().as_secs_f64(),
                     });
-                    // Nobody listens any more: the run was given up.
+                    // The receiver is gone: the run was given up.
                     if told.is_err() {
                         return;
                     }

@@ -1,7 +1,8 @@
 //! `cargo xtask chaos`: random requests and faults over the simulated control plane, or every generated case.
 //!
-//! The simulation is a program of its own, built with `--release`, so that ten thousand seeds take minutes. What is played on every change is
-//! played by the one that the tests have built: it checks its sums, and building everything once more would take longer than it saves.
+//! The simulation is a separate program, built with `--release`, so that ten thousand seeds take minutes. The
+//! part that runs on every change uses the binary built for the tests: it has overflow checks, and another
+//! build would take longer than it saves.
 
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use clap::Args;
 
 use crate::{binary, cargo};
 
-/// What to play.
+/// The scope of a run.
 #[derive(Args)]
 pub(crate) struct Options {
     /// How many seeds

@@ -1,8 +1,8 @@
-//! Acceptance with clients that are too heavy for every run, each under a command of its own: an older Azure CLI, and Terraform with the
-//! provider that it needs.
+//! Acceptance with clients that are too heavy for every run, each under a separate command: an older Azure
+//! CLI, and Terraform with its provider.
 //!
-//! Always true: what is installed or compiled is kept in the user's cache by its content, and is made once; what can be missing on a host is
-//! found out before anything takes long.
+//! Always true: installed and compiled programs are kept in the user's cache by their content, and are made
+//! once; missing prerequisites of the host are reported before any long step.
 
 use std::{path::Path, process::Command};
 
@@ -31,7 +31,7 @@ pub(crate) fn lts() -> Result<()> {
 
 /// Terraform with the provider `azurerm`.
 pub(crate) fn terraform(options: &TerraformOptions) -> Result<()> {
-    // An hour of compiling is no time to find out that one is not root.
+    // Fails before an hour of compiling if the user is not root.
     let ready = if options.set_up { None } else { Some(set_up()?) };
     let program = terraform::program(&cache()?)?;
     let azurerm = terraform::provider(&cache()?)?;

@@ -1,5 +1,5 @@
-//! `cargo xtask conformance`: upstream's end-to-end tests, in a program of their own (`conformance`), so that the other tasks need none of
-//! what it needs.
+//! `cargo xtask conformance`: upstream's end-to-end tests, in a separate program (`conformance`), so that the
+//! other tasks do not need its dependencies.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::{
     top,
 };
 
-/// Builds what is tried and what tries it, and hands over.
+/// Builds the product and the program, and runs the latter.
 pub(crate) fn run(options: &[String]) -> Result<()> {
     // All at once: built one by one, crates of others would be compiled once for each set of features.
     build(&["--workspace", "--bins"])?;

@@ -1,5 +1,5 @@
-//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they cannot lie. The binary
-//! makes them (`landfall/src/reference`); here they are written or compared.
+//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they are always
+//! true. The binary makes them (`landfall/src/reference`); here they are written or compared.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -7,8 +7,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::az_commands;
 
-/// Writes every page, or checks that each is as it would be written.
+/// Writes every page, or checks that each is as it would be written. Builds the binary first.
 pub(crate) fn write(check: bool) -> Result<()> {
+    crate::build(&["--package", "landfall"])?;
+    compare(check)
+}
+
+/// As [`write`], with the binary that is there: built alone it would be compiled with other features than with the workspace, once more.
+pub(crate) fn compare(check: bool) -> Result<()> {
     let reference = crate::top().join("docs/reference");
     let pages = pages()?;
     let mut stale = Vec::new();
@@ -49,7 +55,7 @@ pub(crate) fn write(check: bool) -> Result<()> {
     Ok(())
 }
 
-/// Generated pages that are there now.
+/// The present generated pages.
 fn present(reference: &Path) -> Result<Vec<String>> {
     let errors = reference.join("errors");
     if !errors.is_dir() {
@@ -63,9 +69,8 @@ fn present(reference: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Asks the binary, which has the code that the pages are made from.
+/// Gets the pages from the binary, which contains the code that they are made from.
 fn pages() -> Result<BTreeMap<String, String>> {
-    crate::build(&["--package", "landfall"])?;
     let text = crate::output(Command::new(crate::binary("landfall")).arg("reference"))?;
     let mut pages: BTreeMap<String, String> =
         serde_json::from_str(&text).context("'landfall reference' answered no JSON")?;

@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: requests that nobody should send, mutated in body, path, query and headers, at the whole service in one process.
+//! `cargo xtask fuzz`: invalid requests, mutated in body, path, query and headers, to the whole service in
+//! one process.
 //!
 //! A part of them is a test of the simulation and runs on every change.
 
@@ -7,7 +8,7 @@ use clap::Args;
 
 use crate::cargo;
 
-/// What to send.
+/// The requests to send.
 #[derive(Args)]
 pub(crate) struct Options {
     /// How many requests

@@ -1,7 +1,8 @@
-//! kubelogin in the user's cache, built from its Go module: what signs in to clusters that know the directory, in acceptance.
+//! kubelogin in the user's cache, built from its Go module: the program that signs in to clusters with
+//! directory integration, for acceptance.
 //!
-//! Always true: which version, and what it is made of, is pinned beside this program (`xtask/kubelogin`); the directory's name follows from
-//! that, so another version is another directory.
+//! Always true: its version and its sources are pinned beside this program (`xtask/kubelogin`); the
+//! directory's name follows from them, so another version is another directory.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 const MODULE: &str = "github.com/Azure/kubelogin";
 const GO_MOD: &str = include_str!("../kubelogin/go.mod");
 const GO_SUM: &str = include_str!("../kubelogin/go.sum");
-/// What Go says where it reaches nobody.
+/// Go's errors without a network.
 const UNREACHED: [&str; 4] = [
     "no such host",
     "network is unreachable",
@@ -22,7 +23,7 @@ const UNREACHED: [&str; 4] = [
     "i/o timeout",
 ];
 
-/// The program, built where it is not there; or why there is none.
+/// The program, built if necessary; or why there is none.
 pub(crate) fn built(cache: &Path) -> Result<Result<PathBuf, String>> {
     let version = version().context("xtask/kubelogin/go.mod names no version of kubelogin")?;
     let mut key = DefaultHasher::new();
@@ -41,7 +42,7 @@ pub(crate) fn built(cache: &Path) -> Result<Result<PathBuf, String>> {
         let path = dir.join(name);
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    // The name is there only once it is whole.
+    // The file has its name only once it is complete.
     let part = dir.join("kubelogin.part");
     let mut go = crate::go(&dir);
     go.args(["build", "-trimpath", "-mod=readonly", "-ldflags=-s -w", "-o"])

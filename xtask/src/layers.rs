@@ -1,9 +1,10 @@
 //! `cargo xtask layers`: an arrow only points down.
 //!
-//! Each crate names its layer in `package.metadata.landfall.layer`. It may depend on crates of lower layers; in `base`,
-//! `words`, `knowledge` and `state` (records over the store) also on crates of the same layer (cargo forbids circles). Nothing below a
-//! crate of a pure layer, in this workspace or elsewhere, is an async runtime: contracts, knowledge and decisions know no threads, timers
-//! or sockets. Development dependencies are free: tests may look at anything.
+//! Each crate names its layer in `package.metadata.landfall.layer`. It may depend on crates of lower layers;
+//! in `base`, `words`, `knowledge` and `state` (records over the store) also on crates of the same layer
+//! (cargo forbids circles). No dependency of a crate in a pure layer, direct or indirect, is an async
+//! runtime: contracts, knowledge and decisions do not use threads, timers or sockets. Development
+//! dependencies are not restricted.
 //!
 //! A dependency that no source file names is a fault as well ([`unused`]).
 
@@ -35,7 +36,7 @@ const ORDER: &[&str] = &[
 /// Layers whose crates may depend on each other.
 const AMONG_THEMSELVES: &[&str] = &["base", "words", "knowledge", "state"];
 
-/// Layers whose crates have no async runtime among all that they depend on.
+/// Layers whose crates must not depend on an async runtime, not even indirectly.
 const PURE: &[&str] = &["words", "knowledge", "decisions"];
 /// Packages that are async runtimes.
 const RUNTIMES: &[&str] = &["tokio", "async-std", "smol", "futures-executor"];
@@ -52,7 +53,7 @@ struct Resolve {
     nodes: Vec<Node>,
 }
 
-/// A package and what it depends on, with the features that the workspace asks for.
+/// A package and its dependencies, with the requested features.
 #[derive(Deserialize)]
 struct Node {
     id: String,
@@ -86,7 +87,7 @@ struct Dependency {
     name: String,
     kind: Option<String>,
     path: Option<String>,
-    /// What the package calls it, where that is another name.
+    /// The package's own name for it, if that differs.
     rename: Option<String>,
 }
 
@@ -127,7 +128,7 @@ pub(crate) fn check() -> Result<()> {
     bail!("{} faults of the layers", violations.len())
 }
 
-/// Pure crates that depend on an async runtime, each with the way there.
+/// Pure crates that depend on an async runtime, each with the path to it.
 fn runtimes(metadata: &Metadata) -> Vec<String> {
     let names: HashMap<&str, &str> = metadata
         .packages

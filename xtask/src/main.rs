@@ -1,7 +1,7 @@
 //! The project's own tools: `cargo xtask layers|docs|test|acceptance|acceptance-lts|terraform|conformance|chaos|fuzz|bench`.
 //!
-//! Always true: a task that finds something wrong prints what and where, and ends with exit code 1. Called by: people, and
-//! `.ci/run`.
+//! Always true: a task that finds a problem prints it with its place, and ends with exit code 1. Called by:
+//! people, and `.ci/run`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -97,7 +97,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Benches are a program of their own, built with --release, so that the other tasks need none of what they need.
+/// Benches are a separate program, built with --release, so that the other tasks do not need its
+/// dependencies.
 fn bench(options: &[String]) -> Result<()> {
     let status = cargo()
         .args(["run", "--quiet", "--release", "--package", "bench", "--"])
@@ -110,16 +111,16 @@ fn bench(options: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The top folder of the repository: of the one whose task runs. A target directory may be shared by several checkouts,
-/// so where this program was compiled says nothing.
+/// The top folder of the repository in which the task runs. Several checkouts may share a target directory,
+/// so the place of this program is not used.
 fn top() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     xtask.parent().expect("xtask lies in the top folder").to_owned()
 }
 
-/// Builds the workspace's binaries and tests in one go: built one by one, crates of others would be compiled once for each
-/// set of features that somebody asks of them.
+/// Builds the workspace's binaries and tests in one go: built one by one, dependencies would be compiled once
+/// for each requested set of features.
 fn build_binaries() -> Result<()> {
     build(&["--workspace", "--bins", "--tests"])
 }
@@ -149,7 +150,8 @@ fn cargo() -> Command {
     command
 }
 
-/// Go in a module. Proxies and checksum databases are the user's; what else a user may have set decides nothing.
+/// Go in a module. Settings of proxies and checksum databases are the user's; other settings of a user are
+/// ignored.
 fn go(module: &Path) -> Command {
     let mut go = Command::new("go");
     go.current_dir(module)
@@ -159,7 +161,7 @@ fn go(module: &Path) -> Command {
     go
 }
 
-/// Runs to the end and returns what it wrote.
+/// Runs to the end and returns its output.
 fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot run {name}"))?;

@@ -1,7 +1,7 @@
-//! Azure's SDKs in the user's cache, a directory for each version: what acceptance drives a stamp with.
+//! Azure's SDKs in the user's cache, a directory for each version, as clients for acceptance.
 //!
-//! Always true: one that cannot be had because no registry is reached, or because there is no Node.js, is named as skipped; one that cannot
-//! be installed for any other reason is a fault.
+//! Always true: one that is not available because no registry is reachable, or because there is no Node.js,
+//! is named as skipped; one that cannot be installed for any other reason is a fault.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,21 +17,21 @@ pub(crate) enum Kind {
     JavaScript,
 }
 
-/// What the newest Azure CLI brings, and the newest; and the newest for JavaScript.
+/// The version that the newest Azure CLI contains, and the newest; and the newest for JavaScript.
 const VERSIONS: [(Kind, &str); 3] = [
     (Kind::Python, "41.6.0"),
     (Kind::Python, "41.8.0"),
     (Kind::JavaScript, "25.5.0"),
 ];
-/// What is used beside the SDK for Python, pinned as well.
+/// Packages used beside the SDK for Python, pinned as well.
 const PYTHON: [&str; 3] = [
     "azure-identity==1.25.1",
     "azure-mgmt-authorization==4.0.0",
     "azure-mgmt-resource==24.0.0",
 ];
-/// What is used beside the SDK for JavaScript.
+/// Packages used beside the SDK for JavaScript.
 const JAVASCRIPT: [&str; 1] = ["@azure/identity@4.14.1"];
-/// What pip and npm say where they reach nobody.
+/// Errors of pip and npm without a network.
 const UNREACHED: [&str; 8] = [
     "NewConnectionError",
     "NameResolutionError",
@@ -71,7 +71,7 @@ pub(crate) struct Sdk {
 }
 
 impl Sdk {
-    /// What acceptance is told of it.
+    /// Its argument for acceptance.
     pub(crate) fn argument(&self) -> Option<[String; 2]> {
         let place = self.place.as_ref().ok()?;
         let name = match self.kind {
@@ -82,7 +82,7 @@ impl Sdk {
     }
 }
 
-/// All versions, installed below `cache` where they are not there.
+/// All versions, installed below `cache` if necessary.
 pub(crate) fn installed(cache: &Path) -> Result<Vec<Sdk>> {
     VERSIONS
         .into_iter()

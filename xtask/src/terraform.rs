@@ -1,7 +1,8 @@
 //! Terraform and its provider `azurerm` in the user's cache, compiled from their Go modules: there is no registry in a test.
 //!
-//! Always true: a directory's name follows from what its program is made of (versions and sums, toolchain, flags), and it has that name only
-//! once it is whole; a build that was killed goes on where it stopped, as Go keeps each package that it has compiled.
+//! Always true: a directory's name follows from the inputs of its program (versions and sums, toolchain,
+//! flags), and it has that name only once it is complete; a killed build continues where it stopped, as Go
+//! keeps each compiled package.
 
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -12,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-/// What Terraform calls the provider's program.
+/// Terraform's name for the provider's program.
 const PROVIDER: &str = "terraform-provider-azurerm";
 /// The provider's module, which is its program. Module proxies do not serve its tagged versions, so `acceptance/terraform` pins a commit.
 const PROVIDER_MODULE: &str = "github.com/hashicorp/terraform-provider-azurerm";
@@ -21,7 +22,7 @@ const PROGRAM: &str = "terraform";
 const MODULE: &str = "github.com/hashicorp/terraform";
 /// The last version that is one module. Later ones take parts of themselves from folders beside them, and a module proxy has no such folders.
 const VERSION: &str = "v1.5.7";
-/// What the compiler is told: nobody debugs it.
+/// The compiler's flags: no debug information.
 const FLAGS: &[&str] = &[
     "-trimpath",
     "-buildvcs=false",
@@ -30,7 +31,7 @@ const FLAGS: &[&str] = &[
     "-ldflags=-s -w",
 ];
 
-/// The directory with the provider, compiled where it is not there.
+/// The directory with the provider, compiled if necessary.
 pub(crate) fn provider(cache: &Path) -> Result<PathBuf> {
     let module = crate::top().join("acceptance/terraform");
     let mut parts = Vec::new();
@@ -45,7 +46,7 @@ pub(crate) fn provider(cache: &Path) -> Result<PathBuf> {
     Ok(place.dir)
 }
 
-/// Terraform: the one on the path, or OpenTofu; compiled where there is neither.
+/// Terraform: the one on the path, or OpenTofu; compiled if there is neither.
 pub(crate) fn program(cache: &Path) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -56,7 +57,7 @@ pub(crate) fn program(cache: &Path) -> Result<PathBuf> {
     let place = Place::of(&cache.join(PROGRAM), &[pinned.clone().into_bytes()])?;
     place
         .have(PROGRAM, "once; some minutes", || {
-            // What else it needs follows from its own go.mod; Go's checksum database vouches for all of it.
+            // Further dependencies follow from its own go.mod; Go's checksum database verifies all of them.
             let go_mod = place.unfinished.join("go.mod");
             std::fs::write(
                 &go_mod,
@@ -75,7 +76,7 @@ pub(crate) fn program(cache: &Path) -> Result<PathBuf> {
 /// Where a program is, or will be.
 struct Place {
     dir: PathBuf,
-    /// Where it is made.
+    /// The place of an incomplete one.
     unfinished: PathBuf,
 }
 
@@ -101,7 +102,7 @@ impl Place {
             .with_context(|| format!("cannot create {}", self.unfinished.display()))?;
         make()?;
         match std::fs::rename(&self.unfinished, &self.dir) {
-            // Somebody else was as far at the same time.
+            // Another process completed it at the same time.
             Err(_) if is_there() => Ok(()),
             other => other.with_context(|| format!("cannot create {}", self.dir.display())),
         }
@@ -120,12 +121,12 @@ fn compile(module: &Path, package: &str, program: &Path) -> Result<()> {
 fn run(command: &mut Command) -> Result<()> {
     let status = command.status().context("cannot run go")?;
     if !status.success() {
-        bail!("go ended with {status}; what it says is above. Repeated, it goes on where it stopped");
+        bail!("go ended with {status}; its output is above. When repeated, it continues where it stopped");
     }
     Ok(())
 }
 
-/// What decides about a program.
+/// The hash of a program's inputs.
 fn key(parts: &[Vec<u8>], toolchain: &str) -> String {
     let mut hash = Sha256::new();
     for part in parts {

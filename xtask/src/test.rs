@@ -1,8 +1,9 @@
-//! `cargo xtask test`: README's second command. Sets up what the tests need, then runs all of them, and of acceptance the part that this
-//! commit chooses. `cargo xtask acceptance` plays all of acceptance.
+//! `cargo xtask test`: README's second command. Sets up the tests' prerequisites, then runs all tests, and of
+//! acceptance the part that this commit chooses. `cargo xtask acceptance` runs all of acceptance.
 //!
-//! Always true: set-up is repeatable and cached; every part runs even when an earlier one failed; a test that could not run on
-//! this host counts as skipped and is named; the last line is `N passed, N failed, N skipped`, and the exit code says the same.
+//! Always true: set-up is repeatable and cached; every part runs even when an earlier one failed; a test that
+//! could not run on this host counts as skipped and is named; the last line is `N passed, N failed, N
+//! skipped`, and the exit code agrees with it.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test run is told with the host's own stopwatch"
@@ -26,7 +27,7 @@ use crate::{
     sdk::{self, Sdk},
 };
 
-/// Packages that only tests need; what the product needs, `landfall up` knows.
+/// Packages that only tests need; `landfall up` installs those of the product.
 const PACKAGES: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("ip", "iproute2"),
@@ -37,7 +38,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
 ];
 
-/// What to leave out, while working on something.
+/// Parts to leave out during development.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Leave out acceptance (a real stamp, real clusters, the real Azure CLI); needs neither root nor Go then
@@ -61,12 +62,13 @@ pub(crate) struct AcceptanceOptions {
     part: Option<String>,
 }
 
-/// Into how many parts acceptance is cut for tests of a change: all of it takes longer than everything else together.
+/// The number of parts of acceptance for tests of a change: all of it takes longer than all other tests
+/// together.
 const PARTS: u64 = 3;
 
 impl AcceptanceOptions {
-    /// With the part that the present commit chooses, where nothing was asked for: each commit plays the same part whenever it is tried,
-    /// and a few commits play all.
+    /// With the part that the present commit chooses, unless one was given: a commit always runs the same
+    /// part, and a few commits run all.
     fn of_commit(&self) -> Self {
         let part = self.part.clone().or_else(|| match self.only {
             Some(_) => None,
@@ -101,7 +103,7 @@ fn part_of(commit: &str) -> u64 {
     digits.unwrap_or_default() % PARTS + 1
 }
 
-/// Counts of what ran.
+/// Counts of tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Totals {
     passed: u64,
@@ -124,7 +126,7 @@ impl Totals {
         took(name, begun);
     }
 
-    /// A part that counts by itself.
+    /// A part that prints its own counts.
     fn counted(&mut self, name: &str, command: &mut Command) {
         println!("\n== {name}");
         let begun = Instant::now();
@@ -132,7 +134,7 @@ impl Totals {
         took(name, begun);
     }
 
-    /// The workspace's test binaries, which count each by itself.
+    /// The workspace's test binaries, each with its own counts.
     fn binaries(&mut self, name: &str, environment: &[(&str, OsString)]) {
         println!("\n== {name}");
         let begun = Instant::now();
@@ -150,7 +152,7 @@ impl Totals {
         took(name, begun);
     }
 
-    /// Adds what a program that counts by itself has counted, and whether it ended well.
+    /// Adds the counts that a program printed, and whether it ended well.
     fn came_to(&mut self, name: &str, outcome: Result<(Totals, bool)>) {
         match outcome {
             Ok((totals, success)) => {
@@ -172,7 +174,7 @@ impl Totals {
         }
     }
 
-    /// Acceptance, and which of it could not run for want of a client.
+    /// Acceptance, with the scenarios that could not run without a client.
     fn acceptance(&mut self, ready: &Ready, options: &AcceptanceOptions) {
         if let Some(part) = &options.part {
             println!("\nacceptance: part {part}; all of it: cargo xtask acceptance");
@@ -196,7 +198,7 @@ impl Totals {
         }
     }
 
-    /// The last line, and whether nothing failed.
+    /// Prints the last line; fails if a test failed.
     fn told(&self) -> Result<()> {
         println!(
             "\n{} passed, {} failed, {} skipped",
@@ -216,7 +218,8 @@ impl Totals {
         }
     }
 
-    /// Rust counts a test that returned early as passed: those that said that they could not run are taken out and named.
+    /// Rust counts a test that returned early as passed: tests that reported that they could not run are
+    /// subtracted and named.
     fn without_skipped(&mut self, list: &Path) -> Result<()> {
         let lines = match std::fs::read_to_string(list) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -235,11 +238,11 @@ fn took(name: &str, begun: Instant) {
     println!("-- {name}: {:.0} s", begun.elapsed().as_secs_f64());
 }
 
-/// Runs everything.
+/// Runs all parts.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut totals = Totals::default();
     if options.set_up {
-        // One that is there will do: what is set up is made by content, not by the program that makes it.
+        // An existing one is sufficient: the set-up depends on content, not on the program that makes it.
         if !binary("landfall").is_file() {
             build_binaries()?;
         }
@@ -259,7 +262,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     totals.gate("layers", layers::check);
     totals.gate("build", build_binaries);
-    totals.gate("generated documents", || docs::write(true));
+    totals.gate("generated documents", || docs::compare(true));
     let mut ready = None;
     if !options.no_acceptance {
         totals.gate("set-up", || {
@@ -286,7 +289,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     totals.told()
 }
 
-/// `cargo xtask acceptance`: all of it, or what was asked for.
+/// `cargo xtask acceptance`: all of it, or the requested part.
 pub(crate) fn acceptance(options: &AcceptanceOptions) -> Result<()> {
     build_binaries()?;
     let ready = set_up()?;
@@ -295,7 +298,7 @@ pub(crate) fn acceptance(options: &AcceptanceOptions) -> Result<()> {
     totals.told()
 }
 
-/// What tests and acceptance find on this host once it is set up.
+/// The prerequisites of tests and acceptance on this host, after set-up.
 pub(crate) struct Ready {
     pub(crate) az: PathBuf,
     sdks: Vec<Sdk>,
@@ -306,8 +309,8 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Tests that run upstream programs take them from the node image. One that it should have and has not is a fault, not a
-    /// reason to skip tests.
+    /// Tests that run upstream programs take them from the node image. A missing one that it should have is a
+    /// fault, not a reason to skip tests.
     fn programs(&self) -> Result<Vec<(&'static str, OsString)>> {
         let mut named = vec![(needs::LAYERS, std::env::join_paths(&self.layers)?)];
         for (variable, program) in [(needs::ETCD, "etcd"), (needs::ETCDUTL, "etcdutl")] {
@@ -348,7 +351,8 @@ fn acceptance_of(ready: &Ready, options: &AcceptanceOptions) -> Command {
     command
 }
 
-/// Everything that tests of real programs and acceptance need: packages, the binary, the node images, the Azure CLI.
+/// Installs or builds the prerequisites of tests with real programs and of acceptance: packages, the binary,
+/// the node images, the Azure CLI.
 pub(crate) fn set_up() -> Result<Ready> {
     if crate::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!(
@@ -368,7 +372,7 @@ pub(crate) fn set_up() -> Result<Ready> {
     })
 }
 
-/// The layers of a node image that is there, top first.
+/// The layers of an existing node image, top first.
 fn layers_of(version: &str) -> Result<Vec<PathBuf>> {
     let text = crate::output(Command::new(binary("landfall")).args(["image", "list", "--output", "json"]))?;
     let images: Vec<serde_json::Value> =
@@ -392,7 +396,7 @@ fn present(program: &str) -> bool {
         .any(|dir| dir.join(program).is_file())
 }
 
-/// Installs what the tests need of Debian's packages and is not there.
+/// Installs the missing Debian packages that the tests need.
 pub(crate) fn install_packages() -> Result<()> {
     let mut missing: Vec<&str> = PACKAGES
         .iter()
@@ -446,7 +450,7 @@ pub(crate) fn status(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program, shows what it writes, and adds up its `N passed` and `N failed`.
+/// Runs a program, prints its output, and sums its `N passed` and `N failed`.
 fn counted(command: &mut Command) -> Result<(Totals, bool)> {
     let mut child = command
         .stdout(Stdio::piped())
@@ -463,7 +467,7 @@ fn counted(command: &mut Command) -> Result<(Totals, bool)> {
     Ok((totals, success))
 }
 
-/// Shows what a program wrote that has ended, and adds up as [`counted`] does.
+/// Prints the output of a program that has ended, and sums it as [`counted`] does.
 fn shown(output: &Output) -> (Totals, bool) {
     let mut totals = Totals::default();
     for line in String::from_utf8_lossy(&output.stdout).lines() {

@@ -1,4 +1,5 @@
-//! Roles and locks with the commands of the guide: what is given holds at once, what is taken away does not, a restart changes neither.
+//! Roles and locks with the commands of the guide: assignments and their removal take effect at once, and a
+//! restart changes neither.
 
 use anyhow::{Result, ensure};
 
@@ -13,7 +14,7 @@ use crate::{
 const ACCESS: &str = "access";
 /// The stamp's first cluster, and its group.
 const FIRST: &str = "landfall";
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/access.md");
 
 /// The guide's blocks of commands.
@@ -169,7 +170,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )
 }
 
-/// The object id of the administrator, who is an owner of the stamp.
+/// The object id of the administrator, an owner of the stamp.
 fn principal(az: &Az) -> Result<String> {
     let found = az.json(&[
         "role",

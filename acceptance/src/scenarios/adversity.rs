@@ -1,4 +1,4 @@
-//! The service is killed while it works, and everything is stopped and started again.
+//! The service is killed while it works; all of the stamp is stopped and started again.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What stands around a cluster: quotas with the commands of the guide, and its machines and networks as the Azure CLI shows them.
+//! Quotas with the commands of the guide, and a cluster's machines and networks as the Azure CLI shows them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 
 /// The first cluster of a stamp, and its group.
 const FIRST: &str = "landfall";
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/quotas.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
@@ -132,7 +132,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         || restarted_and_replaced(stamp, az, &kubectl, &nodes),
     )?;
     journal.step("around", "az rest: what clusters have of their quotas", || {
-        usages(az, text(&cluster, "/id")?)
+        quota_usages(az, text(&cluster, "/id")?)
     })?;
     journal.step(
         "around",
@@ -190,7 +190,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )
 }
 
-/// What metrics-server says of the node comes with its second look at it, and is read once a minute from the first question on.
+/// metrics-server has the node's metrics from its second reading on; after the first request they are sampled
+/// once a minute.
 fn metrics(az: &Az, cluster: &str) -> Result<()> {
     const CPU: &str = "node_cpu_usage_percentage";
     const MEMORY: &str = "node_memory_working_set_percentage";
@@ -212,14 +213,14 @@ fn metrics(az: &Az, cluster: &str) -> Result<()> {
         let told = az.json(&list)?;
         for name in [CPU, MEMORY] {
             let last = last_value(&told, name).with_context(|| format!("no value of {name} in {told}"))?;
-            // A little over its size: what is read is of some seconds.
+            // A little above its size: the value covers some seconds.
             ensure!(last > 0.0 && last < 110.0, "{name}: {last}");
         }
         Ok(())
     })
 }
 
-/// The newest value of a metric, where there is one: minutes in which nothing was read have none.
+/// The newest value of a metric, if there is one: minutes without a sample have none.
 fn last_value(told: &Value, name: &str) -> Option<f64> {
     let mut metrics = told["value"].as_array()?.iter();
     let metric = metrics.find(|metric| metric["name"]["value"] == name)?;
@@ -297,7 +298,7 @@ fn machines(az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
     Ok(())
 }
 
-/// The machine that is a node, as the stamp tells of it.
+/// The machine of a node, as the stamp's status shows it.
 fn machine_of(stamp: &Stamp, node: &str) -> Result<Value> {
     let status = stamp.status()?;
     let mut all = status["machines"].as_array().into_iter().flatten();
@@ -353,8 +354,8 @@ fn restarted_and_replaced(stamp: &Stamp, az: &Az, kubectl: &Kubectl, nodes: &str
     })
 }
 
-/// How many clusters and nodes there are in the subscription: no command of the Azure CLI asks for that.
-fn usages(az: &Az, cluster: &str) -> Result<()> {
+/// The numbers of clusters and nodes in the subscription; the Azure CLI has no command for them.
+fn quota_usages(az: &Az, cluster: &str) -> Result<()> {
     let subscription = cluster
         .split('/')
         .nth(2)
@@ -441,7 +442,7 @@ fn disabled(stamp: &Stamp, az: &Az, block: &str) -> Result<()> {
         ensure!(cluster["powerState"]["code"] == "Running", "{cluster}");
         Ok(())
     })();
-    // Whatever was seen: what comes after has to be able to write.
+    // In any case writes must be possible again afterwards.
     follow(enable)?;
     looked?;
     listed("Enabled")
@@ -449,7 +450,7 @@ fn disabled(stamp: &Stamp, az: &Az, block: &str) -> Result<()> {
 
 /// A shell that runs commands of the guide.
 fn shell(stamp: &Stamp, az: &Az, script: &str) -> Result<std::process::Command> {
-    // The name is this run's; everything else of the command is the guide's.
+    // The stamp's name is this run's; the rest of the command is the guide's.
     let landfall = stamp.landfall(&[]);
     let program = landfall.get_program().to_string_lossy().into_owned();
     let own = format!("landfall() {{ '{program}' \"$@\" --name {}; }}\n", stamp.name);

@@ -1,7 +1,9 @@
-//! Every command below `az aks`, tried against a stamp: it works, or fails with an error of ours or of the client's own, and never with a
-//! traceback. What comes of each is a column of `az_commands.tsv`, from which a page of the reference is made.
+//! Every command below `az aks` against a stamp: it works, or fails with an error of the stamp or of the
+//! client, and never with a traceback. The result of each is a column of `az_commands.tsv`, from which a page
+//! of the reference is made.
 //!
-//! Under its own name only: most of them are waited for. `RECORD=1` writes down what came of each instead of comparing.
+//! Runs only when it is requested by name: most commands wait for an operation. `RECORD=1` writes the results
+//! instead of comparing them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,13 +26,13 @@ pub(super) const NAME: &str = "az-commands";
 const TABLE: &str = include_str!("../../az_commands.tsv");
 const CLUSTER: &str = "commands";
 
-/// What came of a command, in a word.
+/// The result of a command, in a word.
 fn outcome(answer: &Answer) -> String {
     if answer.code == 0 {
         return "works".to_owned();
     }
     let said = answer.err.as_str();
-    // The client asks a host of its own choice, which is not to be reached from here.
+    // The client connects to a fixed host of its own, which is not reachable from here.
     if ["NameResolutionError", "urlopen error"]
         .iter()
         .any(|word| said.contains(word))
@@ -40,7 +42,7 @@ fn outcome(answer: &Answer) -> String {
     if said.contains("Traceback (most recent call last)") {
         return format!("TRACEBACK: {}", said.lines().last().unwrap_or_default());
     }
-    // `(Code) message`, as the client shows what it was answered.
+    // `(Code) message`, as the client shows an error response.
     let code = said.split('(').skip(1).find_map(|rest| {
         let (code, rest) = rest.split_once(") ")?;
         let is_code = code.len() > 3 && code.starts_with(|c: char| c.is_ascii_uppercase());
@@ -142,7 +144,7 @@ fn machine_of(az: &Az) -> Result<String> {
 }
 
 fn record(came: &BTreeMap<&str, String>) -> Result<()> {
-    // Of the checkout in whose top folder this runs, wherever it was compiled.
+    // The checkout in whose top folder this runs, regardless of where it was compiled.
     let path = Path::new("acceptance/az_commands.tsv");
     let mut text = String::new();
     for line in TABLE.lines() {

@@ -1,4 +1,5 @@
-//! etcd's data is destroyed, a cluster goes back to a second, and becomes another cluster: what was written is there again.
+//! etcd's data is destroyed, a cluster is restored to a second, and as another cluster: the objects of that
+//! time are there again.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test run goes by the host's own clock"
@@ -28,7 +29,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The cluster that suffers.
+/// The cluster whose data is destroyed.
 const KEPT: &str = "kept";
 /// The cluster that is made of its backup.
 const COPY: &str = "copy";
@@ -36,9 +37,10 @@ const COPY: &str = "copy";
 const AGAIN: &str = "again";
 /// The cluster of one member that loses its disk.
 const ONE: &str = "one";
-/// The cluster of three members that all do.
+/// The cluster of three members that lose their disks.
 const THREE: &str = "three";
-/// What is told apart by name and uid. Not what Kubernetes itself writes all the time.
+/// Kinds of objects that are compared by name and uid. Without those that Kubernetes itself writes all the
+/// time.
 const KINDS: &str =
     "namespaces,configmaps,secrets,serviceaccounts,services,deployments,clusterroles,clusterrolebindings";
 /// A busy host takes longer than a quiet one: how long it was is printed.
@@ -79,8 +81,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     })
 }
 
-/// Machines lose their disks: what they had comes back from the service. Minutes, most of which go by until a silent machine is held
-/// for lost.
+/// Machines lose their disks and get their data back from the service. Takes minutes, most of them until a
+/// silent machine counts as lost.
 pub(super) fn disks(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     journal.step(
         "disks",
@@ -108,13 +110,13 @@ fn disks_lost(
     tier: &str,
     wanted: usize,
 ) -> Result<()> {
-    // Of a stamp with fewer machines, three that fall silent together are held for a matter of the host.
+    // With fewer machines in the stamp, three that fall silent together count as a failure of the host.
     let more = ["--node-count", "4", "--no-ssh-key", "--tier", tier];
     aks(az, &["create"], cluster, &more)?;
     let kubectl = stamp.kubectl(az, GROUP, cluster)?;
     kubectl.apply(stamp.directory.path(), &shop())?;
     next_second()?;
-    // Whatever was written last is with the service by then.
+    // The last writes are backed up by then.
     shipped(stamp, &format!("{GROUP}/{cluster}"))?;
     let before = objects(&kubectl)?;
     let members = machines(stamp, cluster, "control plane")?;
@@ -157,7 +159,7 @@ fn shop() -> Value {
     ] })
 }
 
-/// Kind, namespace, name and uid of what there is.
+/// Kind, namespace, name and uid of all objects.
 fn objects(kubectl: &Kubectl) -> Result<BTreeSet<String>> {
     let found = kubectl.json(&["get", KINDS, "--all-namespaces", "--request-timeout=5s"])?;
     let items = found["items"].as_array().context("no items")?;
@@ -174,9 +176,9 @@ fn objects(kubectl: &Kubectl) -> Result<BTreeSet<String>> {
                 .map(|pointer| text(item, pointer))
                 .join(" ")
         })
-        // The API server keeps whom aggregated API servers trust there: each cluster its own.
+        // It contains the CA that aggregated API servers trust: each cluster has its own.
         .filter(|line| !line.contains("extension-apiserver-authentication "))
-        // And its own credentials: those of another cluster are worth nothing in a copy of it.
+        // And its own credentials: a copy of a cluster does not contain those of the original.
         .filter(|line| !line.contains(" landfall:credential:"))
         .collect())
 }
@@ -207,13 +209,14 @@ fn shown(stamp: &Stamp, cluster: &str) -> Result<Value> {
     landfall(stamp, &["backup", "show", &format!("{GROUP}/{cluster}")])
 }
 
-/// Waits until the service has everything of before, of the cluster `GROUP/NAME`.
+/// Waits until all present writes of the cluster `GROUP/NAME` are backed up.
 pub(super) fn shipped(stamp: &Stamp, cluster: &str) -> Result<()> {
     let now = now()?;
     wait_for("everything to be shipped", BOUND, || {
         let backup = landfall(stamp, &["backup", "show", cluster])?;
         let spans = backup["properties"]["restorable"].as_array();
-        // In any second something is written: leases, at least. Times of one form are in the order of their text.
+        // There is a write in every second: leases, at least. Times of the same format are ordered like their
+        // text.
         let until = spans.and_then(|spans| spans.last()?["until"].as_str());
         ensure!(until > Some(now.as_str()), "{backup}");
         Ok(())
@@ -223,7 +226,7 @@ pub(super) fn shipped(stamp: &Stamp, cluster: &str) -> Result<()> {
 /// A write that was acknowledged, and when.
 type Acknowledged = (String, SystemTime);
 
-/// Writes without a pause until it is told to end; what was acknowledged and when.
+/// Writes without a pause until it is asked to end; gives the acknowledged writes with their times.
 fn write(
     kubectl: &Kubectl,
     who: &str,
@@ -312,7 +315,7 @@ fn data_deleted(journal: &Journal, stamp: &Stamp, kubectl: &Kubectl) -> Result<(
     Ok(())
 }
 
-/// Waits for the next second to begin: what follows belongs to another one.
+/// Waits for the next second to begin, so that the following writes belong to another one.
 fn next_second() -> Result<()> {
     let second = || -> Result<u64> { Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()) };
     let begun = second()?;
@@ -322,7 +325,7 @@ fn next_second() -> Result<()> {
     })
 }
 
-/// A second and what there was then.
+/// A second and the objects at that time.
 struct Then {
     at: String,
     objects: BTreeSet<String>,
@@ -363,7 +366,7 @@ fn in_place(stamp: &Stamp, kubectl: &Kubectl) -> Result<Then> {
     );
     landfall(stamp, &["backup", "restore", &place, "--at", &then.at, "--yes"])?;
     same(&then.objects, &objects(kubectl)?)?;
-    // It works, too: what is asked for is made.
+    // It also works: new objects are accepted.
     shop(&["create", "configmap", "after"])?;
     shop(&["delete", "configmap", "after"])?;
     Ok(then)

@@ -1,4 +1,4 @@
-//! Services of type LoadBalancer: addresses that answer, outside and inside, and who is behind them.
+//! Services of type LoadBalancer: addresses that respond, from outside and inside, and the pods behind them.
 
 use std::{
     collections::BTreeSet,
@@ -20,16 +20,17 @@ use crate::{
     stamp::Stamp,
 };
 
-/// How this scenario is called.
+/// The name of this scenario.
 pub(super) const NAME: &str = "balancers";
 
-/// No answer takes longer.
+/// Time limit of a response.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// The Services: reached from outside; from the cluster's own network; with the source address kept; by nobody who is here.
+/// The Services: reachable from outside; from the cluster's own network; with the source address kept; not
+/// reachable from here.
 const SERVICES: [&str; 4] = ["outside", "inside", "near", "closed"];
 
-/// Its block is run as it stands there.
+/// Its block is run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/load-balancers.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
@@ -139,7 +140,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     })
 }
 
-/// The address that a Service's status tells of.
+/// The address in a Service's status.
 fn address(cluster: &Cluster, service: &str) -> Result<IpAddr> {
     let found = cluster.kubectl.json(&["get", "service", service])?;
     let ingress = &found["status"]["loadBalancer"]["ingress"][0];
@@ -148,7 +149,8 @@ fn address(cluster: &Cluster, service: &str) -> Result<IpAddr> {
     Ok(address.parse()?)
 }
 
-/// Asks over a connection of its own: the name of the pod that answers, and the address that it was asked from.
+/// Sends a request on a new connection: gives the name of the pod that responds, and the client's address as
+/// the pod sees it.
 fn ask(address: IpAddr) -> Result<(String, IpAddr)> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, 80), ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
@@ -160,7 +162,8 @@ fn ask(address: IpAddr) -> Result<(String, IpAddr)> {
     Ok((body.to_owned(), stream.local_addr()?.ip()))
 }
 
-/// Two pods, one a node, each answering with its own name and writing down who asks; the Services in front of them.
+/// Two pods, one per node, each responding with its own name and logging the client's address; the Services
+/// in front of them.
 fn objects() -> Value {
     let serve =
         "mkdir /tmp/www && hostname > /tmp/www/index.html && exec httpd -f -vv -p 8080 -h /tmp/www 2>&1";

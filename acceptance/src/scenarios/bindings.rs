@@ -9,10 +9,10 @@ use super::{
 };
 use crate::clients::{attempt, run};
 
-/// The application that stands for the API servers of all clusters.
+/// The application that represents the API servers of all clusters.
 const SERVER: &str = "6dae42f8-4368-4678-94ff-3960e28e3630";
 
-/// A pod that is an identity by the cluster's binding: its client id. Its token is kept in a file.
+/// A pod that uses an identity by the cluster's binding; gives the client id. Its token is kept in a file.
 pub(super) fn bind(walk: &Walk<'_>, block: &str) -> Result<String> {
     walk.follow(block)?;
     let identity = walk
@@ -26,7 +26,7 @@ pub(super) fn bind(walk: &Walk<'_>, block: &str) -> Result<String> {
     let token = walk.admin("exec till -- cat /var/run/secrets/azure/tokens/azure-identity-token")?;
     std::fs::write(walk.directory().join("till-token"), token.trim())?;
     let audience = format!("api://AKSIdentityBinding/{client}");
-    // The administrator gets none for a service account that may not, either.
+    // The administrator gets none, either, for a service account without permission.
     let output = attempt(
         walk.block(&format!("kubectl create token shop --audience {audience}"))?
             .env("KUBECONFIG", "admin.kubeconfig"),
@@ -37,7 +37,7 @@ pub(super) fn bind(walk: &Walk<'_>, block: &str) -> Result<String> {
         "{}: {said}",
         output.status
     );
-    // Tokens for others are made as ever.
+    // Tokens for other audiences are issued as before.
     walk.admin("create token shop --audience api://AzureADTokenExchange")?;
     walk.admin(&format!("create token till --audience {audience}"))?;
     Ok(client)
@@ -58,7 +58,7 @@ fn of_binding(verb: &str) -> [&str; 9] {
     ]
 }
 
-/// What kubelogin finds the identity by.
+/// The environment variables by which kubelogin finds the identity.
 fn variables<'v>(
     client: &'v str,
     token: &'v str,

@@ -1,4 +1,4 @@
-//! Kubeconfigs as the guide has them: who gets which, what it may, until when, and how it is taken back.
+//! Kubeconfigs as in the guide: kinds, permissions, expiry, and revocation.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 
 const GUIDE: &str = include_str!("../../../docs/guides/kubernetes-credentials.md");
 
-/// Fails, and says why it does.
+/// The command fails with this reason.
 fn refused(kubectl: &Kubectl, arguments: &[&str], why: &str) -> Result<()> {
     let output = attempt(&mut kubectl.command(arguments))?;
     let said =
@@ -149,7 +149,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )?;
     journal.step("credentials", "the stamp's operator needs none", || {
         let before = listed(stamp)?.len();
-        // What comes after kubectl's first word is kubectl's.
+        // The arguments after `kubectl` are passed on to kubectl.
         let said = run(stamp.landfall(&[]).args(["kubectl", "auth", "whoami"]))?;
         ensure!(said.contains("landfall:operator"), "{said}");
         ensure!(listed(stamp)?.len() == before);

@@ -1,4 +1,4 @@
-//! `coredns-custom`: names of the tenant's own, and one that CoreDNS cannot start with.
+//! `coredns-custom`: names of the tenant, and a configuration that CoreDNS cannot start with.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const NAME: &str = "db.tenant.";
 const ADDRESS: &str = "10.9.9.9";
 /// Add-ons are compared every half a minute, and pods are rolled one after the other.
 const ROLLED: Duration = Duration::from_secs(180);
-/// A rollout that does not get on has failed after two minutes.
+/// A rollout without progress fails after two minutes.
 const TOLD: Duration = Duration::from_secs(300);
 
 /// A name of the tenant's own is answered.
@@ -21,7 +21,7 @@ pub(super) fn custom(cluster: &Cluster) -> Result<()> {
     wait_for("an answer of coredns-custom", ROLLED, || answers(cluster))
 }
 
-/// The tenant adds something that CoreDNS does not start with.
+/// The tenant adds a configuration that CoreDNS does not start with.
 pub(super) fn break_custom(cluster: &Cluster) -> Result<()> {
     write(
         cluster,
@@ -41,12 +41,12 @@ pub(super) fn break_custom(cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// Names are answered, also in a cluster whose nodes are all new.
+/// Names are resolved, even in a cluster whose nodes are all new.
 pub(super) fn answered(cluster: &Cluster) -> Result<()> {
     wait_for("an answer of DNS", Duration::from_secs(180), || answers(cluster))
 }
 
-/// Tenant and operator are told of the broken one; without it, all is well again.
+/// Tenant and operator see the error of the broken one; without it, there is no problem left.
 pub(super) fn told_and_mended(stamp: &Stamp, cluster: &Cluster) -> Result<()> {
     wait_for("an Event of the ConfigMap", TOLD, || {
         let events = cluster.kubectl.text(&[
@@ -103,7 +103,7 @@ fn answers(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What is told of the cluster as its problem.
+/// The reported problem of the cluster.
 fn problem(stamp: &Stamp, cluster: &Cluster) -> Result<Value> {
     let status = stamp.status()?;
     let clusters = status["clusters"].as_array().context("status has no clusters")?;

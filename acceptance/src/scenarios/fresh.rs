@@ -1,12 +1,14 @@
-//! A machine that nobody has prepared: Debian's smallest system, with and without iproute2, Rust and Go beside it. `landfall up` makes it
-//! a stamp, every command that it prints works as printed, and `down --purge` leaves nothing. On a third one the set-up part of
-//! `cargo xtask test` installs or finds all that the tests need.
+//! An unprepared machine: Debian's smallest system, with and without iproute2, and with Rust and Go.
+//! `landfall up` makes it a stamp, every command that it prints works as printed, and `down --purge` leaves
+//! nothing. On a third machine the set-up part of `cargo xtask test` installs or finds all that the tests
+//! need.
 //!
-//! Each machine is a root of its own in mount, process and network namespaces of its own. The binary that acceptance was given takes the
-//! place of `cargo run`, and node images that are there are bound in: compiling and building are measured elsewhere
-//! (`cargo xtask bench setup`). Debian packages are fetched before the machine loses the network, into its own apt cache. That cache is
-//! empty after the first installation, so the tests have a machine of their own. The Azure CLI that acceptance was given is bound in
-//! with the Python that it runs on, read-only: a set-up that does not like it cannot remove it.
+//! Each machine is a separate root in separate mount, process and network namespaces. The binary given to
+//! acceptance replaces `cargo run`, and present node images are bound in: compiling and building are measured
+//! elsewhere (`cargo xtask bench setup`). Debian packages are fetched before the machine loses the network,
+//! into its own apt cache. That cache is empty after the first installation, so the tests have a separate
+//! machine. The Azure CLI given to acceptance is bound in with its Python, read-only: a set-up that rejects
+//! it cannot remove it.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -28,7 +30,7 @@ pub(super) const NAME: &str = "fresh";
 /// The stamp's name in both: another of the same name on this host would share its control groups.
 const STAMP: &str = "fresh";
 
-/// What `up` may have to install, with all that they need.
+/// Packages that `up` may have to install, with their dependencies.
 const PACKAGES: &[&str] = &[
     "runc",
     "iproute2",
@@ -38,7 +40,7 @@ const PACKAGES: &[&str] = &[
     "ca-certificates",
 ];
 
-/// What the set-up of the tests may have to install beyond that.
+/// Packages that the set-up of the tests may have to install beyond that.
 const TEST_PACKAGES: &[&str] = &["util-linux", "busybox-static", "python3", "python3-venv"];
 
 /// Walks through all three machines.
@@ -85,7 +87,7 @@ pub(super) fn walk(args: &Args, journal: &Journal) -> Result<()> {
     set_up_tests(args, journal, scratch.path(), &base)
 }
 
-/// The set-up part of `cargo xtask test`, on a machine of its own.
+/// The set-up part of `cargo xtask test`, on a separate machine.
 fn set_up_tests(args: &Args, journal: &Journal, scratch: &Path, base: &Path) -> Result<()> {
     let name = "tests";
     let (kit, tests) = Kit::of_tests(args)?;
@@ -122,7 +124,7 @@ fn set_up_tests(args: &Args, journal: &Journal, scratch: &Path, base: &Path) -> 
     )
 }
 
-/// A directory for all that belongs to one machine.
+/// A directory for all files of one machine.
 fn room(scratch: &Path, name: &str) -> Result<PathBuf> {
     let room = scratch.join(name.replace(' ', "-"));
     for place in ["upper", "work", "root", "state"] {
@@ -131,7 +133,7 @@ fn room(scratch: &Path, name: &str) -> Result<PathBuf> {
     Ok(room)
 }
 
-/// What of this host a machine sees, each at its own path.
+/// The parts of this host that a machine sees, each at its own path.
 struct Kit {
     landfall: String,
     shared: Vec<String>,
@@ -145,7 +147,7 @@ struct Tests {
 }
 
 impl Kit {
-    /// The binary, Rust, Go and the node images that are there.
+    /// The binary, Rust, Go and the existing node images.
     fn of_stamp(args: &Args) -> Result<Self> {
         let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
         let landfall = args.landfall.canonicalize().context("--landfall")?;
@@ -194,7 +196,7 @@ impl Kit {
             xtask.display()
         );
         let python = prefix(environment)?;
-        // Debian's own is what the machine installs.
+        // Debian's own Python is installed by the machine.
         if python != Path::new("/usr") {
             kit.read_only.push(python.to_string_lossy().into_owned());
         }
@@ -279,7 +281,7 @@ fn sources() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Makes the namespaces' inside: the root, what is bound into it, and a first process that reaps.
+/// Makes the inside of the namespaces: the root, the bind mounts, and a first process that reaps.
 const INSIDE: &str = r#"
 set -e
 ip link set lo up
@@ -313,7 +315,7 @@ echo ready
 while :; do sleep 3600 & wait $! || true; done
 "#;
 
-/// A root in namespaces of its own. Ends, with all that runs in it, when it is dropped.
+/// A root in separate namespaces. Ends, with all its processes, when it is dropped.
 struct Machine {
     holder: Child,
     /// The first process of its process namespace.
@@ -366,7 +368,7 @@ impl Machine {
         })
     }
 
-    /// Runs a line in the machine as its administrator would, and gives what it printed.
+    /// Runs a line in the machine as its administrator, and gives its output.
     fn shell(&self, line: &str) -> Result<String> {
         run(&mut self.command(line))
     }
@@ -385,7 +387,7 @@ impl Machine {
         command
     }
 
-    /// Nothing of the stamp runs, is mounted or lies on disk.
+    /// No process, mount or file of the stamp is left.
     fn is_empty(&self) -> Result<()> {
         let look = "ls /var/lib/landfall /run/landfall /run/netns 2>/dev/null || true; grep -c landfall/fresh /proc/mounts || true; \
                     nft list tables; ip -o link show | grep -c lf || true";
@@ -401,7 +403,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Ends what a failed walk left running; after a whole one there is no stamp any more.
+        // Ends the processes that a failed walk left running; after a successful one there is no stamp any
+        // more.
         drop(attempt(&mut self.command(&format!(
             "{} down --purge --name {STAMP}",
             self.landfall
@@ -412,7 +415,7 @@ impl Drop for Machine {
     }
 }
 
-/// Installs what this machine has from the beginning, and fetches what it may install later.
+/// Installs the initial packages of this machine, and fetches those that it may install later.
 fn prepare(base: &Path, room: &Path, include: &[&str], packages: &[&str]) -> Result<()> {
     let script = r#"
 set -e

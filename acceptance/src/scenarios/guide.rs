@@ -1,4 +1,4 @@
-//! Guides: their blocks of commands, and how they are run as they stand, as a person would who is logged in.
+//! Guides: their blocks of commands, which are run verbatim, as a user would who is logged in.
 
 use std::{path::Path, process::Command};
 
@@ -39,14 +39,14 @@ pub(super) fn shell(stamp: &Stamp, az: &Az, programs: &[&Path], script: &str) ->
     Ok(shell)
 }
 
-/// The same with variables of its own, and with `landfall`, which is this stamp's.
+/// The same with additional variables, and with `landfall` for this stamp.
 pub(super) fn with_landfall(
     stamp: &Stamp,
     az: &Az,
     variables: &[(&str, &str)],
     script: &str,
 ) -> Result<Command> {
-    // The name is this run's; everything else of the command is the guide's.
+    // The stamp's name is this run's; the rest of the command is the guide's.
     let landfall = stamp.landfall(&[]);
     let program = landfall.get_program().to_string_lossy().into_owned();
     let own = format!("landfall() {{ '{program}' \"$@\" --name {}; }}\n", stamp.name);

@@ -1,4 +1,4 @@
-//! Programs are killed and stopped, a node object is deleted: everything comes back without help.
+//! Programs are killed and stopped, a node object is deleted: all of them are repaired automatically.
 
 use std::{collections::BTreeSet, path::Path, process::Command, time::Duration};
 
@@ -75,7 +75,7 @@ pub(super) fn init(machine: &str) -> Result<u32> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let mut lines = status.lines();
         let numbers = lines.find_map(|line| line.strip_prefix("NSpid:"));
-        // As it is called here, and as it is called in the machine. Pods have names of their own.
+        // The process's ids here and in the machine. Pods have further PID namespaces.
         let numbers: Vec<&str> = numbers.unwrap_or_default().split_whitespace().collect();
         numbers.len() == 2 && numbers[1] == "1"
     };
@@ -89,7 +89,7 @@ pub(super) fn signal(signal: &str, pid: u32) -> Result<()> {
 
 fn programs(journal: &Journal, stamp: &Stamp, cluster: &Cluster) -> Result<()> {
     for name in ["-KILL", "-STOP"] {
-        // One of a node and one of the control plane at a time: each is seen to come back by itself.
+        // One of a node and one of the control plane at a time: each must be restarted.
         for [first, second] in [["kubelet", "etcd"], ["containerd", "kube-apiserver"]] {
             journal.step(
                 "healing",
@@ -125,7 +125,7 @@ fn programs(journal: &Journal, stamp: &Stamp, cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A process that is about to suffer.
+/// A process that is to be killed or stopped.
 struct Victim {
     machine: String,
     program: &'static str,
@@ -145,7 +145,7 @@ impl Victim {
         })
     }
 
-    /// Waits until another one does its work.
+    /// Waits until another process has replaced it.
     fn back(&self) -> Result<()> {
         wait_for(
             &format!("another {}", self.program),
@@ -163,12 +163,12 @@ impl Victim {
     }
 }
 
-/// The plug is pulled, and the disk is gone.
+/// Kills a machine, and deletes its disk.
 pub(super) fn destroy(stamp: &Stamp, machine: &str) -> Result<()> {
     let space = namespace(machine)?;
     run(Command::new("ip").args(["-n", &space, "link", "set", "eth0", "down"]))?;
     for pid in pids(machine, None)? {
-        // What goes with its parent is gone already.
+        // Children that ended with their parent are gone already.
         attempt(Command::new("kill").args(["-9", &pid.to_string()]))?;
     }
     let disk = stamp.machine_disk(machine);

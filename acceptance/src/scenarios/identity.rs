@@ -1,4 +1,5 @@
-//! The directory with the commands of the guide: who is made logs in, groups give what they have, what is reset or disabled is refused.
+//! The directory with the commands of the guide: new principals log in, groups give their roles to members,
+//! revoked or disabled ones are refused.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -17,7 +18,7 @@ const IDENTITY: &str = "identity";
 const ADA: &str = "ada@example.org";
 const PASSWORD: &str = "Correct horse 1";
 const NEW_PASSWORD: &str = "Another horse 2";
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/identity.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
@@ -76,7 +77,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             ensure!(said.contains("AuthorizationFailed"), "az says: {said}");
             let members = follow(&groups)?;
             ensure!(members.trim().ends_with(ADA), "{members}");
-            // `az` asks for subscriptions when somebody logs in; before, she saw none.
+            // `az` reads the subscriptions at login; before, she saw none.
             let person = ["--username", ADA, "--password", PASSWORD];
             let ada = log_in(stamp, "azure-ada-member", &person)?;
             ada.json(&show)?;
@@ -134,7 +135,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             let new = told
                 .lines()
                 .find_map(|line| line.strip_prefix("secret"))
-                .context("no secret is told")?
+                .context("the output has no secret")?
                 .trim();
             let arguments = |secret| ["--service-principal", "--username", &client, "--password", secret];
             ensure!(
@@ -232,7 +233,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     })
 }
 
-/// An `az` of somebody's.
+/// An `az` that is logged in as this principal.
 fn log_in(stamp: &Stamp, config: &str, who: &[&str]) -> Result<Az> {
     let mut az = stamp.fresh_az()?;
     az.config = stamp.directory.path().join(config);
@@ -244,9 +245,9 @@ fn log_in(stamp: &Stamp, config: &str, who: &[&str]) -> Result<Az> {
 
 /// The first JSON object of a text.
 fn first_object(text: &str) -> Result<Value> {
-    let begins = text.find('{').context("no JSON is told")?;
+    let begins = text.find('{').context("the output has no JSON")?;
     let mut values = serde_json::Deserializer::from_str(&text[begins..]).into_iter::<Value>();
-    Ok(values.next().context("no JSON is told")??)
+    Ok(values.next().context("the output has no JSON")??)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Who is known to a cluster's API server, with the commands of the guide: pods by tokens of the cluster, people and programs by tokens of the
-//! stamp, with kubelogin; and what role assignments give them.
+//! Authentication at a cluster's API server, with the commands of the guide: pods by tokens of the cluster,
+//! users and programs by tokens of the stamp, with kubelogin; and their permissions by role assignments.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -23,7 +23,7 @@ const GUIDE: &str = include_str!("../../../docs/guides/kubernetes-access.md");
 pub(super) const GROUP: &str = "landfall";
 pub(super) const CLUSTER: &str = "landfall";
 
-/// What every step needs.
+/// The inputs of every step.
 pub(super) struct Walk<'a> {
     stamp: &'a Stamp,
     pub(super) az: &'a Az,
@@ -58,7 +58,7 @@ impl Walk<'_> {
         run(&mut self.block(block)?)
     }
 
-    /// kubectl as somebody whom kubelogin finds by these variables.
+    /// kubectl as the principal of these variables for kubelogin.
     pub(super) fn as_somebody(&self, variables: &[(&str, &str)], arguments: &str) -> Result<Command> {
         let mut shell = self.block(&format!("kubectl {arguments}"))?;
         shell
@@ -101,7 +101,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
                 "{url} is not where the stamp is"
             );
             ensure!(text(&discovery, "/jwks_uri")? == format!("{url}openid/v1/jwks"));
-            // What the API server says of itself is the same.
+            // The API server's own discovery document is the same.
             let kubectl = stamp.kubectl(az, GROUP, CLUSTER)?;
             wait_for("the API server to issue for it", Duration::from_secs(180), || {
                 let own = kubectl.text(&["get", "--raw", "/.well-known/openid-configuration"])?;
@@ -155,7 +155,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
         "a program of an administrators' group signs in with its secret",
         || {
             walk.follow(&sign_in)?;
-            // The API server reads the service's keys a moment after it is told.
+            // The API server reads the service's keys a moment after the change.
             let said = wait_for(
                 "the API server to take its tokens",
                 Duration::from_secs(180),
@@ -239,9 +239,9 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
             run(&mut walk.as_somebody(&as_shop, "create configmap made --namespace dev")?).map(drop)
         },
     )?;
-    journal.step(NAME, "who is logged in with az", || {
+    journal.step(NAME, "the principal that is logged in with az", || {
         let config = az.config.to_string_lossy().into_owned();
-        // The stamp's own application: known, and no administrator of the cluster.
+        // The stamp's own application: authenticated, but no administrator of the cluster.
         let variables = [
             ("AAD_LOGIN_METHOD", "azurecli"),
             ("AZURE_CONFIG_DIR", config.as_str()),
@@ -255,7 +255,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
     journal.step(NAME, "a person signs in by a code in a browser", || person(&walk))?;
     journal.step(
         NAME,
-        "while the service is away, who has a token is known and may what it could",
+        "while the service is down, tokens and permissions still work",
         || away(&walk, &as_shop),
     )?;
     journal.step(NAME, "a kubeconfig for old versions of kubectl", || {
@@ -278,7 +278,7 @@ fn aks<'a>(verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     .concat()
 }
 
-/// What kubectl had a plug-in of its own for, until 1.26.
+/// The kubeconfig format of kubectl's own plug-in, which existed until 1.26.
 fn old_format(walk: &Walk<'_>) -> Result<()> {
     let file = walk.directory().join("azure.kubeconfig");
     let name = file.to_string_lossy().into_owned();
@@ -355,7 +355,7 @@ fn local_accounts(walk: &Walk<'_>) -> Result<()> {
 
     let cluster = walk.az.json(&aks("update", &["--enable-local-accounts"]))?;
     ensure!(cluster["disableLocalAccounts"] == false, "{cluster}");
-    // A new one, in the place of the one that the steps before went by. It is granted before it is handed out.
+    // A new one replaces the one of the steps before. It is granted before it is handed out.
     run(&mut walk.az.command(&get_admin(&new)))?;
     let after = nodes(&new)?;
     ensure!(
@@ -474,7 +474,7 @@ fn away(walk: &Walk<'_>, as_shop: &[(&str, &str)]) -> Result<()> {
     run(&mut walk.stamp.landfall(&["up", "--output", "json"]))?;
     walk.stamp.wait_for_service(Duration::from_secs(180))?;
     ensure!(during.trim() == "200", "while the service was away: {during}");
-    // And it is asked again.
+    // And role assignments apply again.
     register(walk.stamp, &walk.stamp.other_az("azure-after")?)?;
     ensure!(ask()?.trim() == "200", "afterwards: {}", ask()?);
     Ok(())

@@ -1,4 +1,4 @@
-//! Cloud, login, account, groups, and what is refused.
+//! Cloud, login, account, groups, and refusals.
 
 use anyhow::{Result, ensure};
 
@@ -9,10 +9,10 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 pub(super) const GUIDE: &str = include_str!("../../../docs/guides/login.md");
 
-/// Has an `az` know the stamp, and speak to it.
+/// Registers the stamp as a cloud with `az`.
 pub(super) fn register(stamp: &Stamp, az: &Az) -> Result<()> {
     let endpoint = format!("https://{}", stamp.listen);
     let cloud = ["cloud", "register", "--name", "landfall"];
@@ -21,7 +21,7 @@ pub(super) fn register(stamp: &Stamp, az: &Az) -> Result<()> {
     run(&mut az.command(&["cloud", "set", "--name", "landfall"])).map(drop)
 }
 
-/// What the guides call what `landfall up` told.
+/// The variables of the guides for the output of `landfall up`.
 pub(super) fn addresses(stamp: &Stamp) -> Result<Vec<(&'static str, &str)>> {
     [
         ("CA", "/caFile"),
@@ -58,7 +58,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
         );
         Ok(())
     })?;
-    // A profile without tokens: `az` asks nobody as long as it has one.
+    // A profile without tokens: with tokens, `az` would send no request.
     let fresh = stamp.other_az("azure-wrong")?;
     register(stamp, &fresh)?;
     let wrong = |who: &[&str], code: &str| {

@@ -17,10 +17,10 @@ use crate::{
 
 /// The name of this scenario.
 pub(super) const NAME: &str = "lts";
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/hybrid-profile.md");
 const GROUP: &str = "hybrid";
-/// What the guide calls its cluster.
+/// The guide's name of its cluster.
 const CLUSTER: &str = "jobs";
 const PROFILE: &str = "2020-09-01-hybrid";
 
@@ -31,7 +31,7 @@ fn follow(stamp: &Stamp, az: &Az, variables: &[(&str, &str)], block: &str) -> Re
         .envs(addresses(stamp)?)
         .env("GROUP", GROUP)
         .envs(variables.iter().copied())
-        // As somebody has it who reads the guide: this shape needs it not.
+        // As for a reader of the guide: this shape does not need it.
         .env_remove("AZURE_CORE_INSTANCE_DISCOVERY");
     run(&mut shell)
 }
@@ -197,7 +197,8 @@ fn cluster(az: &Az) -> Result<Value> {
     az.json(&["aks", "show", "--resource-group", GROUP, "--name", CLUSTER])
 }
 
-/// The two versions that a stamp offers, the older one first. This client's `get-versions` asks for nothing in this profile.
+/// The two versions of a stamp, the older one first. This client's `get-versions` sends no request in this
+/// profile.
 fn versions(stamp: &Stamp) -> Result<(String, String)> {
     let images = run(&mut stamp.landfall(&["image", "list", "--output", "json"]))?;
     newest_two(&serde_json::from_str::<Vec<Value>>(&images)?)

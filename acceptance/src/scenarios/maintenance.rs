@@ -1,10 +1,23 @@
-//! Maintenance configurations and tags: what is kept of a cluster beside what is made of it.
+//! Maintenance configurations, and upgrades by channels within them; tags.
+
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::{GROUP, text, workload::Cluster};
-use crate::{clients::Az, journal::Journal};
+use super::{GROUP, aks, guide, text, upgrade, workload::Cluster};
+use crate::{
+    clients::{Az, run},
+    journal::{Journal, wait_for},
+    stamp::Stamp,
+};
+
+/// The cluster that follows a channel.
+const FOLLOWER: &str = "follower";
+/// The commands are run as they stand there.
+const GUIDE: &str = include_str!("../../../docs/guides/maintenance.md");
+/// An upgrade of a control plane and of a node.
+const BOUND: Duration = Duration::from_secs(600);
 
 /// `az aks maintenanceconfiguration …` for a cluster.
 fn arguments<'a>(verb: &'a str, cluster: &'a Cluster, more: &[&'a str]) -> Vec<&'a str> {
@@ -21,7 +34,7 @@ fn arguments<'a>(verb: &'a str, cluster: &'a Cluster, more: &[&'a str]) -> Vec<&
     arguments
 }
 
-pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> {
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
     let ask = |verb: &str, more: &[&str]| az.json(&arguments(verb, cluster, more));
     journal.step(
         "maintenance",
@@ -112,7 +125,7 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         ensure!(schedule["absoluteMonthly"].is_null(), "a PUT replaces: {shown}");
         Ok(())
     })?;
-    journal.step("maintenance", "what is wrong is refused by name", || {
+    journal.step("maintenance", "invalid bodies are refused by name", || {
         let wrong = |more: &[&str], says: &str| {
             let mut asked = vec!["--name", "aksManagedAutoUpgradeSchedule"];
             asked.extend(more);
@@ -157,7 +170,100 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         ensure!(left.as_array().is_some_and(|left| left.len() == 2), "{left}");
         Ok(())
     })?;
-    tags(journal, az, cluster)
+    tags(journal, az, cluster)?;
+    channels(journal, stamp, az)
+}
+
+/// A cluster with a channel is upgraded when its window is open and nobody holds it up, and not before.
+fn channels(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
+    let [add, follow, waits, open, pause, resume, no_more] = guide::exactly(GUIDE)?;
+    let variables = [("GROUP", GROUP), ("CLUSTER", FOLLOWER)];
+    let play = |script: &str| run(&mut guide::with_landfall(stamp, az, &variables, script)?);
+    let version = || -> Result<(String, String)> {
+        let shown = aks(az, &["show"], FOLLOWER, &[])?;
+        let now = text(&shown, "/currentKubernetesVersion")?.to_owned();
+        Ok((now, text(&shown, "/provisioningState")?.to_owned()))
+    };
+    let status = || run(&mut stamp.landfall(&["maintenance", "status"]));
+    journal.step(
+        "maintenance",
+        "az aks create of a cluster that is to follow a channel",
+        || aks(az, &["create"], FOLLOWER, &["--node-count", "1", "--no-ssh-key"]).map(drop),
+    )?;
+    let before = version()?;
+    let newest = upgrade::offered(az, FOLLOWER)?;
+    journal.step(
+        "maintenance",
+        "the guide's window that is not open yet, and a channel: nothing happens, and it is said until when",
+        || {
+            let listed = play(&add)?;
+            ensure!(
+                listed.trim().ends_with("aksManagedAutoUpgradeSchedule"),
+                "{listed}"
+            );
+            ensure!(play(&follow)?.trim().ends_with("rapid"));
+            let told = wait_for("what waits", Duration::from_secs(30), || {
+                let told = status()?;
+                ensure!(told.contains(&newest) && told.contains("channel rapid"), "{told}");
+                Ok(told)
+            })?;
+            ensure!(told.contains("aksManagedAutoUpgradeSchedule"), "{told}");
+            let told = play(&waits)?;
+            ensure!(told.contains("begins at"), "the events tell of it: {told}");
+            ensure!(version()? == before, "it was upgraded: {:?}", version()?);
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "maintenance",
+        "an operator holds it up: the guide's window is open, and nothing happens",
+        || {
+            let told = play(&pause)?;
+            ensure!(told.contains("the year's end"), "{told}");
+            let hours = play(&open)?;
+            ensure!(hours.trim().ends_with("24"), "{hours}");
+            wait_for("that it is held up", Duration::from_secs(30), || {
+                let told = status()?;
+                ensure!(told.contains("an operator holds planned work up"), "{told}");
+                Ok(())
+            })?;
+            ensure!(version()? == before, "it was upgraded: {:?}", version()?);
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "maintenance",
+        "the guide's landfall maintenance resume: control plane and node are upgraded",
+        || {
+            play(&resume)?;
+            journal.timed("channel", "upgraded after", || {
+                wait_for("the upgrade", BOUND, || {
+                    let now = version()?;
+                    ensure!(now == (newest.clone(), "Succeeded".to_owned()), "{now:?}");
+                    Ok(())
+                })
+            })?;
+            let kubectl = stamp.kubectl(az, GROUP, FOLLOWER)?;
+            let nodes = kubectl.json(&["get", "nodes"])?;
+            let kubelet = text(&nodes, "/items/0/status/nodeInfo/kubeletVersion")?;
+            ensure!(kubelet == format!("v{newest}"), "{kubelet}");
+            let shown = aks(az, &["show"], FOLLOWER, &[])?;
+            ensure!(
+                shown["systemData"]["lastModifiedBy"] == "Landfall",
+                "{}",
+                shown["systemData"]
+            );
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "maintenance",
+        "the guide's end of it; the cluster is deleted",
+        || {
+            play(&no_more)?;
+            aks(az, &["delete"], FOLLOWER, &["--yes"]).map(drop)
+        },
+    )
 }
 
 /// The ways in which `az` changes tags: a PATCH of the cluster, a PUT of all of it, and of the group.
@@ -204,4 +310,25 @@ fn tags(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> {
             Ok(())
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_blocks_that_are_run() {
+        let [add, follow, waits, open, pause, resume, no_more] = guide::exactly::<7>(GUIDE).unwrap();
+        for (block, says) in [
+            (add, "maintenanceconfiguration add"),
+            (follow, "--auto-upgrade-channel rapid"),
+            (waits, "landfall events"),
+            (open, "maintenanceconfiguration update"),
+            (pause, "maintenance pause"),
+            (resume, "maintenance resume"),
+            (no_more, "--auto-upgrade-channel none"),
+        ] {
+            assert!(block.contains(says), "{block}");
+        }
+    }
 }

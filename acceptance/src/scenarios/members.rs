@@ -107,7 +107,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             let load = Load::over(journal, &kubectl, || {
                 aks(az, &["update"], MEMBERS, &["--tier", "free"]).map(drop)
             })?;
-            // As above; then the VIP's holder may be among those who go.
+            // As above; then the VIP's holder may be among the removed members.
             load.undisturbed(4)?;
             let left = machines(stamp, MEMBERS, "control plane")?;
             ensure!(left.len() == 1, "{left:?}");
@@ -139,10 +139,10 @@ fn holder(stamp: &Stamp, kubectl: &Kubectl) -> Result<String> {
             return Ok(id(&machine)?.to_owned());
         }
     }
-    anyhow::bail!("nobody holds the VIP {vip}")
+    anyhow::bail!("no member holds the VIP {vip}")
 }
 
-/// One client that asks without a pause, one request at a time, while something else happens.
+/// A client that sends requests without a pause, one at a time, while another step runs.
 struct Load {
     sent: u32,
     /// Seconds that the slowest took.

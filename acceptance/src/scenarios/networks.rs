@@ -1,5 +1,5 @@
-//! Two clusters in one virtual network, with the commands of the guide: their nodes' addresses, that they reach each other, what a security group
-//! closes and opens, and what is refused.
+//! Two clusters in one virtual network, with the commands of the guide: their nodes' addresses, traffic
+//! between them, the rules of a security group, and refusals.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -15,9 +15,9 @@ use crate::{
 
 const FIRST: &str = "left";
 const SECOND: &str = "right";
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/networks.md");
-/// Where each node of the first cluster answers.
+/// The port of the server on each node of the first cluster.
 const PORT: u16 = 8099;
 const BOUND: Duration = Duration::from_secs(180);
 
@@ -153,7 +153,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             for node in &free {
                 reached(&second, *node, true)?;
             }
-            // Everything else passes: the clusters' own affairs, and what no rule is about.
+            // All other traffic passes: the clusters' own, and traffic without a rule.
             for kubectl in [&first, &second] {
                 kubectl.text(&["exec", "client", "--", "true"])?;
             }
@@ -243,8 +243,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )
 }
 
-/// Whether a cluster's pod reaches the server of a node is as it is to be. That it does not is the answer of the pod, so that a pod that
-/// cannot be asked is none.
+/// Checks whether a cluster's pod reaches the server of a node. That it does not has to be the pod's own
+/// result, so that an unreachable pod does not count.
 fn reached(kubectl: &Kubectl, node: Ipv4Addr, wanted: bool) -> Result<()> {
     let ask = format!("timeout 5 wget -q -O - http://{node}:{PORT}/ 2>/dev/null || echo closed");
     let answer = kubectl.text(&["exec", "client", "--", "sh", "-c", &ask])?;

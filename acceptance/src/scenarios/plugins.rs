@@ -12,7 +12,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The range of a cluster's VNET if nobody asks for another.
+/// The default range of a cluster's VNET.
 const VNET: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 224, 0, 0), 12);
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {

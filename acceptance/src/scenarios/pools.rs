@@ -13,7 +13,7 @@ use crate::{
 
 /// The pool that comes and goes.
 const EXTRA: &str = "extra";
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/pools.md");
 
 /// `az aks nodepool …` for a pool of a cluster.
@@ -132,7 +132,7 @@ fn power(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster, scripts: 
                 pool["count"] == before.len() && pool["provisioningState"] == "Succeeded",
                 "{pool}"
             );
-            // What is read and sent back starts nothing.
+            // A body that is read and sent back starts no operation.
             let updated = nodepool(
                 az,
                 "update",

@@ -1,4 +1,4 @@
-//! A cluster is stopped and started with the commands of the guide; what was in it is there again.
+//! A cluster is stopped and started with the commands of the guide; its objects are there again.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::{
 const NAME: &str = "sleeper";
 /// Machines of its control plane.
 const MEMBERS: usize = 3;
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/power.md");
 const BOUND: Duration = Duration::from_secs(180);
 
-/// What is to be the same after a start.
+/// The state that must be the same after a start.
 #[derive(Debug, PartialEq)]
 struct Kept {
     endpoint: Vec<String>,
@@ -132,7 +132,7 @@ fn follow(stamp: &Stamp, az: &Az, kubectl: &Kubectl, script: &str) -> Result<Str
     run(&mut shell)
 }
 
-/// No machine of the cluster runs, the control plane's disks are there, the nodes' are not.
+/// No machine of the cluster runs; the control plane's disks exist, the nodes' do not.
 fn off(stamp: &Stamp) -> Result<()> {
     let members = machines(stamp, NAME, "control plane")?;
     ensure!(
@@ -155,7 +155,7 @@ fn off(stamp: &Stamp) -> Result<()> {
     Ok(())
 }
 
-/// Where a kubeconfig says that the API is, and which CA it is to have.
+/// The API's address and the CA in a kubeconfig.
 fn endpoint(kubectl: &Kubectl) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(&kubectl.kubeconfig)?;
     let own = |line: &&str| line.starts_with("server:") || line.starts_with("certificate-authority-data:");
@@ -181,7 +181,7 @@ fn kept(kubectl: &Kubectl) -> Result<Kept> {
     })
 }
 
-/// Everything is as before, and the pod serves again.
+/// The state is as before, and the pod serves again.
 fn back(kubectl: &Kubectl, before: &Kept) -> Result<()> {
     wait_for("what was there before", BOUND, || {
         let now = kept(kubectl)?;

@@ -1,5 +1,5 @@
-//! Who reaches a cluster's API server, as the guide says it, with addresses of this host that nobody else has; and a command that needs no
-//! way to it.
+//! Authorised ranges of a cluster's API server, as in the guide, with additional addresses of this host; and
+//! a command that needs no connection to it.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -19,7 +19,7 @@ const INSIDE: &str = "203.0.113.7";
 const OUTSIDE: &str = "198.51.100.7";
 const PRIVATE: &str = "hidden";
 
-/// Addresses on loopback, as long as this is there.
+/// Addresses on loopback, removed when this is dropped.
 struct Addresses;
 
 impl Addresses {
@@ -34,7 +34,7 @@ impl Addresses {
 impl Drop for Addresses {
     fn drop(&mut self) {
         for address in [INSIDE, OUTSIDE] {
-            // It goes with the last try to use it.
+            // Removed with the last attempt to use it.
             drop(attempt(Command::new("ip").args([
                 "address",
                 "delete",
@@ -46,7 +46,7 @@ impl Drop for Addresses {
     }
 }
 
-/// Whether the API server answers who comes from this address; `None`: from the host's own.
+/// Whether the API server responds to a client at this address; `None`: at the host's own.
 fn reaches(server: &str, from: Option<&str>) -> Result<bool> {
     let mut command = Command::new("curl");
     command.args([
@@ -120,7 +120,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         settle(&server, Some(INSIDE), true)?;
         settle(&server, Some(OUTSIDE), true)
     })?;
-    journal.step("reach", "with ranges, who is in them, and the host", || {
+    journal.step("reach", "with ranges: clients in them, and the host", || {
         ranges("[\"203.0.113.0/24\"]")?;
         settle(&server, Some(OUTSIDE), false)?;
         settle(&server, Some(INSIDE), true)?;

@@ -1,4 +1,8 @@
 //! A cluster's CAs and its service account key are replaced with the commands of the guide, under a client that fetches its kubeconfig again.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a client that asks again and again pauses by the host's own clock"
+)]
 
 use std::{
     path::PathBuf,

@@ -1,4 +1,4 @@
-//! Azure's SDKs for Python and JavaScript: applications that speak ARM speak to a stamp without a change.
+//! Azure's SDKs for Python and JavaScript: applications that use ARM work with a stamp without a change.
 
 use std::{path::PathBuf, process::Command};
 
@@ -14,9 +14,9 @@ use crate::{
     stamp::Stamp,
 };
 
-/// What the SDK for Python is used for.
+/// The program with the SDK for Python.
 const PYTHON: &str = include_str!("sdk.py");
-/// What the SDK for JavaScript is used for.
+/// The program with the SDK for JavaScript.
 const JAVASCRIPT: &str = include_str!("sdk.mjs");
 
 /// Drives the stamp with each installed generation of the SDK for Python.
@@ -66,13 +66,13 @@ pub(super) fn javascript(journal: &Journal, stamp: &Stamp, az: &Az, programs: &[
     Ok(())
 }
 
-/// What a program proves itself with beside a secret.
+/// Credentials of a program beside a secret.
 struct Proofs {
     client: String,
     certificate: String,
     /// A file with a token of an issuer that the program trusts.
     assertion: PathBuf,
-    /// Where Python finds the browser of who signs in with a device code.
+    /// The directory of the Python module that acts as the browser of a device code login.
     modules: PathBuf,
 }
 
@@ -89,7 +89,8 @@ impl Proofs {
         let made = run(az.command(&create).args(role).env("HOME", &modules))?;
         let made: Value = serde_json::from_str(&made)?;
         let client = text(&made, "/appId")?.to_owned();
-        // A stamp without an uplink asks no other issuer for its keys, and knows its own: the program trusts tokens of the stamp's application.
+        // A stamp without an uplink fetches no other issuer's keys, and has its own: the program trusts
+        // tokens of the stamp's application.
         let token = az.json(&["account", "get-access-token"])?;
         let token = text(&token, "/accessToken")?;
         let assertion = modules.join("assertion");
@@ -130,13 +131,13 @@ impl Proofs {
     }
 }
 
-/// What a token says.
+/// The claims of a token.
 fn claims(token: &str) -> Result<Value> {
     let claims = token.split('.').nth(1).context("the token has no claims")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?)
 }
 
-/// Runs a program that tells what it has tried, to its end.
+/// Runs a program that prints its steps, to its end.
 fn drive(stamp: &Stamp, az: &Az, program: &Program, command: &mut Command, group: &str) -> Result<()> {
     let account = az.json(&["account", "show"])?;
     let cloud = az.json(&["cloud", "show"])?;

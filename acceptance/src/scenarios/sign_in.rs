@@ -19,11 +19,11 @@ use crate::{
     stamp::Stamp,
 };
 
-/// What a person at another device has, as far as signing in needs it.
+/// A program that acts as the browser of a person at another device.
 pub(super) const BROWSER: &str = include_str!("browser.py");
 /// The first cluster of a stamp.
 const FIRST: &str = "landfall";
-/// What the guide calls its program.
+/// The guide's name of its program.
 const PROGRAM: &str = "nightly";
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<()> {
@@ -38,7 +38,7 @@ fn device_codes(journal: &Journal, stamp: &Stamp) -> Result<()> {
     register(stamp, &az)?;
     journal.step(
         "login",
-        "with a device code: the page says who asks, and a person says yes",
+        "with a device code: the page names the application, and a person approves",
         || {
             let waiting = Waiting::begin(&az)?;
             let pages = waiting.browse(&az, &json!({ "username": name, "password": password.trim() }))?;
@@ -96,7 +96,7 @@ fn certificates(journal: &Journal, stamp: &Stamp) -> Result<()> {
     )?;
     journal.step(
         "login",
-        "a certificate that was taken away logs nobody in any more",
+        "a certificate that was deleted is refused from then on",
         || {
             let tenant = text(&stamp.summary, "/tenantId")?;
             let secret = format!("@{}", text(&stamp.summary, "/servicePrincipal/secretFile")?);
@@ -142,7 +142,7 @@ fn said(output: &Output) -> String {
 struct Waiting {
     child: Child,
     stderr: BufReader<ChildStderr>,
-    /// Where the person is to go, and with which code.
+    /// The address and the code for the person.
     address: String,
     code: String,
 }
@@ -179,7 +179,8 @@ impl Waiting {
         }
     }
 
-    /// A person opens the page, types the code, and fills in the form that says who asks; gives the pages.
+    /// A person opens the page, types the code, and fills in the form that names the application; gives the
+    /// pages.
     fn browse(&self, az: &Az, answer: &Value) -> Result<Vec<Value>> {
         let forms = json!([{ "user_code": self.code }, answer]);
         let mut python = Command::new(az.program.with_file_name("python3"));
@@ -207,7 +208,7 @@ impl Waiting {
         Ok(pages)
     }
 
-    /// What `az` came to, and what else it said.
+    /// The result of `az`, and its remaining output.
     fn end(mut self) -> Result<Output> {
         let mut stderr = Vec::new();
         std::io::Read::read_to_end(&mut self.stderr, &mut stderr)?;
@@ -221,13 +222,13 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // It has ended, or is not to wait for a quarter of an hour.
+        // It has ended, or must not wait for a quarter of an hour.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// The address and the code of a line that tells both.
+/// The address and the code of a line that contains both.
 fn told(line: &str) -> Option<(String, String)> {
     let address = line
         .split_whitespace()

@@ -1,5 +1,5 @@
-//! The store's file is damaged while clusters run, goes with the disk, goes back to an earlier time, and comes from a directory that
-//! was brought along: the commands of the guide, as they stand there, bring it back.
+//! The store's file is damaged while clusters run, is lost with the disk, is restored to an earlier time, and
+//! is restored from a directory of another host: the commands of the guide, run verbatim, repair it.
 
 use std::{
     os::unix::fs::FileExt as _,
@@ -45,7 +45,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         "store",
         "the service is killed and its store damaged: up says what to do",
         || {
-            // What a cluster holds is not in the store.
+            // The objects in a cluster are not in the store.
             kubectl.text(&[
                 "create",
                 "configmap",
@@ -129,7 +129,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             serves(az, &group, &cluster, &kubectl)
         },
     )?;
-    // Groups are only in the store: what is of which copy shows by them.
+    // Groups are only in the store: they show which copy was restored.
     let newer = journal.step("store", "a copy of an earlier time is put back", || {
         let at = copied(stamp)?;
         az.json(&["group", "create", "--location", "local", "--name", LATER])?;
@@ -185,7 +185,7 @@ pub(super) fn copied(stamp: &Stamp) -> Result<Timestamp> {
     Ok(text(&last, "/copy/at")?.parse()?)
 }
 
-/// Takes the copy of a time along into another directory, with what it has to lie beside. Where it is there.
+/// Copies the copy of a time into another directory, with the files that belong to it. Gives its path there.
 fn bring(copies: &Path, directory: &Path, at: &Timestamp) -> Result<PathBuf> {
     let name = format!("{:015}-", at.as_millisecond());
     for store in std::fs::read_dir(copies)? {
@@ -226,7 +226,7 @@ fn commands(guide: &str) -> Vec<Vec<Vec<String>>> {
         .collect()
 }
 
-/// Gives commands as they stand, to this stamp. What all of them said.
+/// Runs commands verbatim for this stamp. Gives their output.
 fn say(journal: &Journal, stamp: &Stamp, commands: &[Vec<String>]) -> Result<String> {
     let mut said = String::new();
     for command in commands {

@@ -1,6 +1,7 @@
-//! Terraform with its provider `azurerm`: the configuration and the commands of the guide, and what they come to on the cluster.
+//! Terraform with its provider `azurerm`: the configuration and the commands of the guide, and their effects
+//! on the cluster.
 //!
-//! Under its own name only: the provider is compiled for it. `cargo xtask terraform`.
+//! Runs only when it is requested by name: the provider is compiled for it. `cargo xtask terraform`.
 
 use std::{ffi::OsStr, path::Path};
 
@@ -16,7 +17,7 @@ use crate::{
 
 /// The name of this scenario.
 pub(super) const NAME: &str = "terraform";
-/// The commands and the configuration are taken as they stand there.
+/// The commands and the configuration are used verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/terraform.md");
 const GROUP: &str = "terraform";
 const CLUSTER: &str = "shop";
@@ -56,7 +57,7 @@ pub(super) fn walk(
     let named = programs.join("terraform");
     std::os::unix::fs::symlink(terraform, &named)?;
     std::fs::write(directory.join("main.tf"), configuration()?)?;
-    // In place of 'terraform init', which would ask a registry.
+    // In place of 'terraform init', which would connect to a registry.
     let azurerm = azurerm.canonicalize().context("--azurerm")?;
     let overrides = format!(
         "provider_installation {{\n  dev_overrides {{ \"hashicorp/azurerm\" = \"{}\" }}\n  direct {{}}\n}}\n",
@@ -67,7 +68,7 @@ pub(super) fn walk(
     let subscription = text(&account, "/id")?;
     let shell = |script: &str| -> Result<std::process::Command> {
         let mut shell = guide::shell(stamp, az, &[&named], script)?;
-        // Whoever works with Azure has settings for it, which would lead elsewhere.
+        // Users of Azure have settings for it, which would select another cloud.
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_theirs(name)) {
             shell.env_remove(name);
         }
@@ -162,7 +163,7 @@ mod tests {
         }
         let configuration = configuration().unwrap();
         assert!(configuration.contains("azurerm_kubernetes_cluster"));
-        // Without its type, what '-var' says of it is taken for a text.
+        // Without a type, the value of '-var' is taken for a text.
         assert!(configuration.contains("= map(string)"));
     }
 }

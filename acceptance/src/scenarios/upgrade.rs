@@ -1,4 +1,5 @@
-//! Another version of Kubernetes: the control plane first, with everything in it; then nodes, while what runs goes on.
+//! Another version of Kubernetes: the control plane first, with all its objects; then nodes, while workloads
+//! go on.
 
 use std::{
     collections::BTreeSet,
@@ -278,7 +279,7 @@ fn kubelets(cluster: &Cluster) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// What runs: each container by its own identity.
+/// The running pods: each container by its id.
 fn pods(cluster: &Cluster) -> Result<BTreeSet<String>> {
     let pods = cluster.kubectl.json(&["get", "pods", "-l", "app=web"])?;
     let statuses = pods["items"].as_array().into_iter().flatten();
@@ -293,7 +294,7 @@ fn pods(cluster: &Cluster) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// The fewest replicas of the Deployment that were available while something was done.
+/// The fewest available replicas of the Deployment during an action.
 fn available_while(cluster: &Cluster, act: impl FnOnce() -> Result<()>) -> Result<u64> {
     let budget = json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "web" },

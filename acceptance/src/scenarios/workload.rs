@@ -1,4 +1,4 @@
-//! Two clusters with the same address ranges side by side, and everything a user does in them.
+//! Two clusters with the same address ranges side by side, and the usual workloads of users in them.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -17,10 +17,10 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The image of all test pods; built into the node image, so nothing is pulled.
+/// The image of all test pods; part of the node image, so it is not pulled.
 pub(super) const BUSYBOX: &str = "landfall.dev/busybox:1";
 
-/// A cluster and how to speak to it.
+/// A cluster with its kubectl.
 pub(super) struct Cluster {
     pub(super) name: &'static str,
     pub(super) kubectl: Kubectl,
@@ -33,7 +33,7 @@ impl Cluster {
         self.kubectl.apply(&self.scratch, manifest)
     }
 
-    /// Waits until a workload is rolled out; an error tells of its pods and of what happened last.
+    /// Waits until a workload is rolled out; an error contains its pods and the latest events.
     pub(super) fn rolled_out(&self, what: &str) -> Result<()> {
         self.kubectl.rolled_out(what)
     }
@@ -127,7 +127,7 @@ impl Clusters {
         })
     }
 
-    /// Everything, in both.
+    /// All steps, in both.
     pub(super) fn walk(&self, journal: &Journal) -> Result<()> {
         std::thread::scope(|scope| {
             let kubenet = scope.spawn(|| self.kubenet.walk(journal));

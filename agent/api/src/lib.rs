@@ -1,5 +1,5 @@
-//! The agents of all machines, as the control loops see them. Implemented by `agent/sessions`, to which `agent/hub` brings the
-//! agents of real machines and `fabric/sim` those of simulated ones.
+//! The interface of the control loops to the machines' agents. Implemented by `agent/sessions`, to which
+//! `agent/hub` brings requests of real machines' agents and `fabric/sim` those of simulated ones.
 //!
 //! Always true: a published configuration reaches its machine at least once, newest generation only; a report is the
 //! latest the machine sent, never merged.
@@ -14,60 +14,64 @@ use futures::stream::BoxStream;
 
 pub use reviews::{AccessReviews, NonResourceAttributes, ResourceAttributes, ReviewError, ReviewSpec};
 
-/// A machine that was not heard of for so long is silent. Its agent asks for its configuration twice a minute at least.
+/// A machine without a request for this long is silent. Its agent requests its configuration at least twice a
+/// minute.
 pub const SILENT_AFTER: Duration = Duration::from_secs(45);
 
-/// A machine whose report changed in content, that fell silent ([`SILENT_AFTER`]) or that came back; that has lost its key ([`Agents::has_lost_key`]); that hung up or called again, where
-/// somebody has asked about that ([`Agents::hung_up`]). It carries no data: read
-/// [`Agents::report`] and [`Agents::contact`].
+/// A change of a machine: its report changed in content, it fell silent ([`SILENT_AFTER`]) or came back, it
+/// lost its key ([`Agents::has_lost_key`]), or it hung up or called again, if [`Agents::hung_up`] was called
+/// for it. Carries no data: read [`Agents::report`] and [`Agents::contact`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WakeUp {
-    /// This one.
+    /// The machine with this id.
     Machine(String),
-    /// Any may be: the reader fell behind.
+    /// Any machine may have changed: the reader fell behind.
     All,
 }
 
-/// Why a log could not be had.
+/// The reason why a log is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The machine's agent is not in contact.
     #[error("the agent of machine {0} is not in contact")]
     Away(String),
-    /// It did not answer in time.
+    /// The machine did not answer in time.
     #[error("the agent of machine {0} did not answer in time")]
     Timeout(String),
 }
 
-/// The agents of all machines.
+/// The interface to the agents of all machines.
 #[async_trait]
 pub trait Agents: Send + Sync + 'static {
-    /// What the machine is to be from now on. Kept in memory: published again after a restart of the service.
+    /// Sets the configuration of a machine. Kept in memory only: publish it again after a restart of the
+    /// service.
     fn publish(&self, machine: &str, config: Arc<MachineConfig>);
-    /// The machine is gone: forgets its configuration and report, refuses its certificate.
+    /// Removes a machine: drops its configuration and report, refuses its certificate.
     fn forget(&self, machine: &str);
     /// The latest report of this machine since the service started.
     fn report(&self, machine: &str) -> Option<Arc<Report>>;
-    /// How long ago this machine was heard of (any request of it), since the service started.
+    /// The time since the machine's last request of any kind; `None` without one since the service started.
     fn contact(&self, machine: &str) -> Option<Duration>;
-    /// Whether this machine's agent is in contact: heard of less than [`SILENT_AFTER`] ago.
+    /// Whether this machine's agent is in contact: its last request is less than [`SILENT_AFTER`] ago.
     fn heard(&self, machine: &str) -> bool {
         self.contact(machine)
             .is_some_and(|contact| contact < SILENT_AFTER)
     }
-    /// How long ago the line ended on which this machine's agent waited for its next configuration, where it has called no more since: its
-    /// machine may be gone. Who asks about a machine is woken when that changes. `None` also where nobody sees lines end.
+    /// The time since this machine's agent closed its long poll, if it has sent no request since: the machine
+    /// may be gone. Calling this subscribes to [`WakeUp`]s for changes of it. `None` also in implementations
+    /// that do not detect closed connections.
     fn hung_up(&self, machine: &str) -> Option<Duration> {
         let _unseen = machine;
         None
     }
-    /// Whether this machine's agent has asked to be enrolled with the machine's token and another key than the one that it is known by, and was
-    /// not heard of since: its disk has lost the key, and it can never be heard of again. `false` also where nobody enrols.
+    /// Whether an enrolment was requested with this machine's token and another key than the enrolled one,
+    /// with no request under the enrolled key since: the disk has lost the key, and the machine can never
+    /// connect again. `false` also in implementations without enrolment.
     fn has_lost_key(&self, machine: &str) -> bool {
         let _unknown = machine;
         false
     }
-    /// All wake-ups from now on. Ends when no agent will ever report again.
+    /// All wake-ups from now on. Ends when no more reports can come.
     fn subscribe(&self) -> BoxStream<'static, WakeUp>;
     /// The last lines of a process's log.
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError>;

@@ -1,33 +1,34 @@
-//! What an API server asks the stamp about: whether role assignments permit something in its cluster. The words of `SubjectAccessReview`.
+//! Access reviews: API servers ask the stamp whether role assignments permit a request in their cluster.
+//! Field names are those of `SubjectAccessReview`.
 
 use async_trait::async_trait;
 use serde::Deserialize;
 
-/// Decides.
+/// Decides access reviews.
 #[async_trait]
 pub trait AccessReviews: Send + Sync {
-    /// Whether what is asked is permitted in the cluster that this machine is a control plane member of.
+    /// Whether the request is permitted in the cluster that has this machine as control plane member.
     async fn permits(&self, machine: &str, asked: &ReviewSpec) -> Result<bool, ReviewError>;
 }
 
-/// It could not be decided.
+/// The review could not be decided.
 #[derive(Debug, thiserror::Error)]
-#[error("what role assignments permit cannot be read")]
+#[error("role assignments cannot be read")]
 pub struct ReviewError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Who asks for what.
+/// The request under review.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReviewSpec {
-    /// The object id in the token that it came with.
+    /// The object id in the user's token.
     pub uid: String,
-    /// What is to be done with a resource.
+    /// A request for a resource.
     pub resource_attributes: Option<ResourceAttributes>,
-    /// What is to be done with a path that is no resource's.
+    /// A request for a path outside the resource API.
     pub non_resource_attributes: Option<NonResourceAttributes>,
 }
 
-/// Something that is to be done with a resource. What it does not say is empty.
+/// A request for a resource. Missing fields are empty.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct ResourceAttributes {
@@ -39,11 +40,11 @@ pub struct ResourceAttributes {
     pub resource: String,
     /// E.g. `log`.
     pub subresource: String,
-    /// Empty for all, and for what is in none.
+    /// Empty for all namespaces and for cluster-scoped resources.
     pub namespace: String,
 }
 
-/// Something that is to be done with a path.
+/// A request for a path.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct NonResourceAttributes {

@@ -1,8 +1,8 @@
-//! The agent's static binary, inside ours: one `landfall` binary is all that has to be brought to a host.
+//! The agent's static binary, embedded: a host needs only the one `landfall` binary.
 //!
 //! Built by this crate's build script. Always true: it is the release build of `machine/agent` of the same sources.
 
-/// The program, an ELF executable that needs nothing around it.
+/// The program, a static ELF executable.
 pub const AGENT: &[u8] = include_bytes!(env!("LANDFALL_AGENT"));
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use rcgen::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// Why a certificate could not be made.
+/// The reason why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// The library refused, or the request is not one.
+    /// The library refused, or the request is invalid.
     #[error("cannot make the certificate of {0}")]
     Certificate(String, #[source] rcgen::Error),
     /// The service's certificate could not be shown.
@@ -21,24 +21,24 @@ pub enum CaError {
     /// The service's TLS could not be set up.
     #[error("cannot set up TLS for agents")]
     Tls(#[from] rustls::Error),
-    /// A time outside what a certificate can hold.
+    /// A time outside the range of certificates.
     #[error("{0} is not a time that a certificate can hold")]
     Time(Timestamp),
 }
 
-/// Machines outlive services; nobody renews a machine's certificate before the machine itself is replaced.
+/// Machines outlive services; a machine's certificate is renewed only by replacing the machine.
 const MACHINE_YEARS: i64 = 10;
 const CA_YEARS: i64 = 30;
 const SERVER_YEARS: i64 = 2;
 
-/// The CA. Its key is the stamp's secret.
+/// The CA. Its key is a secret of the stamp.
 #[derive(Clone)]
 pub struct AgentCa {
     certificate: String,
     key: String,
 }
 
-/// The service's own certificate towards agents.
+/// The service's certificate for agents.
 pub struct ServerIdentity {
     /// PEM.
     pub certificate: String,
@@ -65,10 +65,10 @@ impl AgentCa {
         })
     }
 
-    /// A CA that was kept.
+    /// Loads a stored CA.
     ///
     /// # Errors
-    /// When it is not a certificate and its key.
+    /// When the texts are not a certificate and its key.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, CaError> {
         let ca = Self {
             certificate: certificate.to_owned(),
@@ -83,7 +83,7 @@ impl AgentCa {
         &self.certificate
     }
 
-    /// PEM of the key: to be kept with mode 0600.
+    /// PEM of the key: store it with mode 0600.
     pub fn key_pem(&self) -> &str {
         &self.key
     }
@@ -94,7 +94,7 @@ impl AgentCa {
         Issuer::from_ca_cert_pem(&self.certificate, key).map_err(refused)
     }
 
-    /// A certificate for the service at these addresses. Made anew at each start: nothing has to keep it.
+    /// A certificate for the service at these addresses. Made at each start and not stored.
     ///
     /// # Errors
     /// When the library refuses.
@@ -115,7 +115,7 @@ impl AgentCa {
         })
     }
 
-    /// A client certificate for a machine. Of the request, only its key counts.
+    /// A client certificate for a machine. Of the request only the key is used.
     pub(crate) fn sign(
         &self,
         request: &SigningRequest,
@@ -135,7 +135,7 @@ impl AgentCa {
     }
 }
 
-/// A parsed request for a certificate, its signature checked.
+/// A parsed certificate signing request with a valid signature.
 pub(crate) struct SigningRequest(CertificateSigningRequestParams);
 
 impl SigningRequest {
@@ -145,7 +145,7 @@ impl SigningRequest {
             .map_err(|error| CaError::Certificate("an enrolling machine".to_owned(), error))
     }
 
-    /// What tells one key from another.
+    /// The hash of the public key.
     pub(crate) fn key_hash(&self) -> String {
         use rcgen::PublicKeyData as _;
         hex::encode(Sha256::digest(self.0.public_key.der_bytes()))
@@ -159,7 +159,7 @@ fn named(name: &str) -> CertificateParams {
     params
 }
 
-/// From a little before now, for clocks that are behind.
+/// Valid from a little before now, for clocks that are behind.
 fn valid(params: &mut CertificateParams, now: Timestamp, years: i64) -> Result<(), CaError> {
     let at = |offset: SignedDuration| {
         let moment = now.checked_add(offset).map_err(|_| CaError::Time(now))?;

@@ -1,8 +1,8 @@
-//! Backups: control plane machines hand over what they wrote down of etcd, and get it back for a restore.
+//! Backups: control plane machines upload their recording of etcd, and download it for a restore.
 //!
-//! Always true: a machine writes only its own cluster's, and reads its own cluster's or that of the one that its cluster is to
-//! be restored from. Bodies are streamed: neither side holds a whole base in memory, and a machine that stops in the middle is
-//! not waited for.
+//! Always true: a machine writes only its own cluster's backup, and reads that or the backup of the cluster
+//! that its own is to be restored from. Bodies are streamed: neither side holds a whole base in memory, and a
+//! machine that stalls in the middle is not waited for.
 
 use std::{
     io::{self, Read},
@@ -31,31 +31,31 @@ use crate::{
     caller::{fault, refuse},
 };
 
-/// What a machine calls its own cluster by.
+/// The path segment for the machine's own cluster.
 const OWN: &str = "own";
-/// Pieces of a body on their way between the network and the object store.
+/// Pieces of a body in flight between the network and the object store.
 const PIECES: usize = 4;
 const PIECE: usize = 64 * 1024;
-/// From one piece of a body to the next.
+/// The time-out between two pieces of a body.
 const STALLED: Duration = Duration::from_secs(30);
-/// A whole body: a base of 8 GiB at 10 MiB a second, as long as the machine's program waits.
+/// The time-out of a whole body: a base of 8 GiB at 10 MiB a second, the same as in the machine's program.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 
-/// Bodies that come in, each with a thread of its own; others wait with their first pieces.
+/// Threads for incoming bodies, one for each; further bodies wait with their first pieces.
 static UPLOADS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPLOADS));
-/// What machines list and read.
+/// Threads for lists and downloads.
 static RESTORES: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::RESTORES));
 
-/// Where backups are, and who may have them.
+/// The archive of backups, and the records that control access to it.
 pub struct BackupReceiver {
-    /// What there is.
+    /// The archive.
     pub archive: Arc<Archive>,
-    /// Which machine belongs to which cluster.
+    /// The records, with the cluster of each machine.
     pub store: Arc<dyn Store>,
 }
 
 impl BackupReceiver {
-    /// The cluster whose control plane this machine is.
+    /// The cluster that this machine is a control plane member of.
     async fn own(&self, machine: &str) -> Result<Option<String>, StoreError> {
         let found = directory::machine(&*self.store, machine).await?;
         Ok(found
@@ -74,7 +74,7 @@ impl BackupReceiver {
     }
 }
 
-/// The backups, if this stamp keeps any, and the cluster that is meant.
+/// The archive, if this stamp has one, and the requested cluster.
 async fn meant(
     hub: &Hub,
     machine: &Admitted,
@@ -115,7 +115,7 @@ fn failed(error: &ArchiveError) -> Response {
         ArchiveError::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             refuse(StatusCode::NOT_FOUND, "there is no such file")
         }
-        // Not damaged, so not refused: the machine may send it again.
+        // Not damaged, so not a client error: the machine may send it again.
         _ => {
             tracing::error!(%error, "backups cannot be kept");
             refuse(
@@ -126,7 +126,7 @@ fn failed(error: &ArchiveError) -> Response {
     }
 }
 
-/// Work that blocks, on a thread for that, when it is its turn.
+/// Runs blocking work on a pool thread, when one is free.
 async fn blocking<T: Send + 'static>(
     pool: &Pool,
     work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
@@ -168,7 +168,7 @@ pub(crate) async fn put(
     let mut stream = body.into_data_stream();
     let clock = &hub.inner.env.clock;
     let carry = async {
-        // Moved in: the archive's thread is told that the body broke off by the end of the sender.
+        // Moved in: dropping the sender ends the body for the archive's thread.
         let sender = sender;
         while let Ok(next) = clock.timeout(STALLED, stream.next()).await {
             let Some(piece) = next else {
@@ -177,7 +177,7 @@ pub(crate) async fn put(
             };
             let piece = piece.map(Some).map_err(io::Error::other);
             let broken = piece.is_err();
-            // The reader may have had enough.
+            // The reader may have stopped.
             if sender.send(piece).await.is_err() || broken {
                 return;
             }
@@ -201,7 +201,7 @@ pub(crate) async fn get(
     let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
     let name = parse(&object)?;
     let file = blocking(&RESTORES, move || backups.archive.get(&cluster, &name)).await?;
-    // A thread for each piece and none between them: a machine that reads slowly keeps none.
+    // A thread for each piece and none in between: a slow machine holds no thread.
     let stream = futures::stream::unfold(Some(file), |file| async move {
         let mut file = file?;
         let read = move || {
@@ -213,7 +213,7 @@ pub(crate) async fn get(
         match RESTORES.run(read).await {
             Ok(Ok((piece, _))) if piece.is_empty() => None,
             Ok(Ok((piece, file))) => Some((Ok(piece), Some(file))),
-            // The answer breaks off, so that nobody takes it for whole.
+            // The answer breaks off, so that it is not taken for whole.
             Ok(Err(error)) => Some((Err(error), None)),
             Err(error) => Some((Err(io::Error::other(error)), None)),
         }
@@ -221,8 +221,8 @@ pub(crate) async fn get(
     Ok(Body::from_stream(stream).into_response())
 }
 
-/// A body as it comes in, read by a thread. A machine that goes in the middle of it has sent nothing, rather than something
-/// short: the end is told (`None`).
+/// An incoming body, read by a thread. A machine that disconnects in the middle has sent nothing, rather than
+/// a truncated body: the end is marked (`None`).
 struct Incoming {
     pieces: mpsc::Receiver<io::Result<Option<Bytes>>>,
     piece: Bytes,

@@ -1,4 +1,4 @@
-//! The endpoints as machines meet them, behind TLS.
+//! The endpoints as seen by machines, behind TLS.
 
 use agent_sessions::{MachineDirectory as _, Sessions, StoreDirectory};
 use axum::body::to_bytes;
@@ -89,7 +89,7 @@ impl World {
             let uid = &machine.assignment.as_ref().unwrap().cluster;
             txn = directory::new_machine(txn, uid, machine);
         }
-        // u3 begins with the state of u1.
+        // u3 is to start with the state of u1.
         for (uid, source) in [("u1", None), ("u2", None), ("u3", Some("u1"))] {
             txn = directory::new_cluster(txn, &cluster(uid, source));
         }
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// As the router does it before each request of a machine.
+    /// As the router does before each request of a machine.
     async fn admit(&self, machine: &str) -> Result<Extension<Admitted>, Response> {
         let shown = Shown::new(machine, &format!("key of {machine}"));
         self.hub.admit(&Caller(Some(shown))).await.map(Extension)
@@ -158,7 +158,7 @@ async fn said(response: Response) -> (StatusCode, String) {
 /// A part of a log with a value of this size.
 fn part(size: usize) -> (String, Vec<u8>) {
     let mut log = LogWriter::after(5, 100);
-    // Nothing that compresses to nothing.
+    // Incompressible content.
     let mut number: u32 = 1;
     let value = (0..size).map(|_| {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -184,7 +184,7 @@ fn part(size: usize) -> (String, Vec<u8>) {
 #[tokio::test]
 async fn a_machine_hands_over_its_own_clusters_and_gets_it_back() {
     let world = World::new().await;
-    // More than fits on the way at once.
+    // More than fits in flight at once.
     let (name, bytes) = part(PIECE * (PIECES + 3));
     assert_eq!(world.list("m1", OWN).await, Ok(Vec::new()));
     let (status, _) = world.put("m1", OWN, &name, Body::from(bytes.clone())).await;
@@ -206,7 +206,7 @@ async fn another_clusters_is_given_only_to_whoever_begins_with_its_state_and_tak
     assert!(world.get("m3", "u1", &name).await == Ok(bytes.clone()));
     let (status, _) = world.put("m3", "u1", &name, Body::from(bytes.clone())).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    // A node has nothing to do with it, and neither has a machine that was forgotten.
+    // Refused for a node, and for a machine that was forgotten.
     assert_eq!(world.list("n1", OWN).await, Err(StatusCode::FORBIDDEN));
     let gone = directory::remove_machine(Txn::default(), "u1", "m1", Timestamp::UNIX_EPOCH);
     world.store.txn(gone).await.unwrap();
@@ -263,7 +263,7 @@ async fn a_machine_that_is_being_removed_is_heard_until_its_record_is_gone() {
             .contact("m1")
             .is_some_and(|ago| ago < agent_api::SILENT_AFTER)
     );
-    // None enrols on its way out.
+    // A machine that is being removed does not enrol.
     let directory = StoreDirectory::new(Arc::clone(&world.store));
     assert!(!directory.bind_key("m4", "a key").await.unwrap());
     let gone = directory::remove_machine(Txn::default(), "u1", "m1", Timestamp::UNIX_EPOCH);

@@ -1,4 +1,5 @@
-//! Who asks: the machine that a client certificate names, admitted before anything of its request's body is read.
+//! The caller of a request: the machine named in the client certificate, admitted before the request's body
+//! is read.
 
 use agent_sessions::{Admitted, Refusal};
 use axum::{
@@ -13,11 +14,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Hub;
 
-/// What a connection has shown: the client certificate, if there was one.
+/// The client certificate of a connection, if any.
 #[derive(Clone)]
 pub(crate) struct Caller(pub(crate) Option<Shown>);
 
-/// What the certificate says.
+/// The identity in the certificate.
 #[derive(Clone)]
 pub(crate) struct Shown {
     machine: String,
@@ -26,7 +27,7 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// Name and key of the leaf that was shown. The chain was verified by TLS.
+    /// Name and key of the leaf certificate. The chain was verified by TLS.
     pub(crate) fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
         use x509_parser::prelude::FromDer as _;
         let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(chain.first()?).ok()?;
@@ -51,7 +52,7 @@ impl Shown {
 }
 
 impl Hub {
-    /// The machine that this is, if it is one of ours and not forgotten.
+    /// The caller's machine, if it is one of ours and not forgotten.
     pub(crate) async fn identify(&self, Caller(shown): &Caller) -> Option<String> {
         let Shown { machine, key } = shown.as_ref()?;
         let known = self.inner.sessions.identify(machine, key).await;
@@ -67,7 +68,7 @@ impl Hub {
     }
 }
 
-/// Lets only machines of ours pass; the body has not been read when others are refused.
+/// Admits only requests of our machines; others are refused before their body is read.
 pub(crate) async fn admitted(
     State(hub): State<Hub>,
     Extension(caller): Extension<Caller>,

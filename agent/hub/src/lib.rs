@@ -1,4 +1,5 @@
-//! The service's side of the agents: they dial in here, are told what to be, and say how they are.
+//! The service's endpoint for agents: they connect here, receive their configurations, and report their
+//! state.
 //!
 //! ```text
 //! agent ── enroll (token) ──► sessions: is it the machine's, is it unused? ──► a client certificate
@@ -9,11 +10,11 @@
 //! API servers, pods ── discovery, keys, tokens ──► token service
 //! ```
 //!
-//! Only the transport, the CA and backups are here; what is decided about enrolment, configurations and reports is in
-//! [`agent_sessions`], what about tokens in [`identity`].
+//! Only the transport, the CA and backups are here; decisions about enrolment, configurations and reports are
+//! in [`agent_sessions`], those about tokens in [`identity`].
 //!
-//! Always true: who asks is the common name of the certificate that this stamp's agent CA signed, never what the request
-//! says; who is not admitted has nothing read but the head of its request.
+//! Always true: the caller is the common name of a certificate that this stamp's agent CA signed, never a
+//! value in the request; of a caller that is not admitted, only the head of the request is read.
 
 mod authority;
 mod backup;
@@ -34,7 +35,7 @@ use agent_api::AccessReviews;
 use agent_sessions::Sessions;
 use base_env::Env;
 
-/// The service's side of the agents. Cheap to clone.
+/// The service's endpoint for agents. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
@@ -50,7 +51,7 @@ struct Inner {
 }
 
 impl Hub {
-    /// A hub that brings agents to these sessions and enrols them under this CA.
+    /// A hub that passes agents' requests to these sessions and enrols agents under this CA.
     pub fn new(env: Env, ca: AgentCa, sessions: Sessions) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -64,17 +65,17 @@ impl Hub {
         }
     }
 
-    /// From now on, machines' backups are kept there. Given once.
+    /// Sets the receiver of machines' backups. Called once.
     pub fn keep_backups(&self, backups: BackupReceiver) {
         let _given_before = self.inner.backups.set(Arc::new(backups));
     }
 
-    /// From now on, programs in machines get tokens here. Given once.
+    /// Sets the token service for programs in machines. Called once.
     pub fn give_tokens(&self, door: TokenDoor) {
         let _given_before = self.inner.tokens.set(door);
     }
 
-    /// From now on, API servers are told what role assignments permit. Given once.
+    /// Sets the decision on access reviews of API servers. Called once.
     pub fn decide_reviews(&self, reviews: Arc<dyn AccessReviews>) {
         let _given_before = self.inner.reviews.set(reviews);
     }

@@ -1,7 +1,8 @@
-//! What role assignments permit in a cluster: its API servers ask, with the certificates of the machines that they run on.
+//! Access reviews: a cluster's API servers ask for the decision by role assignments, with the certificates of
+//! their machines.
 //!
-//! Always true: a machine asks about its own cluster, whatever it sends; an answer permits or says nothing, and never forbids: the cluster's own
-//! roles count as well.
+//! Always true: a machine asks about its own cluster, whatever it sends; an answer permits or has no opinion,
+//! and never denies: the cluster's own roles count as well.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::{
     caller::{fault, refuse},
 };
 
-/// `SubjectAccessReview`, as far as it counts.
+/// `SubjectAccessReview`, with only the needed fields.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Review {
     #[serde(default)]
@@ -50,7 +51,7 @@ pub(crate) async fn review(
     let reviews: Arc<dyn AccessReviews> = hub.inner.reviews.get().map(Arc::clone).ok_or_else(|| {
         refuse(
             StatusCode::NOT_FOUND,
-            "nobody decides about role assignments here",
+            "this stamp does not decide about role assignments",
         )
     })?;
     let allowed = reviews

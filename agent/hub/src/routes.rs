@@ -1,7 +1,7 @@
-//! What agents ask for, and what they are told.
+//! The routes for agents.
 //!
-//! Always true: but for enrolment, a machine is admitted before anything of its request's body is read; no body is read without
-//! a bound of size and time.
+//! Always true: except for enrolment, a machine is admitted before the request's body is read; every body has
+//! a limit of size and time.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ use crate::{
     reviews, tokens,
 };
 
-/// Anybody may send this much: a name, a token and a signing request.
+/// The body limit of an enrolment, which any peer may send: a name, a token and a signing request.
 const ENROLL_LIMIT: usize = 8 * 1024;
 const REPORT_LIMIT: usize = 1024 * 1024;
-/// Who asks is named with all groups.
+/// The body limit of a review, which lists all groups of the user.
 const REVIEW_LIMIT: usize = 256 * 1024;
 const LOG_LIMIT: usize = 16 * 1024 * 1024;
-/// An enrolment, a report or a log is sent within this time: agents wait no longer either.
+/// The time-out of an enrolment, a report or a log: agents use the same.
 const WHOLE: Duration = Duration::from_secs(30);
 
 impl Hub {
@@ -75,7 +75,7 @@ impl Hub {
     }
 }
 
-/// A request that is not whole in time is answered, and its connection ends.
+/// Answers a request that is incomplete after the time-out, and ends its connection.
 async fn timely(State(hub): State<Hub>, request: Request, next: Next) -> Response {
     match hub.inner.env.clock.timeout(WHOLE, next.run(request)).await {
         Ok(answer) => answer,
@@ -134,7 +134,7 @@ async fn report(
     Json(hub.inner.sessions.take_report(&machine, report))
 }
 
-/// The answer to a request for a log. One that nobody asked for is not read.
+/// The answer to a request for a log. A log that was not requested is not read.
 async fn logs(
     State(hub): State<Hub>,
     Extension(machine): Extension<Admitted>,
@@ -145,7 +145,7 @@ async fn logs(
         .inner
         .sessions
         .log_asker(&machine, &request)
-        .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "nobody asked for this log"))?;
+        .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "this log was not requested"))?;
     let bytes = to_bytes(body, LOG_LIMIT)
         .await
         .map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE, "the log is too long or broke off"))?;

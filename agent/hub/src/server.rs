@@ -1,7 +1,7 @@
-//! HTTPS towards agents: the listener, its bounds and its time limits.
+//! The HTTPS listener for agents, its limits and time-outs.
 //!
-//! Always true: HTTP/1.1 over TLS 1.3 only; each connection has a place among [`Connections`] from its first byte on and gives
-//! it back at its end; nothing that a peer does not do is waited for without a bound.
+//! Always true: HTTP/1.1 over TLS 1.3 only; each connection holds a place among [`Connections`] from its
+//! first byte to its end; every wait for a peer has a time-out.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -27,24 +27,26 @@ use crate::{
     tokens::Peer,
 };
 
-/// A TLS handshake takes no longer, or nobody is there.
+/// The time-out of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Of a stranger, who can only enrol: until the first byte and the whole head of a request.
+/// For a peer without a certificate, which can only enrol: the time-out of the first byte and of the whole
+/// request head…
 const HEAD: Duration = Duration::from_secs(10);
-/// …and the whole connection.
+/// …and of the whole connection.
 const STRANGER: Duration = Duration::from_secs(60);
-/// Of a machine, likewise from one request to the next: longer than the pause between two reports.
+/// For a machine: the same time-out, also between two requests; longer than the pause between two reports.
 const IDLE: Duration = Duration::from_secs(6 * 60);
-/// The head of a request has at most this size.
+/// The size limit of a request head.
 const HEAD_BYTES: usize = 16 * 1024;
-/// What was sent and is not acknowledged for so long is never read.
+/// Sent data that is not acknowledged for this long ends the connection, milliseconds.
 const UNREAD: u32 = 60_000;
-/// A certificate of the service is good for two years; a new one is shown after this long.
+/// The service's certificate is valid for two years and is replaced after this time.
 const RENEW_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// How many connections agents may have, in a process that may have this many files open: a part is kept for the rest of the service.
+/// The connection limits for agents, in a process with this limit of open files: a part is reserved for the
+/// rest of the service.
 pub fn limits_for_open_files(open_files: u64) -> Limits {
-    /// For the edge's listener, the store, disks, programs that are started.
+    /// For the ARM API's listener, the store, disks, and child programs.
     const RESERVE: usize = 2048;
     const FEWEST: usize = 256;
     const MOST: usize = 16_384;
@@ -52,13 +54,14 @@ pub fn limits_for_open_files(open_files: u64) -> Limits {
     Limits {
         total: open_files.saturating_sub(RESERVE).clamp(FEWEST, MOST),
         per_peer: 64,
-        // An agent needs two, its backup two more, and twice as many while one agent takes another's place.
+        // An agent needs two connections, its backup two more, and twice as many while another agent takes
+        // over.
         per_known: 16,
     }
 }
 
 impl Hub {
-    /// Serves agents until `shutdown` completes. `addresses` are those the listener is reached at.
+    /// Serves agents until `shutdown` completes. `addresses` are those under which the listener is reached.
     ///
     /// # Errors
     /// When the certificate cannot be made.
@@ -98,7 +101,7 @@ impl Hub {
                     });
                 }
                 Err(error) => {
-                    // Out of file handles, most likely: give those that are open a chance to end.
+                    // Most likely out of file descriptors: give open connections a chance to end.
                     tracing::warn!(%error, "cannot accept an agent's connection");
                     self.inner.env.clock.sleep(Duration::from_millis(100)).await;
                 }
@@ -106,13 +109,13 @@ impl Hub {
         }
     }
 
-    /// A certificate for the service, of the CA that agents trust.
+    /// A certificate for the service, signed by the CA that agents trust.
     fn certificate(&self, addresses: &[IpAddr]) -> Result<ServedCertificate, CaError> {
         let identity = self.inner.ca.server(addresses, self.inner.env.clock.now())?;
         Ok(ServedCertificate::from_pem(&identity.certificate, &identity.key)?)
     }
 
-    /// Shows agents a new certificate long before the one that there is ends.
+    /// Replaces the certificate long before it expires.
     async fn renew(&self, addresses: &[IpAddr], served: &ServedCertificate) -> std::convert::Infallible {
         let clock = &self.inner.env.clock;
         loop {
@@ -160,7 +163,7 @@ impl Hub {
         acceptor: &TlsAcceptor,
         router: Router,
     ) {
-        // Small messages, each waited for.
+        // Small messages, each followed by a wait for its answer.
         let _unsupported = stream.set_nodelay(true);
         let _unsupported = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD);
         let clock = &self.inner.env.clock;
@@ -168,7 +171,7 @@ impl Hub {
             return;
         };
         let caller = Caller(stream.get_ref().1.peer_certificates().and_then(Shown::of));
-        // A certificate alone is no merit: a machine that was removed still has one.
+        // A certificate alone does not prove membership: a removed machine still has one.
         let machine = self.identify(&caller).await;
         if let Some(machine) = &machine {
             place.belongs_to(machine);

@@ -1,11 +1,12 @@
-//! The stamp's token service for programs in machines and pods, which reach nothing else of the host: discovery, keys and tokens. No pages for
-//! people, who sign in where the ARM API is.
+//! The stamp's token service for programs in machines and pods, which reach no other port of the host:
+//! discovery, keys and tokens. No pages for people, who sign in at the ARM API.
 //!
-//! Who asks for discovery wants one of two things. A library that gets tokens takes a document only if its issuer is at the address that it
-//! asked: it is told that one. An API server that checks tokens has to be told who they say that they are of: it asks below [`ISSUERS`].
+//! Discovery has two kinds of callers. A library that gets tokens accepts a document only if its issuer is at
+//! the requested address: it receives this address. An API server that checks tokens needs the issuer named
+//! in the tokens: it asks below [`ISSUERS`].
 //!
-//! Always true: who asks is a stranger, with a stranger's limits; how often somebody may guess is counted for the address that the fabric gave the
-//! cluster.
+//! Always true: callers have the limits of unknown peers; failed logins are counted for the address that the
+//! fabric gave the cluster.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -21,24 +22,24 @@ use serde_json::{Value, json};
 
 use crate::{Hub, caller::refuse};
 
-/// What stands before the path of an issuer for those who check its tokens.
+/// The path prefix of issuers, for callers that check tokens.
 pub const ISSUERS: &str = "/issuer";
-/// Forms are small.
+/// The size limit of a form.
 const FORM_LIMIT: usize = 64 * 1024;
 
-/// The token service, and how machines reach it.
+/// The token service and its URL for machines.
 pub struct TokenDoor {
-    /// Who issues tokens.
+    /// The token service.
     pub tokens: Arc<TokenService>,
     /// The hub's URL without a trailing slash.
     pub url: String,
 }
 
-/// The other end of a connection.
+/// The address of the peer.
 #[derive(Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// Answers what is none of the agents' paths.
+/// Answers requests for all paths that are not agents'.
 pub(crate) async fn answer(
     State(hub): State<Hub>,
     Extension(Peer(address)): Extension<Peer>,
@@ -74,7 +75,7 @@ pub(crate) async fn answer(
     Ok(answer.map(Body::from).into_response())
 }
 
-/// A discovery document, with its issuer where it was asked for. Other answers as they are.
+/// Rewrites the issuer of a discovery document to the requested address. Other answers stay as they are.
 fn of_here(door: &TokenDoor, answer: http::Response<Bytes>) -> http::Response<Bytes> {
     let Ok(mut document) = serde_json::from_slice::<Value>(answer.body()) else {
         return answer;

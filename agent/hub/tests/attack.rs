@@ -1,4 +1,4 @@
-//! What pods can do to the hub: they reach it from the same address as the nodes beside them, without any certificate.
+//! Attacks of pods on the hub: they connect from the same address as their nodes, without any certificate.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -29,7 +29,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 const MACHINE: &str = "m-1";
 const TOKEN: &str = "token";
 const SHA256_OF_TOKEN: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
-/// Longer than anything here takes on a busy machine.
+/// Longer than any wait takes here on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// One machine, in memory.
@@ -124,7 +124,7 @@ impl World {
             .unwrap()
     }
 
-    /// One request and the whole answer.
+    /// Sends one request and reads the whole answer.
     async fn ask(&self, identity: Option<(&str, &KeyPair)>, path: &str, body: &str) -> String {
         self.send("POST", identity, path, body).await
     }
@@ -138,7 +138,7 @@ impl World {
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // Some servers end without a farewell of TLS.
+        // Some servers close without TLS close_notify.
         let _ended = stream.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }
@@ -188,7 +188,7 @@ impl World {
     }
 }
 
-/// Whether the other end is still there.
+/// Whether the connection is still open.
 fn open(stream: &TcpStream) -> bool {
     let mut byte = [0];
     match stream.try_read(&mut byte) {
@@ -205,7 +205,7 @@ async fn two_hundred_large_bodies_of_strangers_are_refused_before_they_are_sent(
         let path = ["logs/r1", "report", "backup/own/log-1"][number % 3];
         let method = if number % 3 == 2 { "PUT" } else { "POST" };
         let mut stream = world.dial(None).await;
-        // Sixteen MiB are announced and none is sent: whoever waits for them never answers.
+        // A body of sixteen MiB is announced and not sent: a server that waits for it never answers.
         let head = format!(
             "{method} /agent/v1/{path} HTTP/1.1\r\nhost: hub\r\ncontent-type: application/json\r\n\
              content-length: 16777216\r\n\r\n"
@@ -268,7 +268,7 @@ async fn a_stranger_who_says_nothing_is_not_waited_for() {
     }
 }
 
-/// Permits reading, to one person, as far as a machine of ours asks.
+/// Permits read access to one user, for requests of our machine.
 struct Readers;
 
 #[async_trait]
@@ -340,7 +340,7 @@ async fn strangers_get_tokens_and_no_pages() {
     });
     let discovery = world.send("GET", None, document, "").await;
     assert!(discovery.starts_with("HTTP/1.1 200"), "{discovery}");
-    // Libraries take a document of whom they asked, API servers one of whom tokens are of.
+    // Libraries accept a document of the requested address, API servers one of the tokens' issuer.
     let here = r#""issuer":"https://100.64.16.1:7443/tenant/v2.0""#;
     assert!(discovery.contains(here), "{discovery}");
     let checks = world.send("GET", None, &format!("/issuer{document}"), "").await;

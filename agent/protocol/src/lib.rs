@@ -1,4 +1,4 @@
-//! What the service and the agents say to each other.
+//! The protocol between the service and the agents.
 //!
 //! Agents dial out, over TLS with client certificates, to `https://{service}:{port}`:
 //!
@@ -12,9 +12,10 @@
 //! | `PUT /agent/v1/backup/own/{file}` | a base, or a part of the log | 204: it is kept |
 //! | `GET /agent/v1/backup/{cluster}/{file}` | | 200: the file |
 //!
-//! Always true: a machine is named by the common name of its client certificate, never by what it says; a configuration
-//! with a lower generation than the one an agent has is refused, and one that needs a newer agent is not given to it. What
-//! agents before [`LEVEL`] existed do not send counts as 0. Records only; no I/O.
+//! Always true: a machine is identified by the common name of its client certificate, never by a value in its
+//! messages; an agent refuses a configuration with a lower generation than its own, and does not receive one
+//! that needs a newer agent. Fields that agents before [`LEVEL`] do not send count as 0. Records only; no
+//! I/O.
 
 pub mod programs;
 
@@ -22,32 +23,33 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the seed file lies inside a machine; its content is [`Seed`] as JSON.
+/// The path of the seed file inside a machine; its content is [`Seed`] as JSON.
 pub const SEED_PATH: &str = "/etc/landfall/seed.json";
 
-/// Where the fabric keeps the agent inside a machine, each machine its own copy. After an upgrade of the service another one lies there, in
-/// a machine that runs too: the agent becomes it, if it is the one of [`ReportAnswer::agent_sha256`].
+/// The path of the agent inside a machine; each machine has its own copy. An upgrade of the service replaces
+/// the file, in running machines too: the agent switches to it if its sum is [`ReportAnswer::agent_sha256`].
 pub const AGENT_PATH: &str = "/opt/landfall/agent/landfall-agent";
 
-/// What agents of this release can do. Counted up when a configuration may hold what agents before it do not know or would
-/// not do. 2: [`Process::goes_on_with`]. 3: [`Process::after`]. 4: the program [`programs::CSI`].
+/// The capabilities of this release's agent. Increased when a configuration may hold fields that earlier
+/// agents do not know or ignore. 2: [`Process::goes_on_with`]. 3: [`Process::after`]. 4: the program
+/// [`programs::CSI`].
 pub const LEVEL: u32 = 4;
 
-/// What a machine is born with.
+/// The initial data of a machine.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seed {
     /// The machine's id.
     pub machine: String,
-    /// Where the service is, e.g. `https://100.64.16.1:7443`.
+    /// The service's URL, e.g. `https://100.64.16.1:7443`.
     pub service: String,
     /// PEM of the CA that signed the service's certificate and will sign this machine's.
     pub ca: String,
-    /// Good for one enrolment.
+    /// Valid for one enrolment.
     pub token: String,
 }
 
-/// The first words of an agent.
+/// An agent's first request.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollRequest {
@@ -68,22 +70,22 @@ pub struct EnrollAnswer {
     pub certificate: String,
 }
 
-/// All that a machine is to be. Replaces the one before as a whole.
+/// The whole configuration of a machine. Replaces the previous one as a whole.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MachineConfig {
-    /// Grows with each change; an agent refuses to go back.
+    /// Increases with each change; an agent refuses a lower one.
     pub generation: u64,
-    /// Agents below this level ([`LEVEL`]) are not given it.
+    /// Agents below this level ([`LEVEL`]) do not receive it.
     #[serde(default)]
     pub level: u32,
-    /// What it is, for people: `control-plane` or `node`; empty while it stands by.
+    /// The role, for people: `control-plane` or `node`; empty for a standby machine.
     pub role: String,
     /// Files to write (atomically, only where different), before `setup`.
     pub files: Vec<File>,
     /// Commands to run once per boot, in order, each idempotent; before any process.
     pub setup: Vec<Command>,
-    /// Processes to keep running. All start at once, but for those that come after others ([`Process::after`]).
+    /// Processes to keep running. All start at once, except those with [`Process::after`].
     pub processes: Vec<Process>,
     /// Commands to run once per boot beside the processes, each retried until it succeeds (e.g. image imports).
     pub tasks: Vec<Task>,
@@ -115,7 +117,7 @@ pub struct Command {
 pub struct Task {
     /// Unique in its machine.
     pub name: String,
-    /// What to run.
+    /// Program and arguments.
     pub argv: Vec<String>,
 }
 
@@ -129,7 +131,7 @@ pub struct Process {
     pub argv: Vec<String>,
     /// Environment, replacing the agent's.
     pub env: BTreeMap<String, String>,
-    /// How to tell that it is ready; `None`: as soon as it runs.
+    /// The readiness probe; `None`: ready as soon as it runs.
     pub probe: Option<Probe>,
     /// Paths of configuration files whose change restarts it.
     pub restart_on: Vec<String>,
@@ -137,35 +139,37 @@ pub struct Process {
     pub stop_order: u8,
     /// Seconds between SIGTERM and SIGKILL, 1..=120.
     pub grace_seconds: u32,
-    /// Seconds after which a process that runs and does not answer its probe counts as hanging: it is killed (SIGKILL, its
-    /// whole process group) and started again. Counted from the last answer, or, three times as long, from the start
-    /// of one that never answered. `None`: never.
+    /// Seconds after which a running process that does not answer its probe counts as hanging: it is killed
+    /// (SIGKILL to its process group) and started again. Counted from the last answer, or, three times as
+    /// long, from the start of a process that has never answered. `None`: never.
     #[serde(default)]
     pub hang_seconds: Option<u32>,
-    /// Paths that exist as long as it runs and is ready. When one has vanished, what it serves is no longer what is on
-    /// disk: it is killed and started again.
+    /// Paths that exist as long as the process is ready. When one has vanished, the process no longer serves
+    /// the data on disk: it is killed and started again.
     #[serde(default)]
     pub needs: Vec<String>,
-    /// Names of processes that have to be ready whenever this one is started; what is no process of the machine is not waited for. For
-    /// programs that end where another is not there yet.
+    /// Names of processes that must be ready whenever this one is started; names of missing processes are
+    /// ignored. For programs that exit if another is not there yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
     /// A new value restarts it.
     #[serde(default)]
     pub restart: u64,
-    /// Values of `restart` from which the new one is no reason to restart: it matters to a start that comes anyway.
+    /// Values of `restart` that do not cause a restart when replaced by the new one: the change then applies
+    /// at the next start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub goes_on_with: Vec<u64>,
-    /// Path of a JSON file that it writes about itself (atomically), at most 8 KiB: carried in [`ProcessSeen::status`].
+    /// Path of a JSON file with the process's status, written by it (atomically), at most 8 KiB: carried in
+    /// [`ProcessSeen::status`].
     #[serde(default)]
     pub status: Option<String>,
 }
 
-/// How to tell that a process is ready.
+/// A readiness probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Probe {
-    /// A GET answers 200.
+    /// A GET that returns 200.
     Http {
         /// `http://` or `https://`, with an IP address as host.
         url: String,
@@ -174,29 +178,29 @@ pub enum Probe {
         /// PEM files of a client certificate and its key.
         identity: Option<(String, String)>,
     },
-    /// A Unix socket accepts.
+    /// A Unix socket that accepts connections.
     Unix {
         /// Its path.
         path: String,
     },
 }
 
-/// What an agent says about its machine: at every change, and at least every five minutes.
+/// An agent's report about its machine: sent at every change, and at least every five minutes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Counts up within a boot.
+    /// Increases within a boot.
     pub sequence: u64,
-    /// A new value each time the machine starts.
+    /// A new random value for each start of the machine.
     pub boot: String,
     /// The agent's version.
     pub agent_version: String,
-    /// Its [`LEVEL`].
+    /// The agent's [`LEVEL`].
     #[serde(default)]
     pub agent_level: u32,
     /// The generation that is in force, 0 before the first.
     pub generation: u64,
-    /// Why the latest configuration could not be put into force, if so.
+    /// The reason why the latest configuration could not be applied, if so.
     pub config_error: Option<String>,
     /// By process name.
     pub processes: BTreeMap<String, ProcessSeen>,
@@ -210,13 +214,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// What a process says about itself, see [`Process::status`]; `None` if it has said nothing, or nothing of this kind.
+    /// The status of a process, see [`Process::status`]; `None` if there is none, or none of this type.
     pub fn status<'r, T: Deserialize<'r>>(&'r self, process: &str) -> Option<T> {
         T::deserialize(self.processes.get(process)?.status.as_ref()?).ok()
     }
 }
 
-/// A file system as seen. Told again when its state of filling changes by a tenth, not at every byte.
+/// An observed file system. Reported again when its usage changes by a tenth, not at every byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DiskSeen {
@@ -224,41 +228,41 @@ pub struct DiskSeen {
     pub path: String,
     /// Its size, MiB.
     pub total_mib: u64,
-    /// What may still be written, MiB.
+    /// Space for new data, MiB.
     pub free_mib: u64,
 }
 
-/// A supervised process as seen.
+/// An observed process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessSeen {
-    /// Where it is in its life.
+    /// Its state.
     pub state: ProcessState,
     /// Its process id inside the machine, if it runs.
     pub pid: Option<u32>,
-    /// How often it was started again in this boot.
+    /// The number of restarts in this boot.
     pub restarts: u32,
-    /// How it ended the last time, e.g. `exit status 1` or `signal 9`.
+    /// The way it last ended, e.g. `exit status 1` or `signal 9`.
     pub last_exit: Option<String>,
     /// The last lines of its log when it is not ready for long or keeps ending; at most 20 lines.
     pub last_lines: Vec<String>,
-    /// How often it was killed in this boot because it hung or what it needs had vanished.
+    /// The number of times it was killed in this boot because it hung or a needed path had vanished.
     #[serde(default)]
     pub hangs: u32,
-    /// What it says about itself, see [`Process::status`].
+    /// Its status, see [`Process::status`].
     #[serde(default)]
     pub status: Option<serde_json::Value>,
 }
 
-/// Where a process is in its life.
+/// The state of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProcessState {
-    /// Runs, its probe does not answer yet.
+    /// Runs, its probe has not succeeded yet.
     Starting,
-    /// Runs, its probe answers.
+    /// Runs, its probe succeeds.
     Ready,
-    /// Runs, its probe answered before and does not any more.
+    /// Runs, its probe succeeded before and now fails.
     Unready,
     /// Ended; will be started again after a back-off.
     BackOff,
@@ -270,22 +274,23 @@ pub enum ProcessState {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReportAnswer {
-    /// Logs somebody wants.
+    /// Requested logs.
     pub logs: Vec<LogRequest>,
-    /// SHA-256, in hexadecimal digits, of the agent's program of the service's release: the only one that an agent gives way to.
+    /// SHA-256, in hexadecimal digits, of the agent program of the service's release: the only program that
+    /// may replace an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_sha256: Option<String>,
 }
 
-/// A wish for the end of a log.
+/// A request for the end of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogRequest {
-    /// To answer under.
+    /// The id for the answer.
     pub request: String,
-    /// Which process, or `agent`.
+    /// The name of the process, or `agent`.
     pub process: String,
-    /// How many lines, 1..=10000.
+    /// The number of lines, 1..=10000.
     pub lines: u32,
 }
 

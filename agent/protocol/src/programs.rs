@@ -1,6 +1,7 @@
-//! What the programs beside etcd and beside a kubelet are told: subcommands of the agent's binary, each run as an ordinary process of a
-//! control plane machine (`landfall-agent etcd FILE`, `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`) or of a node
-//! (`… csi-disk FILE`), each reading its own JSON file. Written by `cluster/bootstrap`, read by the programs.
+//! Configurations and status files of the programs beside etcd and beside a kubelet: subcommands of the
+//! agent's binary, each run as an ordinary process of a control plane machine (`landfall-agent etcd FILE`,
+//! `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`) or of a node (`… csi-disk FILE`), each with its own
+//! JSON file. Written by `cluster/bootstrap`, read by the programs.
 
 use std::net::Ipv4Addr;
 
@@ -9,26 +10,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::Probe;
 
-/// What makes etcd's data be there and then becomes etcd, as a process and as a subcommand.
+/// Provides etcd's data directory and then becomes etcd: name of the process and of the subcommand.
 pub const ETCD: &str = "etcd";
-/// What controls etcd's membership, likewise. Its name, and that of its files, is from before it was called so: machines have both.
+/// The membership controller, likewise. The name is older than the term; running machines use it.
 pub const MEMBERSHIP: &str = "etcd-keeper";
-/// What ships etcd's backup, likewise.
+/// Ships etcd's backup, likewise.
 pub const BACKUP: &str = "etcd-backup";
-/// The node's part of the driver of disks, likewise.
+/// The node's part of the disk driver, likewise.
 pub const CSI: &str = "csi-disk";
 
 /// A member of an etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdMember {
-    /// Its name: the id of its machine, so that a replaced member is another one.
+    /// Its name: the id of its machine, so a replaced member has another name.
     pub name: String,
     /// Its machine's address in the VNET; peers speak on port 2380, clients on 2379.
     pub address: Ipv4Addr,
 }
 
-/// PEM files to speak to etcd with.
+/// PEM files of a client of etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdIdentity {
@@ -40,24 +41,24 @@ pub struct EtcdIdentity {
     pub key: String,
 }
 
-/// `landfall-agent etcd FILE`: makes the data directory be there, then becomes etcd.
+/// `landfall-agent etcd FILE`: provides the data directory, then becomes etcd.
 ///
-/// | data | what happens |
+/// | data | result |
 /// |---|---|
 /// | there, and restored as `restore` says | etcd starts with it |
 /// | none, `formed` false, no member knows a cluster | a new cluster of all `members` |
 /// | none, another member knows a cluster | its own old membership is removed, it joins as a learner |
-/// | none, `formed`, no other members | the newest backup is restored |
-/// | another restore than `restore`, which is not `done` | the `by` member restores; the others wait for it, throw theirs away and join |
-/// | another restore than `restore`, which is `done` | what there is goes, and it joins; alone, it keeps it |
+/// | none, `formed`, no other members | restored from the newest backup |
+/// | another restore than `restore`, which is not `done` | the `by` member restores; the others wait for it, delete their data and join |
+/// | another restore than `restore`, which is `done` | its data is deleted and it joins; a single member keeps its data |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdConfig {
-    /// Itself, by name.
+    /// The name of the program's own member.
     pub member: String,
-    /// All members that are to be, itself among them.
+    /// All configured members, including the own one.
     pub members: Vec<EtcdMember>,
-    /// Whether the cluster was formed before: then nobody begins an empty one.
+    /// Whether the cluster was formed before: then no member starts an empty one.
     pub formed: bool,
     /// The data directory.
     pub data: String,
@@ -65,15 +66,15 @@ pub struct EtcdConfig {
     pub spool: String,
     /// Flags of etcd besides `--name`, `--data-dir`, `--initial-*`.
     pub flags: Vec<String>,
-    /// To speak to the members.
+    /// For connections to the members.
     pub identity: EtcdIdentity,
-    /// The restore that the data must come from, if any was ever asked for.
+    /// The restore that the data must come from, if one was ever requested.
     pub restore: Option<EtcdRestore>,
 }
 
 impl EtcdConfig {
-    /// The member of this name among these and nothing else: no place, no identity, nothing formed or restored. What a machine goes by
-    /// that was told nothing, and what tests begin with.
+    /// A configuration with only a name and members: no paths, no identity, not formed, no restore. The
+    /// default of a machine without a configuration, and the base of tests.
     pub fn bare(member: &str, members: impl IntoIterator<Item = EtcdMember>) -> Self {
         Self {
             member: member.to_owned(),
@@ -91,78 +92,81 @@ impl EtcdConfig {
         }
     }
 
-    /// Where the program writes its status, [`EtcdStatus`]: beside the data directory.
+    /// The path of the program's status, [`EtcdStatus`]: beside the data directory.
     pub fn status(&self) -> String {
         format!("{}.status.json", self.data)
     }
 }
 
-/// What `landfall-agent etcd` says before it becomes etcd.
+/// The status of `landfall-agent etcd` before it becomes etcd.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdStatus {
-    /// How far it is.
+    /// Its phase.
     pub phase: EtcdPhase,
-    /// What it waits for, or why a restore does not work.
+    /// The reason for waiting, or why a restore fails.
     pub why: Option<String>,
     /// The restore that the data comes from, if any.
     pub restored: Option<String>,
-    /// Whether it waits with nothing in its hands, where there was something before.
+    /// Whether it waits without data after having had some.
     #[serde(default)]
     pub empty: bool,
 }
 
-/// How far a member is on its way.
+/// The phase of a member's preparation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum EtcdPhase {
-    /// It has no data and cannot get any now.
+    /// It has no data and no source of data at the moment.
     #[default]
     Waiting,
     /// It joins the others.
     Joining,
-    /// It restores; with a `why`, the last try failed.
+    /// It restores; with a `why`, the last attempt failed.
     Restoring,
     /// etcd runs.
     Started,
 }
 
-/// A restore that was asked for.
+/// A requested restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdRestore {
-    /// Its identity; once done it is never done again.
+    /// Its identity; a finished restore is never repeated.
     pub id: String,
-    /// The second to go back to: the state after everything that was seen up to its end. `None`: the newest.
+    /// The second to restore: the state after all changes seen up to its end. `None`: the newest state.
     pub at: Option<Timestamp>,
-    /// Whose backup: a cluster's uid; another one's when a new cluster is made from it.
+    /// The uid of the cluster whose backup is used; another cluster's when a new cluster is made from a
+    /// backup.
     pub source: String,
     /// The member that restores.
     pub by: String,
-    /// Whether that was the cluster's own, so that its machines and pods are meant as well.
+    /// Whether the backup is the cluster's own, so that its machines and pods are restored as well.
     #[serde(default)]
     pub own: bool,
-    /// Whether the restored state was seen to serve. Whoever has lost its data since then takes what is newest, not this.
+    /// Whether the restored state was seen serving. A member that loses its data later restores the newest
+    /// state, not this one.
     #[serde(default)]
     pub done: bool,
 }
 
-/// `landfall-agent etcd-keeper FILE`: keeps the membership as it is to be, by the leader's own machine only: removes members
-/// that are not in `members` (never so many that the rest has no majority), promotes learners that have caught up.
+/// `landfall-agent etcd-keeper FILE`: makes the membership match the configuration, on the leader's machine
+/// only: removes members that are not in `members` (never so many that the rest has no majority), promotes
+/// learners that have caught up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MembershipConfig {
-    /// Itself, by name.
+    /// The name of the program's own member.
     pub member: String,
-    /// All members that are to be.
+    /// All configured members.
     pub members: Vec<EtcdMember>,
-    /// To speak to the members.
+    /// For connections to the members.
     pub identity: EtcdIdentity,
-    /// Where it writes its status, [`MembershipStatus`].
+    /// The path of its status, [`MembershipStatus`].
     pub status: String,
 }
 
-/// What the membership controller says about etcd. All but the standing is said by the leader's machine only.
+/// The membership controller's status of etcd. All but the standing is reported by the leader's machine only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MembershipStatus {
@@ -174,50 +178,52 @@ pub struct MembershipStatus {
     pub leader: Option<String>,
     /// Size of the database, MiB.
     pub size_mib: u64,
-    /// How its own member stands. `None`: not known; its etcd does not answer, or the membership controller is from before this was told.
+    /// The standing of its own member. `None`: unknown; etcd does not answer, or the program is older than
+    /// this field.
     #[serde(default)]
     pub standing: Option<Standing>,
 }
 
-/// How a member stands in its etcd, as that etcd itself says when it is asked now: by what it has applied, with nobody else's help.
+/// The standing of a member in its cluster, as its own etcd reports it: from its applied state, without a
+/// request to others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "as")]
 pub enum Standing {
-    /// It votes and knows a leader.
+    /// A voter with a leader.
     Led,
-    /// It votes and knows no leader.
+    /// A voter without a leader.
     Leaderless {
-        /// Names of all that vote, itself among them.
+        /// Names of all voters, including itself.
         voters: Vec<String>,
     },
-    /// It has no vote. Neither who votes nor whether there is a leader can be told by it: etcd does not list members to a learner, and a
-    /// learner does not notice that a leader is gone.
+    /// A learner, without a vote. It can report neither the voters nor whether there is a leader: etcd does
+    /// not list members to a learner, and a learner does not notice the loss of a leader.
     Learner,
 }
 
-/// `landfall-agent vip FILE`: holds an address on exactly one healthy member, with nobody else's help. The members tell each
-/// other several times a second how they are; the healthy one with the lowest address holds it, and a holder that is healthy keeps
-/// it. Two at once for a moment is harmless: each of them serves.
+/// `landfall-agent vip FILE`: holds an address on exactly one healthy member, without outside help. Members
+/// send each other adverts of their health several times a second; the healthy member with the lowest address
+/// holds the VIP, and a healthy holder keeps it. Two holders for a moment are harmless: each of them serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VipConfig {
     /// The address, held as a /32.
     pub address: Ipv4Addr,
-    /// The card it is held on, e.g. `eth0`.
+    /// The interface that holds it, e.g. `eth0`.
     pub interface: String,
-    /// An address of this machine where the others reach it.
+    /// This machine's address towards the other members.
     pub own: Ipv4Addr,
-    /// Where the others are, or may come to be.
+    /// Addresses of the other members, existing or not.
     pub peers: Vec<Ipv4Addr>,
     /// Hex, 32 bytes: adverts are authenticated with it (HMAC-SHA-256), since tenants' machines share the stamp's network.
     pub key: String,
-    /// Healthy means that this answers.
+    /// The health probe.
     pub health: Probe,
-    /// Where it writes its status, [`VipStatus`].
+    /// The path of its status, [`VipStatus`].
     pub status: String,
 }
 
-/// What the holder of the VIP says.
+/// The status of the VIP program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VipStatus {
@@ -227,32 +233,32 @@ pub struct VipStatus {
     pub healthy: bool,
 }
 
-/// `landfall-agent etcd-backup FILE`: writes down every change of etcd, at once on the machine's own disk, and ships it to the
-/// service.
+/// `landfall-agent etcd-backup FILE`: records every change of etcd, at once on the machine's own disk, and
+/// ships it to the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupConfig {
     /// The cluster's uid.
     pub cluster: String,
-    /// Itself, by name. The leader's own machine ships; the others stand by.
+    /// The name of the own member. The leader's machine ships; the others stand by.
     pub member: String,
-    /// To speak to etcd on loopback.
+    /// For connections to etcd on loopback.
     pub identity: EtcdIdentity,
-    /// Directory of the copy on this machine: the present base and everything since.
+    /// Directory of the recording on this machine: the current base and all later changes.
     pub spool: String,
-    /// A new base at least this often, seconds, 60..=86400.
+    /// The longest time between two bases, seconds, 60..=86400.
     pub base_every_seconds: u32,
-    /// Where it writes its status, [`BackupStatus`].
+    /// The path of its status, [`BackupStatus`].
     pub status: String,
 }
 
-/// What the backup says about itself.
+/// The status of the backup program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
     /// Whether this member ships.
     pub ships: bool,
-    /// When the present base was made.
+    /// The time of the current base.
     pub base_at: Option<Timestamp>,
     /// The newest revision on this machine's disk.
     pub written: i64,
@@ -260,30 +266,47 @@ pub struct BackupStatus {
     pub acknowledged: i64,
     /// Age of the oldest change that is not acknowledged, milliseconds, to the nearest second when it is above one.
     pub lag_ms: u64,
-    /// Why it does not get on, if so.
+    /// The reason for a lack of progress, if any.
     pub problem: Option<String>,
-    /// How often, since the program started, something could not be shipped and a new base was begun instead: seconds before that
-    /// base may not be restorable then.
+    /// The number of times since the program's start that data could not be shipped and a new base was
+    /// started instead: seconds before that base may not be restorable.
     #[serde(default)]
     pub given_up: u32,
-    /// What that was the last time.
+    /// The reason for the last one.
     #[serde(default)]
     pub gave_up: Option<String>,
 }
 
-/// `landfall-agent csi-disk FILE`: makes volumes that the machine was given ready for pods, as its kubelet asks for it.
+/// `landfall-agent csi-disk FILE`: stages and publishes attached volumes and shares for pods, at its kubelet's
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CsiConfig {
-    /// The driver's name.
-    pub driver: String,
     /// The node's name.
     pub node: String,
-    /// How many volumes the node may have.
+    /// The first driver.
+    #[serde(flatten)]
+    pub first: CsiDriver,
+    /// The second driver, if any. Programs of releases without this field serve the first one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<CsiDriver>,
+}
+
+/// A driver served by `landfall-agent csi-disk`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiDriver {
+    /// Its name.
+    pub driver: String,
+    /// Whether its volumes are shares: they are created with a filesystem, which other machines may have
+    /// mounted at the same time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares: bool,
+    /// The largest number of volumes on the node; 0: no limit.
     pub most_volumes: u32,
-    /// The socket that the kubelet calls at.
+    /// The socket of CSI calls.
     pub socket: String,
-    /// The socket by which the kubelet finds the driver. Its name has an `@` in it: a kubelet names the whole path where HTTP has a host, with
-    /// percent signs, which may only stand before an `@` there.
+    /// The socket by which the kubelet finds the driver. Its name has an `@` in it: a kubelet sends the whole
+    /// path, percent-encoded, as the HTTP host, where percent signs may only stand before an `@`.
     pub registration: String,
 }

@@ -1,4 +1,4 @@
-//! Which machines there are and how far each is enrolled.
+//! The directory of machines and the state of their enrolment.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use control_records::{MachineRecord, directory};
 use control_store::{Revision, Store, StoreError, Txn, put_record};
 
-/// How far a machine is enrolled: the state of its one-time token.
+/// The enrolment of a machine: the state of its one-time token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolment {
     /// SHA-256 of the token, hex.
@@ -21,22 +21,23 @@ pub struct Enrolment {
 #[derive(Debug, thiserror::Error)]
 #[error("the records of machine {machine} cannot be used")]
 pub struct DirectoryError {
-    /// Which machine.
+    /// The machine's id.
     pub machine: String,
-    /// Why not.
+    /// The reason.
     #[source]
     pub source: StoreError,
 }
 
-/// Which machines there are.
+/// The directory of machines.
 #[async_trait]
 pub trait MachineDirectory: Send + Sync + 'static {
-    /// How far a machine is enrolled; `None` if there is no such machine. One that is to be removed is there until its record
-    /// is gone.
+    /// The enrolment of a machine; `None` if the machine does not exist. A machine that is being removed
+    /// exists until its record is deleted.
     async fn token(&self, machine: &str) -> Result<Option<Enrolment>, DirectoryError>;
-    /// Binds the token to a key. `false` if it is bound to another, was used, or the machine is gone or to be removed.
+    /// Binds the token to a key. `false` if it is bound to another, was used, or the machine is gone or being
+    /// removed.
     async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, DirectoryError>;
-    /// The certificate was used: the token is worth nothing any more.
+    /// Notes that the certificate was used: the token is no longer valid.
     async fn token_used(&self, machine: &str) -> Result<(), DirectoryError>;
 }
 
@@ -56,7 +57,8 @@ impl StoreDirectory {
         Ok(Some((key, found.revision, found.value)))
     }
 
-    /// Reads, changes and writes until nobody was faster. `None` from `change` leaves the record alone.
+    /// Reads, changes and writes a record, again after a conflict. `None` from `change` leaves the record
+    /// alone.
     async fn change(
         &self,
         machine: &str,

@@ -1,18 +1,19 @@
-//! The service's sessions with its machines' agents: who is enrolled and admitted, what each is told, what it has said.
+//! The service's sessions with its machines' agents: enrolment, admission, configurations, reports.
 //!
 //! ```text
-//! enrol:   claim (token) ──► bind (key) ──► a certificate, from whoever has the CA
+//! enrol:   claim (token) ──► bind (key) ──► a certificate, from the owner of the CA
 //! request: name and key of a certificate ──► admit ──► config (long poll) · report · log
 //! loops:   agent_api::Agents: publish, forget, report, contact, logs
 //! ```
 //!
-//! No transport: `agent/hub` brings requests here over TLS, `fabric/sim` those of simulated machines. Implements
-//! [`agent_api::Agents`]. Configurations and reports are in memory only: the loops publish again what they keep sealed in the
-//! store, agents report again by themselves.
+//! No transport: `agent/hub` brings requests here over TLS, `fabric/sim` those of simulated machines.
+//! Implements [`agent_api::Agents`]. Configurations and reports are in memory only: the loops publish
+//! configurations again from the store, agents send their reports again by themselves.
 //!
-//! Always true: a machine without a record is refused, certificate or not, and one that is being removed is heard until its
-//! record is gone; a token is good for one key, until that key's certificate was used; a newer configuration is never replaced
-//! by an older one; what machines say is free of control characters and bounded in length.
+//! Always true: a machine without a record is refused, with or without a certificate, and one that is being
+//! removed is admitted until its record is deleted; a token is valid for one key, until that key's
+//! certificate was used; a newer configuration is never replaced by an older one; texts in reports are free
+//! of control characters and bounded in length.
 
 mod directory;
 mod table;
@@ -35,16 +36,17 @@ use tokio::sync::{broadcast, oneshot};
 
 use table::Table;
 
-/// Longer than an agent needs to read a log and send it.
+/// The time-out of a log request: longer than an agent needs to read a log and send it.
 const LOG_BOUND: Duration = Duration::from_secs(20);
-/// An agent in contact asks for its configuration at least every minute.
+/// An agent in contact requests its configuration at least every minute.
 const CONTACT: Duration = Duration::from_secs(90);
-/// The longest wait for a configuration that an agent may ask for, seconds.
+/// The longest wait for a configuration that an agent may request, seconds.
 const LONGEST_WAIT: u64 = 120;
-/// An agent that asks for its configuration and has not reported for so long is asked for a report. It reports by itself when it
-/// finds that the service was away; it does not find that when the service comes back between two of its requests.
+/// An agent that requests its configuration without having reported for this long is asked for a report. It
+/// reports by itself after noticing that the service was away; it does not notice that when the service
+/// restarts between two of its requests.
 const REPORT_WITHIN: Duration = Duration::from_secs(1);
-/// Machines that fall silent together are looked for together.
+/// The shortest pause between two checks for silence: machines that fall silent together are reported together.
 const SILENCE_STEP: Duration = Duration::from_millis(500);
 
 /// The sessions with all machines' agents. Cheap to clone.
@@ -57,65 +59,66 @@ struct Inner {
     env: Env,
     directory: Arc<dyn MachineDirectory>,
     table: Table,
-    /// SHA-256 of the program that agents are to be.
+    /// The SHA-256 of the offered agent program.
     agent_sha256: Mutex<Option<String>>,
 }
 
-/// A machine that has shown its token.
+/// A machine that has presented its token.
 pub struct Claim(String);
 
-/// A machine that has shown the key that it enrolled.
+/// A machine that has presented its enrolled key.
 #[derive(Clone)]
 pub struct Admitted(String);
 
 impl Admitted {
-    /// Its id.
+    /// The machine's id.
     pub fn machine(&self) -> &str {
         &self.0
     }
 }
 
-/// Why a machine is refused.
+/// The reason why a machine is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// No such machine, or not its token, or one that was used.
+    /// No such machine, a wrong token, or a used one.
     #[error("the token does not hold")]
     Token,
-    /// It has no record (any more).
+    /// The machine has no record (any more).
     #[error("there is no such machine")]
     Forgotten,
-    /// A machine that comes anew under an old name has a key of its own; the certificate of before is not its.
+    /// A new machine under an old name has another key; the certificate of the earlier machine is not valid
+    /// for it.
     #[error("the certificate is not the enrolled one")]
     OtherKey,
-    /// Its record cannot be read or written now.
+    /// Its record cannot be read or written at the moment.
     #[error(transparent)]
     Records(#[from] DirectoryError),
 }
 
-/// The answer to a machine that asks for its configuration.
+/// The answer to a request for a configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ConfigAnswer {
-    /// A newer one.
+    /// A newer configuration.
     Newer(Arc<MachineConfig>),
-    /// There is none; a report is wanted now.
+    /// No newer configuration; the service requests a report.
     Report,
-    /// There is none.
+    /// No newer configuration.
     Nothing,
 }
 
-/// Who waits for a log.
+/// The caller that waits for a log.
 pub struct LogAsker(oneshot::Sender<String>);
 
 impl LogAsker {
-    /// Hands over the log.
+    /// Delivers the log.
     pub fn answer(self, log: &[u8]) {
-        // The asker may have given up.
+        // The caller may have given up.
         let _gone = self.0.send(text::log(log));
     }
 }
 
 impl Sessions {
-    /// Sessions with the machines of this directory, none of which was heard yet.
+    /// Sessions with the machines of this directory, without any contact yet.
     pub fn new(env: Env, directory: Arc<dyn MachineDirectory>) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -127,7 +130,7 @@ impl Sessions {
         }
     }
 
-    /// From now on, agents give way to the program with this SHA-256 and to no other one.
+    /// Sets the only program, by SHA-256, that agents switch to from now on.
     pub fn offer_agent(&self, sha256: &str) {
         *self.offered_agent() = Some(sha256.to_owned());
     }
@@ -137,10 +140,10 @@ impl Sessions {
         offered.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first step of an enrolment: the token is this machine's.
+    /// The first step of an enrolment: checks that the token is this machine's.
     ///
     /// # Errors
-    /// When it is not, or that cannot be known now.
+    /// When it is not, or when the record cannot be read.
     pub async fn claim(&self, machine: &str, token: &str) -> Result<Claim, Refusal> {
         let known = self.inner.directory.token(machine).await?;
         let known = known.ok_or(Refusal::Token)?;
@@ -154,17 +157,18 @@ impl Sessions {
         Ok(Claim(machine.to_owned()))
     }
 
-    /// The second step: the machine is bound to its key, SHA-256 in hex.
+    /// The second step: binds the machine to its key, SHA-256 in hex.
     ///
     /// # Errors
-    /// When its token was used or is bound to another key, it is to be removed, or that cannot be written down now.
+    /// When its token was used or is bound to another key, the machine is being removed, or the record cannot
+    /// be written.
     pub async fn bind(&self, Claim(machine): &Claim, key: &str) -> Result<(), Refusal> {
         if !self.inner.directory.bind_key(machine, key).await? {
-            // An agent asks again and again.
+            // An agent repeats its request.
             if self.inner.table.lose_key(machine) {
                 tracing::warn!(
                     machine,
-                    "an enrolment with a used token was refused: the machine's disk has lost its key, or somebody has its token"
+                    "an enrolment with a used token was refused: the machine's disk has lost its key, or its token was stolen"
                 );
             }
             return Err(Refusal::Token);
@@ -172,11 +176,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// Whether a certificate with this name and key is of a machine of ours that is not forgotten. One that is being removed is
-    /// ours until its record is gone: its pods are moved meanwhile, and its logs are wanted most when that does not get on.
+    /// Whether a certificate with this name and key belongs to a known machine. A machine that is being
+    /// removed is known until its record is deleted: its pods are moved meanwhile, and its logs matter most
+    /// when that stalls.
     ///
     /// # Errors
-    /// When it is not, or that cannot be known now.
+    /// When it does not, or when the record cannot be read.
     pub async fn identify(&self, machine: &str, key: &str) -> Result<(), Refusal> {
         match self.inner.directory.token(machine).await? {
             None => Err(Refusal::Forgotten),
@@ -185,23 +190,23 @@ impl Sessions {
         }
     }
 
-    /// As [`Sessions::identify`], and notes that the machine was heard.
+    /// As [`Sessions::identify`], and notes the contact.
     ///
     /// # Errors
-    /// As there, and when it cannot be written down that its token is spent.
+    /// As there, and when the use of its token cannot be recorded.
     pub async fn admit(&self, machine: &str, key: &str) -> Result<Admitted, Refusal> {
         self.identify(machine, key).await?;
         let inner = &self.inner;
         if inner.table.hear(machine, inner.env.clock.monotonic()) {
             inner.directory.token_used(machine).await?;
-            // Not before: what could not be written is tried again with the next request.
+            // Not before: a failed write is tried again with the next request.
             inner.table.token_spent(machine);
         }
         Ok(Admitted(machine.to_owned()))
     }
 
-    /// The machine's configuration as soon as there is one after this generation that an agent of this level can take; waits so
-    /// many seconds for it.
+    /// The machine's configuration as soon as one newer than this generation exists that an agent of this
+    /// level can take; waits this number of seconds for it.
     pub async fn config(
         &self,
         Admitted(machine): &Admitted,
@@ -218,11 +223,11 @@ impl Sessions {
                     .as_ref()
                     .is_some_and(|config| config.generation > after && config.level <= level)
             });
-            // The sender goes when the machine is forgotten: then there is nothing to say.
+            // The sender is dropped when the machine is forgotten: then there is no configuration.
             found.await.ok().and_then(|config| config.clone())
         };
         let clock = &self.inner.env.clock;
-        // The agent reports when its wait ends early, and is told of the wish then.
+        // The agent reports when its poll ends early, and receives the log request with the answer.
         let nudged = async {
             if table.has_wishes(machine) {
                 return;
@@ -251,7 +256,7 @@ impl Sessions {
         }
     }
 
-    /// Takes a report; tells which logs are wanted, and which program the agent is to be.
+    /// Accepts a report; the answer has the requested logs and the offered agent program.
     pub fn take_report(&self, Admitted(machine): &Admitted, report: Report) -> ReportAnswer {
         ReportAnswer {
             logs: self.inner.table.accept(machine, text::report(report)),
@@ -259,12 +264,12 @@ impl Sessions {
         }
     }
 
-    /// Who waits for this log, if anybody does. It is answered once.
+    /// The caller that waits for this log, if any. Returned once.
     pub fn log_asker(&self, Admitted(machine): &Admitted, request: &str) -> Option<LogAsker> {
         self.inner.table.take_log_request(machine, request).map(LogAsker)
     }
 
-    /// One timer for all machines: tells of those that fell silent.
+    /// One timer for all machines: sends wake-ups for those that fell silent.
     pub async fn watch_silence(&self) -> std::convert::Infallible {
         let clock = &self.inner.env.clock;
         loop {
@@ -275,7 +280,7 @@ impl Sessions {
     }
 }
 
-/// A line on which an agent waits for its next configuration. It is dropped unanswered when the agent's end of it is gone.
+/// A long poll of an agent. Dropped unanswered when the agent closes its connection.
 struct Line<'a> {
     sessions: &'a Sessions,
     machine: &'a str,
@@ -350,7 +355,7 @@ impl Agents for Sessions {
     }
 }
 
-/// The names that a channel tells, as wake-ups.
+/// The machine names from a channel, as wake-ups.
 fn wake_ups(names: broadcast::Receiver<String>) -> BoxStream<'static, WakeUp> {
     stream::unfold(names, async |mut names| match names.recv().await {
         Ok(name) => Some((WakeUp::Machine(name), names)),
@@ -381,7 +386,7 @@ mod tests {
             ..MachineConfig::default()
         });
         sessions.publish("m", Arc::clone(&config));
-        // A service that was started again, and an agent that has the configuration already.
+        // A restarted service, and an agent that has the configuration already.
         let asked = clock.monotonic();
         assert_eq!(sessions.config(&machine, 7, 0, 30).await, ConfigAnswer::Report);
         assert_eq!(clock.monotonic() - asked, REPORT_WITHIN);

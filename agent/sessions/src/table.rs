@@ -1,5 +1,5 @@
-//! A session with each machine's agent, in memory: the configuration it is to have, its newest report, when it was heard, the
-//! logs that are wanted of it.
+//! The session with each machine's agent, in memory: its configuration, its newest report, its last contact,
+//! requested logs.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ use agent_api::SILENT_AFTER;
 use agent_protocol::{LogRequest, MachineConfig, Report};
 use tokio::sync::{broadcast, oneshot, watch};
 
-/// Wake-ups that a slow listener may miss; it then looks at everything.
+/// Wake-ups that a slow listener may miss; it then reads everything.
 const WAKE_UPS: usize = 1024;
 
-/// What is exactly as old as allowed is not silent yet.
+/// A machine whose last contact is exactly at the limit is not silent yet.
 const TICK: Duration = Duration::from_millis(1);
 
 /// One session per machine.
@@ -27,22 +27,23 @@ struct Session {
     config: watch::Sender<Option<Arc<MachineConfig>>>,
     report: Option<Arc<Report>>,
     heard: Option<Duration>,
-    /// Whether listeners were told that this machine is silent.
+    /// Whether listeners were woken for this machine's silence.
     silent: bool,
-    /// Lines on which it waits for its next configuration.
+    /// The number of its open long polls.
     lines: u32,
-    /// When the last of them ended at its end, where it has not called since.
+    /// The time when the agent closed the last long poll, if it has not called since.
     hung_up: Option<Duration>,
-    /// Whether somebody asks about that: others are not woken.
+    /// Whether a caller asked about that: only then are listeners woken.
     watched: bool,
     token_spent: bool,
-    /// Whether its agent has asked to be enrolled with the right token and another key than before, and was not heard of since.
+    /// Whether an enrolment with the right token and another key was requested, with no contact under the
+    /// enrolled key since.
     lost_key: bool,
-    /// Requests for logs that the agent does not know of yet.
+    /// Log requests that the agent has not received yet.
     wishes: Vec<LogRequest>,
-    /// Who waits for a log, by request.
+    /// Callers that wait for a log, by request.
     waiting: BTreeMap<String, oneshot::Sender<String>>,
-    /// Counts requests for logs, so that a long poll ends when there is one.
+    /// Counts log requests, so that a long poll ends when one is added.
     nudge: watch::Sender<u64>,
 }
 
@@ -105,12 +106,12 @@ impl Table {
         self.changed.subscribe()
     }
 
-    /// When the machine was heard of last.
+    /// The time of the machine's last contact.
     pub(crate) fn heard(&self, machine: &str) -> Option<Duration> {
         self.lock().get(machine)?.heard
     }
 
-    /// The machine asked for something. `true` until it is noted that its token is spent.
+    /// Notes a request of the machine. Returns `true` until the use of its token is recorded.
     pub(crate) fn hear(&self, machine: &str, now: Duration) -> bool {
         let mut sessions = self.lock();
         let session = sessions.entry(machine.to_owned()).or_default();
@@ -126,15 +127,15 @@ impl Table {
         unspent
     }
 
-    /// The machine waits for its next configuration.
+    /// Notes the start of a long poll.
     pub(crate) fn line_begins(&self, machine: &str) {
         self.lock().entry(machine.to_owned()).or_default().lines += 1;
     }
 
-    /// It does so no more on one of its lines; `unanswered`: since now, and without an answer.
+    /// Notes the end of a long poll; `unanswered`: the time, if it was closed without an answer.
     pub(crate) fn line_ends(&self, machine: &str, unanswered: Option<Duration>) {
         let mut sessions = self.lock();
-        // It may have been forgotten meanwhile.
+        // The session may have been removed meanwhile.
         let Some(session) = sessions.get_mut(machine) else {
             return;
         };
@@ -150,7 +151,7 @@ impl Table {
         }
     }
 
-    /// When the machine hung up, if it has not called since. From now on, changes of that wake.
+    /// The time when the machine hung up, if it has not called since. Later changes of it wake listeners.
     pub(crate) fn hung_up(&self, machine: &str) -> Option<Duration> {
         let mut sessions = self.lock();
         let session = sessions.get_mut(machine)?;
@@ -158,7 +159,7 @@ impl Table {
         session.hung_up
     }
 
-    /// The machine asked to be enrolled once more, with another key. Whether that is news.
+    /// Notes an enrolment request with another key. Returns whether this is new.
     pub(crate) fn lose_key(&self, machine: &str) -> bool {
         let mut sessions = self.lock();
         let session = sessions.entry(machine.to_owned()).or_default();
@@ -170,24 +171,24 @@ impl Table {
         news
     }
 
-    /// Whether the machine has done so, and was not heard of since.
+    /// Whether [`Self::lose_key`] was noted and the machine has not called since.
     pub(crate) fn has_lost_key(&self, machine: &str) -> bool {
         self.lock().get(machine).is_some_and(|session| session.lost_key)
     }
 
-    /// It is written down that this machine's token is spent.
+    /// Notes that the use of this machine's token is recorded.
     pub(crate) fn token_spent(&self, machine: &str) {
         if let Some(session) = self.lock().get_mut(machine) {
             session.token_spent = true;
         }
     }
 
-    /// Wakes the listeners for each machine that fell silent; gives the time at which the next one may have.
+    /// Wakes the listeners for each machine that fell silent; returns the time of the next check.
     pub(crate) fn note_silence(&self, now: Duration) -> Duration {
         let (mut fell, mut next) = (Vec::new(), now + SILENT_AFTER);
         for (machine, session) in self.lock().iter_mut().filter(|(_, session)| !session.silent) {
             let Some(heard) = session.heard else { continue };
-            // A machine is silent when it was not heard of for longer than that.
+            // A machine is silent when its last contact is older than that.
             let due = heard + SILENT_AFTER + TICK;
             if due <= now {
                 session.silent = true;
@@ -207,7 +208,7 @@ impl Table {
         let _listeners = self.changed.send(machine.to_owned());
     }
 
-    /// The machine's configuration as it changes, and a nudge when a log is wished for.
+    /// The machine's configuration as it changes, and a nudge for log requests.
     pub(crate) fn listen(
         &self,
         machine: &str,
@@ -217,7 +218,7 @@ impl Table {
         (session.config.subscribe(), session.nudge.subscribe())
     }
 
-    /// Keeps a report; the loops are woken if its content is new.
+    /// Stores a report; listeners are woken if its content is new.
     pub(crate) fn accept(&self, machine: &str, report: Report) -> Vec<LogRequest> {
         let mut sessions = self.lock();
         let session = sessions.entry(machine.to_owned()).or_default();
@@ -225,7 +226,7 @@ impl Table {
             .report
             .as_ref()
             .is_none_or(|before| differs(before, &report));
-        // A report that was overtaken by a newer one of the same boot is not kept.
+        // A report that was overtaken by a newer one of the same boot is dropped.
         let stale = session
             .report
             .as_ref()
@@ -241,7 +242,7 @@ impl Table {
         wishes
     }
 
-    /// Asks the machine for a log.
+    /// Requests a log from the machine.
     pub(crate) fn ask_log(
         &self,
         machine: &str,
@@ -257,35 +258,35 @@ impl Table {
             process: process.to_owned(),
             lines,
         });
-        // Callers that gave up.
+        // Drop callers that gave up.
         session.waiting.retain(|_, waiting| !waiting.is_closed());
         session.waiting.insert(request.to_owned(), sender);
         session.nudge.send_modify(|count| *count += 1);
         receiver
     }
 
-    /// Whether there are requests for logs that the agent does not know of.
+    /// Whether there are log requests that the agent has not received.
     pub(crate) fn has_wishes(&self, machine: &str) -> bool {
         self.lock()
             .get(machine)
             .is_some_and(|session| !session.wishes.is_empty())
     }
 
-    /// Whether a report is wanted now: there is none, or requests for logs go with its answer.
+    /// Whether a report is requested: none is known, or log requests wait for its answer.
     pub(crate) fn wants_report(&self, machine: &str) -> bool {
         let sessions = self.lock();
         let session = sessions.get(machine);
         session.is_some_and(|session| session.report.is_none() || !session.wishes.is_empty())
     }
 
-    /// The one who asked for this log, if anybody did and still waits: it is answered once.
+    /// The caller that waits for this log, if any: returned once.
     pub(crate) fn take_log_request(&self, machine: &str, request: &str) -> Option<oneshot::Sender<String>> {
         let asker = self.lock().get_mut(machine)?.waiting.remove(request)?;
         (!asker.is_closed()).then_some(asker)
     }
 }
 
-/// Whether a report tells something new, beyond counters.
+/// Whether a report differs from the earlier one in more than counters.
 fn differs(before: &Report, now: &Report) -> bool {
     let essence = |report: &Report| Report {
         sequence: 0,
@@ -325,11 +326,11 @@ mod tests {
         assert!(!table.lose_key("m"), "it asks again and again");
         assert!(wakes.try_recv().is_err());
         assert!(table.has_lost_key("m"));
-        // It was somebody else who asked: the machine itself is there.
+        // The other request was not from the machine itself, which still has its key.
         table.hear("m", Duration::ZERO);
         assert!(!table.has_lost_key("m"));
         table.lose_key("m");
-        // Made anew.
+        // A new machine under the old name.
         table.forget("m");
         assert!(!table.has_lost_key("m"));
     }
@@ -346,7 +347,7 @@ mod tests {
         table.hear("m", at(2));
         assert_eq!(wakes.try_recv().ok().as_deref(), Some("m"), "it calls again");
         assert_eq!(table.hung_up("m"), None);
-        // The agent of before gives way to another one.
+        // One agent is replaced by another.
         table.line_begins("m");
         table.line_begins("m");
         table.line_ends("m", Some(at(3)));
@@ -402,7 +403,7 @@ mod tests {
         let table = Table::default();
         let mut wakes = table.subscribe();
         let at = Duration::from_secs;
-        // Nobody was heard of: there is nothing to wait for but the usual.
+        // Without any contact there is only the default interval to wait for.
         table.publish("never-heard", config(1));
         assert_eq!(table.note_silence(at(0)), SILENT_AFTER);
         table.hear("a", at(10));

@@ -1,7 +1,7 @@
-//! What machines say, made harmless: whoever is root in a machine writes it, and operators read it on a terminal.
+//! Sanitises texts from machines: root in a machine writes them, and operators read them on a terminal.
 //!
-//! Always true of what leaves here: no control character but line breaks and tabulators of a log, none that changes the
-//! direction of writing, and no more than a bound of anything.
+//! Always true of the result: no control characters except line breaks and tabs of a log, none that change
+//! the writing direction, and bounded sizes.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ const LINES: usize = 20;
 /// Bytes of a process's status, see [`agent_protocol::Process::status`].
 const STATUS: usize = 8 * 1024;
 
-/// Whether a terminal would do something with it rather than show it.
+/// Whether a terminal would interpret the character instead of showing it.
 fn acts(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -40,7 +40,7 @@ fn line(text: &str, most: usize) -> String {
         .collect()
 }
 
-/// A log: lines and tabulators stay.
+/// A log: line breaks and tabs stay.
 pub(crate) fn log(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
@@ -48,7 +48,7 @@ pub(crate) fn log(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// A report as it is kept.
+/// A sanitised report.
 pub(crate) fn report(report: Report) -> Report {
     Report {
         sequence: report.sequence,
@@ -95,12 +95,12 @@ fn processes(seen: BTreeMap<String, ProcessSeen>) -> BTreeMap<String, ProcessSee
     kept.collect()
 }
 
-/// Said by programs of ours, in few words: something longer is not theirs.
+/// Statuses are written by our programs and small; larger ones are not theirs.
 fn is_small(status: &Value) -> bool {
     status.to_string().len() <= STATUS
 }
 
-/// JSON, its texts in one line each.
+/// A JSON value with each text on one line.
 fn value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(line(&text, LINE)),
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// Sets a terminal's title, clears it, goes back, turns the direction of writing.
+    /// Sets a terminal's title, clears it, moves the cursor back, changes the writing direction.
     const NASTY: &str = "a\u{1b}]0;root\u{7}\u{1b}[2J\u{9b}31m\r\u{8}\u{202e}b";
     const HARMLESS: &str = "a]0;root[2J31mb";
 

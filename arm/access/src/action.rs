@@ -3,18 +3,18 @@
 /// The longest pattern that a role may have.
 const MAX_PATTERN: usize = 256;
 
-/// Whether a pattern names an action: `*` stands for any text, also an empty one and one with slashes.
+/// Whether a pattern matches an action. `*` matches any text, including the empty text and text with slashes.
 pub fn matches(pattern: &str, action: &str) -> bool {
     let (pattern, action) = (pattern.as_bytes(), action.as_bytes());
     let (mut p, mut a) = (0, 0);
-    // After the last star: where the pattern goes on, and up to where the star has taken of the action.
+    // For the last star: the position in the pattern after it, and the end of the text that it has matched.
     let mut star: Option<(usize, usize)> = None;
     while a < action.len() {
         match pattern.get(p) {
             Some(b'*') => {
                 p += 1;
                 if p == pattern.len() {
-                    // The last star takes all that is left.
+                    // The last star matches the rest.
                     return true;
                 }
                 star = Some((p, a));
@@ -94,7 +94,7 @@ mod tests {
         assert!(!plain_pattern(&format!("a/{}", "b".repeat(MAX_PATTERN))));
     }
 
-    /// The same by its definition: each way to divide the action is tried.
+    /// The same by definition: each way to divide the action is tried.
     fn by_definition(pattern: &[u8], action: &[u8]) -> bool {
         match pattern.split_first() {
             None => action.is_empty(),

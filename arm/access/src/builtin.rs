@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use crate::Permission;
 
-/// The id of the role that may do everything.
+/// The id of the role with all permissions.
 pub const OWNER: &str = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635";
 
 /// A role that every stamp has.
@@ -16,7 +16,7 @@ pub struct BuiltIn {
     pub name: &'static str,
     /// For people.
     pub description: &'static str,
-    /// What it permits: always one.
+    /// The permissions; always exactly one.
     pub permissions: Vec<Permission>,
 }
 
@@ -31,7 +31,7 @@ pub fn built_in_roles() -> &'static [BuiltIn] {
     &ROLES
 }
 
-/// The one with this id, in lower case.
+/// The role with this id, in lower case.
 pub fn built_in(id: &str) -> Option<&'static BuiltIn> {
     BY_ID.get(id).copied()
 }
@@ -197,6 +197,21 @@ mod tests {
             (
                 "Azure Kubernetes Service Contributor Role",
                 "Microsoft.Resources/subscriptions/resourceGroups/write".to_owned(),
+                false,
+            ),
+            (
+                "Azure Kubernetes Service Namespace Contributor",
+                cluster("managedNamespaces/write"),
+                true,
+            ),
+            (
+                "Azure Kubernetes Service Namespace User",
+                cluster("managedNamespaces/listCredential/action"),
+                true,
+            ),
+            (
+                "Azure Kubernetes Service Namespace User",
+                cluster("listClusterUserCredential/action"),
                 false,
             ),
             (

@@ -1,12 +1,14 @@
-//! What a request to a cluster's API is called among actions on data: `Microsoft.ContainerService/managedClusters/{group}/{resource}/{read, write,
-//! delete, …/action}`, and where it is done. As AKS calls them, so that its roles mean what they mean there.
+//! The data action and the scope of a request to a cluster's API. Actions have the form
+//! `Microsoft.ContainerService/managedClusters/{group}/{resource}/{read, write, delete, …/action}`, as in
+//! AKS, so that its roles have the same meaning here.
 
 use crate::Scope;
 
-/// What all of these begin with.
+/// The prefix of all these actions.
 const CLUSTERS: &str = "Microsoft.ContainerService/managedClusters";
 
-/// A request to a cluster's API, in the words in which API servers ask about one. What it does not say is empty.
+/// The attributes of a request to a cluster's API, as in a `SubjectAccessReview`. Absent attributes are
+/// empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked<'a> {
     /// E.g. `get`.
@@ -17,13 +19,13 @@ pub struct Asked<'a> {
     pub resource: &'a str,
     /// E.g. `log`.
     pub subresource: &'a str,
-    /// Empty for what is in no namespace, and for all namespaces together.
+    /// Empty for cluster-scoped resources, and for a request to all namespaces.
     pub namespace: &'a str,
     /// A path that is no resource's, e.g. `/metrics`.
     pub path: &'a str,
 }
 
-/// What the doing of a verb is called; `None` for one that could be anything.
+/// The last part of the action of a verb; `None` for a verb that may be several, such as `*`.
 fn doing(verb: &str) -> Option<String> {
     Some(match verb {
         "get" | "list" | "watch" | "head" => "read".to_owned(),
@@ -34,7 +36,7 @@ fn doing(verb: &str) -> Option<String> {
     })
 }
 
-/// Whether a word is one segment, and stands for itself alone.
+/// Whether a word is a single segment of a path, without wildcards.
 fn plain(word: &str) -> bool {
     !word.is_empty()
         && word
@@ -51,7 +53,8 @@ fn is_label(word: &str) -> bool {
 }
 
 impl Asked<'_> {
-    /// The action on data that it is; `None` where it is more than one (`*`), or nothing that there are names for: nobody is given that.
+    /// The data action of the request. `None` where it is more than one (`*`) or has no name; such a request
+    /// is always refused.
     pub fn data_action(&self) -> Option<String> {
         if !self.path.is_empty() {
             let segments: Vec<&str> = self
@@ -75,7 +78,8 @@ impl Asked<'_> {
         } else {
             format!("/{}", self.group)
         };
-        // A subresource belongs to what it is one of, but for the running of programs.
+        // An action on a subresource is an action on its resource; the exception is running programs in a
+        // pod.
         let rest = match (self.group, self.resource, self.subresource) {
             ("", "pods", "exec") => "pods/exec/action".to_owned(),
             (_, resource, _) => format!("{resource}/{}", doing(self.verb)?),
@@ -83,7 +87,8 @@ impl Asked<'_> {
         Some(format!("{CLUSTERS}{group}/{rest}"))
     }
 
-    /// Where it is done in this cluster: at a namespace of it, or at it as a whole. `None` for what no namespace is called.
+    /// The scope in this cluster: a namespace, or the cluster as a whole. `None` where the namespace is no
+    /// valid name.
     pub fn at(&self, cluster: &str) -> Option<Scope> {
         let place = match self.namespace {
             "" => cluster.to_owned(),
@@ -91,6 +96,15 @@ impl Asked<'_> {
             _ => return None,
         };
         Scope::parse(&place).ok()
+    }
+
+    /// The managed namespace that it is done in, where that namespace is one: the resource's own id is a scope of assignments as well. `None` for
+    /// what is in no namespace.
+    pub fn at_managed(&self, cluster: &str) -> Option<Scope> {
+        let named = !self.namespace.is_empty() && self.path.is_empty() && is_label(self.namespace);
+        named
+            .then(|| Scope::parse(&format!("{cluster}/managedNamespaces/{}", self.namespace)).ok())
+            .flatten()
     }
 }
 
@@ -132,15 +146,15 @@ mod tests {
         }
     }
 
-    /// What each role is to let be done with what: `r`, `w`, `d` for all reading, writing and deleting verbs, and `a` for what is none of these.
-    /// From AKS' description of its roles, not from the patterns.
+    /// The verbs that each role allows on each resource: `r`, `w`, `d` for all verbs that read, write and
+    /// delete, `a` for the other verbs. Taken from AKS' description of its roles, not from their patterns.
     const EXPECTED: &[(&str, [&str; 4])] = &[
         ("pods", ["r", "rwd", "rwd", "rwd"]),
         ("pods/log", ["r", "rwd", "rwd", "rwd"]),
         ("pods/status", ["r", "rwd", "rwd", "rwd"]),
         ("pods/eviction", ["r", "rwd", "rwd", "rwd"]),
         ("pods/portforward", ["r", "rwd", "rwd", "rwd"]),
-        // One action, whatever the verb.
+        // The same single action for all verbs.
         ("pods/exec", ["", "rwd", "rwd", "rwd"]),
         ("services", ["r", "rwd", "rwd", "rwd"]),
         ("configmaps", ["r", "rwd", "rwd", "rwd"]),
@@ -257,6 +271,23 @@ mod tests {
                 .collect();
             assert_eq!(who, ["Admin", "Cluster Admin"], "{verb} {what}");
         }
+    }
+
+    #[test]
+    fn a_managed_namespace_is_a_scope_for_what_is_in_it() {
+        let at = |namespace: &'static str| {
+            let asked = Asked {
+                namespace,
+                ..request("get", "pods")
+            };
+            asked.at_managed(CLUSTER)
+        };
+        let scope = Scope::parse(&format!("{CLUSTER}/managedNamespaces/dev")).unwrap();
+        assert_eq!(at("dev"), Some(scope));
+        for none in ["", "*", "a/b", ".."] {
+            assert_eq!(at(none), None, "{none}");
+        }
+        assert_eq!(request("get", "/metrics").at_managed(CLUSTER), None);
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Who may do what: actions, roles, scopes and the decision about them, also in clusters. No I/O.
+//! Access control: actions, roles, scopes and the decision about them, also for the data of clusters. No I/O.
 //!
-//! A role is a list of what may be done and what of that may not ([`Permission`]); an assignment gives a role to a principal at a scope,
-//! for it and all that is below. A principal may do what any of its assignments grants; what no assignment grants, nobody may.
+//! A role lists permitted actions and exceptions from them ([`Permission`]). An assignment gives a role to a
+//! principal at a scope and all scopes below it. A principal may do an action if at least one of its
+//! assignments grants it.
 //!
 //! Always true: actions and scopes are compared without regard to the case of ASCII letters, as the keys of records are; a scope is above
 //! another where its segments are the first ones of the other's, so `/subscriptions/a` is not above `/subscriptions/ab`.
 //!
-//! Called by: whoever asks for each request (`providers/authorization`), and for the objects of a cluster.
+//! Called by: `providers/authorization`, for each ARM request and for requests to a cluster's API.
 
 mod action;
 mod builtin;

@@ -4,22 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Scope, matches};
 
-/// What a role permits: actions without those that are named as not permitted. Data actions are those on what a resource holds.
+/// The permissions of a role: actions without the excluded ones. Data actions are those on a resource's data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Permission {
     /// Patterns of actions.
     pub actions: Vec<String>,
-    /// Patterns of what of these is not permitted by this.
+    /// Patterns of the actions that are excluded from these.
     pub not_actions: Vec<String>,
     /// Patterns of actions on data.
     pub data_actions: Vec<String>,
-    /// Patterns of what of these is not permitted by this.
+    /// Patterns of the data actions that are excluded from these.
     pub not_data_actions: Vec<String>,
 }
 
 impl Permission {
-    /// Whether it names anything that it permits.
+    /// Whether it permits any action or data action.
     pub fn is_some(&self) -> bool {
         !self.actions.is_empty() || !self.data_actions.is_empty()
     }
@@ -40,33 +40,34 @@ fn named(patterns: &[String], not: &[String], action: &str) -> bool {
     any(patterns) && !any(not)
 }
 
-/// What one assignment gives: the permissions of its role, at its scope and below.
+/// A grant of one assignment: the permissions of its role, at its scope and below.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant<'a> {
     /// Where.
     pub scope: Scope,
-    /// What.
+    /// The permissions of the role.
     pub permissions: &'a [Permission],
 }
 
 impl Grant<'_> {
-    /// Whether it lets an action be done at a scope.
+    /// Whether it permits an action at a scope.
     pub fn gives(&self, action: &str, at: &Scope) -> bool {
         self.scope.contains(at) && self.permissions.iter().any(|one| one.permits(action))
     }
 
-    /// The same of an action on data.
+    /// The same for a data action.
     pub fn gives_data(&self, action: &str, at: &Scope) -> bool {
         self.scope.contains(at) && self.permissions.iter().any(|one| one.permits_data(action))
     }
 }
 
-/// Whether any of these lets an action be done at a scope. What one role does not permit, another may.
+/// Whether one of these grants permits an action at a scope. An action that one role excludes may be
+/// permitted by another.
 pub fn granted(grants: &[Grant<'_>], action: &str, at: &Scope) -> bool {
     grants.iter().any(|grant| grant.gives(action, at))
 }
 
-/// The same of an action on data.
+/// The same for a data action.
 pub fn granted_data(grants: &[Grant<'_>], action: &str, at: &Scope) -> bool {
     grants.iter().any(|grant| grant.gives_data(action, at))
 }
@@ -136,7 +137,7 @@ mod tests {
             many.push(grant(more));
             let (action, at) = (actions[action], scope(scopes[at]));
             prop_assert!(!granted(&few, action, &at) || granted(&many, action, &at));
-            // At what is below, at least as much.
+            // At scopes below, at least the same.
             let below = scope(&format!("{}/resourceGroups/g/providers/N/t/x", "/subscriptions/a"));
             if at.contains(&below) {
                 prop_assert!(!granted(&few, action, &at) || granted(&few, action, &below));

@@ -1,13 +1,14 @@
-//! Scopes: where an assignment or a lock holds.
+//! Scopes of assignments and locks.
 
 use std::fmt::{self, Write as _};
 
 use arm_ids::{PathError, ResourcePath};
 
-/// Bytes that the path of most resources fits into.
+/// Bytes that suffice for the path of most resources.
 const ROOM: usize = 192;
 
-/// A place: the stamp (`/`), a subscription, a resource group, a resource or what hangs on it; and all that is below.
+/// A scope: the stamp (`/`), a subscription, a resource group, a resource or an extension of one, with all
+/// scopes below.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope(
     /// The canonical path in lower case, empty for `/`.
@@ -40,7 +41,7 @@ impl Scope {
         ResourcePath::parse(text).map(|path| Self::of(&path))
     }
 
-    /// The end of a record's key, which this once was.
+    /// The scope that was stored as the end of a record's key.
     pub fn of_key(text: &str) -> Self {
         Self(text.to_owned())
     }
@@ -50,7 +51,7 @@ impl Scope {
         &self.0
     }
 
-    /// Whether this is the other or above it.
+    /// Whether this is the other scope or above it.
     pub fn contains(&self, other: &Self) -> bool {
         other
             .0
@@ -58,7 +59,7 @@ impl Scope {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Whether one of both is the other or above it.
+    /// Whether one of the two is the other or above it.
     pub fn is_related(&self, other: &Self) -> bool {
         self.contains(other) || other.contains(self)
     }

@@ -69,7 +69,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             },
         )
         .await?;
-        // Ada has nothing until the application gives it.
+        // Ada has no role until the application assigns one.
         if kind == PrincipalKind::Application {
             let owner = access::owner_of_all(&made.object_id, &made.kind, made.created_at);
             let owner = owner.ok_or("the principal has no GUID")?;

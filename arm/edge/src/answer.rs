@@ -1,4 +1,4 @@
-//! Answers: from a provider's [`Response`], a kept [`Text`] or an [`ArmError`] to HTTP.
+//! Responses: from a provider's [`Response`], a cached [`Text`] or an [`ArmError`] to HTTP.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use serde_json::Value;
 
 use crate::compress;
 
-/// A request's outcome: a response, or an error with headers of its own.
+/// A request's outcome: a response, or an error with additional headers.
 pub(crate) type Outcome = Result<Response, Failure>;
 
-/// The same, where the answer may be a text that is kept.
+/// The same, where the response may be a cached text.
 pub(crate) type Told = Result<Answer, Failure>;
 
-/// What is answered.
+/// A successful response.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// This.
+    /// A response of a handler.
     Made(Response),
-    /// 200 with this.
+    /// 200 with a cached text.
     Kept(Arc<Text>),
 }
 
-/// An error and what it needs beside its body.
+/// An error and the headers of its response.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Box<ArmError>,
@@ -48,7 +48,7 @@ impl Failure {
     }
 }
 
-/// The HTTP form. A HEAD is answered without a body, whatever the provider gave.
+/// The HTTP form. The response to HEAD has no body.
 pub(crate) fn to_http(method: &Method, outcome: &Outcome) -> http::Response<Body> {
     let mut answer = match outcome {
         Ok(response) => {
@@ -80,7 +80,7 @@ pub(crate) fn to_http(method: &Method, outcome: &Outcome) -> http::Response<Body
     answer
 }
 
-/// The HTTP form of a text, which is packed where the client takes that.
+/// The HTTP form of a text, compressed if the client accepts that.
 pub(crate) fn text_to_http(text: &Text, takes_gzip: bool) -> http::Response<Body> {
     let packed = (takes_gzip && compress::is_worth_it(text.plain().len()))
         .then(|| text.packed(|plain| compress::pack(plain).ok()))
@@ -94,7 +94,7 @@ pub(crate) fn text_to_http(text: &Text, takes_gzip: bool) -> http::Response<Body
     answer
 }
 
-/// Nobody keeps an answer without asking, nor guesses what it is.
+/// Headers against caching without validation and against content sniffing.
 fn guard(answer: &mut http::Response<Body>) {
     let headers = answer.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

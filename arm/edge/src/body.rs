@@ -14,7 +14,7 @@ use serde_json::Value;
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// A body that is too large is still read up to here, so that the client gets to see the answer instead of a reset.
 const DRAIN_BYTES: usize = 64 * 1024 * 1024;
-/// A body has to have arrived after this.
+/// Time limit for the arrival of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads a body of at most `limit` bytes.
@@ -48,7 +48,7 @@ pub(crate) async fn read(env: &Env, body: Body, limit: usize) -> Result<Bytes, A
     })?
 }
 
-/// The body of an ARM request: an object for PUT and PATCH, an object or nothing for POST, ignored otherwise.
+/// The body of an ARM request: an object for PUT and PATCH, an object or empty for POST, ignored otherwise.
 pub(crate) async fn json(
     env: &Env,
     method: &Method,
@@ -103,7 +103,7 @@ fn media_type(headers: &HeaderMap) -> Result<(), ArmError> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, ArmError> {
-    // Some editors put a byte order mark before a file that is then sent as it is.
+    // Some editors write a byte order mark at the start of a file that is then sent unchanged.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let wrong = |message| Err(ArmError::new(ErrorCode::INVALID_REQUEST_CONTENT, message));
     match serde_json::from_slice::<Value>(bytes) {

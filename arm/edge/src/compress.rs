@@ -1,4 +1,4 @@
-//! Answers in gzip, for clients that take it: lists are text that says much the same again and again.
+//! Compression of responses with gzip, for clients that accept it: lists are repetitive text.
 
 use std::io::Write as _;
 
@@ -6,10 +6,10 @@ use axum::body::{Body, HttpBody as _, to_bytes};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, header};
 
-/// What is smaller fits into a packet as it is.
+/// A smaller response fits into one packet as it is.
 const SMALLEST: usize = 1400;
 
-/// Whether so many bytes are packed at all.
+/// Whether a body of this many bytes is compressed.
 pub(crate) fn is_worth_it(length: usize) -> bool {
     length >= SMALLEST
 }
@@ -21,13 +21,13 @@ pub(crate) fn pack(plain: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Says that the body is packed.
+/// Sets the headers of a compressed body.
 pub(crate) fn told(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
 }
 
-/// Whether a client takes gzip: it is named, or everything is, and not with a weight of nothing.
+/// Whether a client accepts gzip: `gzip` or `*` is in `Accept-Encoding`, with a weight above zero.
 pub(crate) fn wanted(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).into_iter();
     let named = values
@@ -44,13 +44,13 @@ pub(crate) fn wanted(headers: &HeaderMap) -> bool {
                 _ => None,
             }
         });
-    // What is said of gzip itself counts before what is said of everything.
+    // The weight of `gzip` takes precedence over that of `*`.
     named
         .reduce(|best, other| if other.0 && !best.0 { other } else { best })
         .is_some_and(|(_, taken)| taken)
 }
 
-/// The answer, compressed where that is worth it. All answers are in memory.
+/// The response, compressed where that is worth it. All bodies are in memory.
 pub(crate) async fn gzip(answer: http::Response<Body>) -> http::Response<Body> {
     let large = answer
         .body()

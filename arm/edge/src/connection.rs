@@ -1,7 +1,8 @@
-//! One connection: its protocol, what it is doing, and when it has done nothing for too long.
+//! One connection: its protocol, its activity, and its idle time-out.
 //!
-//! Always true: nothing that a client does not do is waited for without a bound, be it HTTP/1.1 or HTTP/2: the first request's head, the
-//! next request, the reading of an answer. No such bound runs while a request is being answered.
+//! Always true: each wait for the client has a bound, with HTTP/1.1 and HTTP/2: for the first request's head,
+//! for the next request, for the reading of a response. No such bound runs while a request is being
+//! processed.
 
 use std::{
     convert::Infallible,
@@ -31,20 +32,22 @@ use tokio::{
 
 use crate::{Edge, handle::Peer};
 
-/// The head of the first request has to have arrived after this.
+/// Time limit for the head of the first request.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
-/// How long a connection is kept from one request to the next; also how long a head, or the reading of an answer, may take.
+/// How long a connection is kept between two requests; also the time limit for a request's head and for the
+/// reading of a response.
 const IDLE: Duration = Duration::from_secs(60);
-/// What is being answered when a connection is to end may still take so long.
+/// Time that a running request still has when its connection is to end.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// The head of a request has at most this size; hyper answers 431 otherwise.
 const HEAD_BYTES: usize = 64 * 1024;
 /// Requests of one HTTP/2 connection at the same time. Each may hold a body in memory.
 const STREAMS: u32 = 32;
-/// Browsers and clients that know it do not come without TLS again for a year.
+/// Browsers and clients that support HSTS use only TLS for a year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
-/// What a connection has been asked. Written by its requests, and looked at when it may be overdue: a request wakes nobody.
+/// The activity of a connection. Written by its requests, read only when the time-out may have passed: a
+/// request wakes no task.
 #[derive(Debug)]
 struct Activity {
     /// Whether there was a request at all.
@@ -90,14 +93,14 @@ impl Activity {
         }
     }
 
-    /// How long it may still do nothing; `None` when that is over.
+    /// How long it may still be idle; `None` when that time is over.
     fn left(&self, now: Duration) -> Option<Duration> {
         let bound = if self.begun.load(Ordering::Relaxed) {
             IDLE
         } else {
             FIRST_HEAD
         };
-        // While something is answered no bound runs; it begins once that is over.
+        // While a request is being processed no bound runs; it begins after that.
         if self.running.load(Ordering::Acquire) > 0 {
             return Some(bound);
         }
@@ -108,14 +111,14 @@ impl Activity {
     }
 }
 
-/// Ends when the connection has done nothing for too long.
+/// Ends when the connection has been idle for too long.
 async fn overdue(clock: &dyn Clock, activity: &Activity) {
     while let Some(left) = activity.left(clock.monotonic()) {
         clock.sleep(left).await;
     }
 }
 
-/// The protocols that there are.
+/// The supported protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// HTTP/1.1, also without TLS.
@@ -124,7 +127,7 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Where a connection comes from, and its place among the others.
+/// The source of a connection, and its place among the others.
 pub(crate) struct Caller {
     pub(crate) peer: SocketAddr,
     pub(crate) place: Arc<Place>,
@@ -133,7 +136,7 @@ pub(crate) struct Caller {
 }
 
 impl Edge {
-    /// Answers the requests of a connection until one of both ends it, or the service does.
+    /// Serves the requests of a connection until the client, the server or the end of the service closes it.
     pub(crate) async fn http<S>(
         &self,
         stream: S,

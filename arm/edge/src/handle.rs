@@ -1,4 +1,4 @@
-//! One request from beginning to end: the order of checks is here and nowhere else.
+//! One request from beginning to end: only this module defines the order of checks.
 
 use std::{borrow::Cow, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// ARM promises an answer within a minute.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest of the paths that are known as a whole ([`Edge::plain`]), with all the slashes that are taken for one each.
+/// The longest of the fixed paths ([`Edge::plain`]), with all its slashes doubled.
 const LONGEST_KNOWN: usize = "//metadata//endpoints".len();
-/// The one action that is done in a disabled subscription as well, and not Azure's: a kubeconfig that was handed out is taken back, which
-/// is a deletion in all but its method.
+/// The only action, not one of Azure's, that is permitted in a disabled subscription as well: revoking a
+/// kubeconfig, which is a deletion in all but its method.
 const TAKES_BACK: Verb = Verb::Action("revoke");
 /// Forms of the token service are small.
 const MAX_FORM_BYTES: usize = 64 * 1024;
@@ -43,7 +43,7 @@ const CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 const RETURN_CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-return-client-request-id");
 
 impl Edge {
-    /// Answers one request.
+    /// Processes one request.
     pub(crate) async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
         let env = &self.inner.env;
         let started = env.clock.monotonic();
@@ -66,7 +66,8 @@ impl Edge {
         let method = parts.method.clone();
         let client = Client::of(&parts.headers);
         let takes_gzip = method != Method::HEAD && compress::wanted(&parts.headers);
-        // The path as sent: it is ASCII without controls. Never the query or the body: they may hold what is nobody's business.
+        // The path as sent: ASCII without control characters. Query and body are never logged: they may hold
+        // secrets.
         let path = parts.uri.path().to_owned();
 
         let mut seen = Seen::default();
@@ -103,7 +104,7 @@ impl Edge {
         if let Some(client_id) = client_id.as_deref().filter(|_| returns) {
             answer::insert(&mut answer, Some(CLIENT_ID), client_id);
         }
-        // Clients poll by the second; that they do is no news.
+        // Clients poll every second, which is not worth a log line.
         let poll = seen.poll && method == Method::GET && answer.status().is_success();
         let Seen {
             principal, written, ..
@@ -125,7 +126,7 @@ impl Edge {
             };
             self.inner.access.activity.record(activity).await;
         }
-        // Nobody's in particular: anybody can send as many as the network carries.
+        // A request without a valid principal: the network is the only limit to their number.
         let stranger = answer.status() == StatusCode::UNAUTHORIZED && principal.is_none();
         let told = if stranger {
             self.inner.strangers.note(env.clock.monotonic())
@@ -162,7 +163,7 @@ impl Edge {
         answer
     }
 
-    /// What needs no token: health, the endpoints document, what is published, the token service.
+    /// Requests without a token: health, the endpoints document, public documents, the token service.
     async fn plain(&self, parts: Parts, body: Body, caller: &Caller) -> Handled {
         let inner = &self.inner;
         let path = parts.uri.path().trim_end_matches('/');
@@ -217,7 +218,8 @@ impl Edge {
             Ok(form) => form,
             Err(error) => return Handled::Done(answer::to_http(&parts.method, &Err(error.into()))),
         };
-        // Boxed: the future of every request, which is moved a few times, would have room for all that logging in needs.
+        // Boxed: otherwise the future of every request, which is moved a few times, would include the space
+        // that logging in needs.
         let answer = inner
             .identity
             .answer(http::Request::from_parts(parts, form), caller);
@@ -225,12 +227,12 @@ impl Edge {
         Handled::Done(answer.map(|bytes| if is_head { Body::empty() } else { Body::from(bytes) }))
     }
 
-    /// Everything else is ARM's.
+    /// All other requests belong to ARM.
     async fn arm(&self, parts: Parts, body: Body, caller: Caller, mut trace: Trace, seen: &mut Seen) -> Told {
         let inner = &self.inner;
         let who = inner.authenticate(&parts.headers, &caller).await?;
         seen.principal = Some(who.clone());
-        // From here on it does not count among the strangers at its address.
+        // From here on the connection does not count as an unauthenticated one of its address.
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
             place.belongs_to(&who.object_id);
         }
@@ -309,7 +311,7 @@ impl Edge {
             }
             inner.access.admit(route.gate, &who, action, scope).await?;
         }
-        // Of an operation that is asked for, the scope is looked at once it is known who may.
+        // For a poll of an operation, the scope is checked after the permission to read it.
         if let Some(target) = &target {
             inner.check_scope(&path, &parts.method, target.is_group()).await?;
         }
@@ -317,7 +319,7 @@ impl Edge {
             let namespace = target.provider.namespace();
             inner.check_subscription(&path, route.verb, namespace).await?;
         }
-        // After all that says whether it is there, before anything is done with it.
+        // After the checks that the scope exists, before the request has any effect.
         if let Some((action, scope)) = &asked {
             inner.access.check_locks(action, scope).await?;
         }
@@ -348,7 +350,7 @@ impl Edge {
         };
         let call = Call::new(request, inner.access.clone());
         if let Some((target, route)) = target.as_ref().zip(route).filter(|(_, route)| route.told) {
-            // Nothing is begun that would have to be ended, so there is no task of its own.
+            // Reading has no effect that could be left half-way, so there is no separate task.
             let telling = AssertUnwindSafe(target.provider.tell(route, &call)).catch_unwind();
             match inner.env.clock.timeout(REQUEST_TIMEOUT, telling).await {
                 Ok(Ok(Ok(Some(text)))) => return Ok(Answer::Kept(text)),
@@ -366,7 +368,7 @@ impl Edge {
             .zip(route)
             .map(|(target, route)| (target.provider.clone(), route.clone()));
         let edge = self.clone();
-        // A task of its own: a client that hangs up does not stop a change half-way, and a panic ends here.
+        // A separate task: a client that hangs up does not stop a change half-way, and a panic ends here.
         let task = tokio::spawn(async move {
             match (operation, answerer) {
                 (Some(poll), _) => edge.inner.operation(poll, call).await,
@@ -393,14 +395,14 @@ fn late(elapsed: Elapsed) -> Failure {
     error.into()
 }
 
-/// What is to be told of a request beside its answer.
+/// Facts about a request for the logs and counters, beside its response.
 #[derive(Default)]
 struct Seen {
     principal: Option<Principal>,
     written: Option<Written>,
-    /// Which operation it calls: namespace and name.
+    /// The operation: namespace and name.
     operation: Option<(&'static str, &'static str)>,
-    /// Whether it asks how an operation goes.
+    /// Whether it polls an operation.
     poll: bool,
 }
 
@@ -457,11 +459,13 @@ impl Inner {
         })
     }
 
-    /// The subscription is enabled, and uses the provider of which something is to be made or done.
+    /// Checks that the subscription is enabled and the provider registered, for requests that make or change
+    /// resources.
     ///
-    /// What is there is read and deleted all the same. Of a provider that is given up there is nothing, or it came at that moment. Of
-    /// a disabled subscription Azure's documentation of subscription states says the same: PUT, PATCH and every POST are refused, those that
-    /// only read (`listClusterUserCredential`) among them, GET and DELETE go on; so does ARM's contract with resource providers, for `Suspended`.
+    /// Reads and DELETE go on without that. A resource of an unregistered provider can only be there if it
+    /// was made at that moment. For a disabled subscription, Azure's documentation of subscription states
+    /// says the same: PUT, PATCH and every POST, even one that only reads (`listClusterUserCredential`), are
+    /// refused, GET and DELETE go on; so does ARM's contract with resource providers, for `Suspended`.
     async fn check_subscription(
         &self,
         path: &ResourcePath,
@@ -477,7 +481,7 @@ impl Inner {
             return Ok(());
         };
         if found.value.state == SubscriptionState::Disabled && verb != TAKES_BACK {
-            // Word for word: clients have it in their own help, and people search for it.
+            // Azure's exact text: clients quote it in their own help, and users search for it.
             return Err(ArmError::new(
                 ErrorCode::READ_ONLY_DISABLED_SUBSCRIPTION,
                 format!(
@@ -490,7 +494,7 @@ impl Inner {
         if found.value.uses(namespace) {
             return Ok(());
         }
-        // Clients read the namespace out of these words.
+        // Clients parse the namespace from this text.
         let message = format!(
             "The subscription is not registered to use namespace '{namespace}'. See https://aka.ms/rps-not-found for how to register \
              subscriptions."

@@ -1,10 +1,12 @@
 //! The HTTP edge: everything between a socket and a provider.
 //!
-//! Owns the order of checks, headers, error bodies, the endpoints document, and the listener with TLS; which provider answers is the
-//! kernel's ([`Registry`]), what is below `/graph` is the directory's (`identity/graph`). Always true: every answer has `x-ms-request-id`; every error below ARM paths has
-//! ARM's form; a request reaches a provider only with a valid token, a known api-version, the permission of its row, an existing subscription
-//! (an enabled one, where something is made or changed) and (but for the group itself) an existing resource group, and a JSON object where
-//! it has a body; a fault or panic of a provider becomes a 500 whose cause is in the log and nowhere else. Knows no Kubernetes.
+//! Owns the order of checks, headers, error bodies, the endpoints document, and the listener with TLS. The
+//! kernel selects the provider ([`Registry`]); `identity/graph` serves paths below `/graph`. Always true:
+//! every response has `x-ms-request-id`; every error below ARM paths has ARM's form; a request reaches a
+//! provider only with a valid token, a known api-version, the permission of its row, an existing subscription
+//! (an enabled one, where a resource is made or changed) and (but for the group itself) an existing resource
+//! group, and a JSON object where it has a body; a fault or panic of a provider becomes a 500 whose cause is
+//! only in the log. Independent of Kubernetes.
 //!
 //! Called by: the binary ([`Edge::serve`]) and tests ([`Edge::router`]).
 
@@ -38,7 +40,7 @@ pub use published::{Published, PublishedError};
 pub use serve::{LIMITS, ServeError, ServerTls};
 pub use tally::{Called, Calls, Client};
 
-/// What the edge is told about its stamp.
+/// The edge's configuration.
 #[derive(Debug, Clone)]
 pub struct EdgeConfig {
     /// Name of the stamp.
@@ -72,8 +74,8 @@ struct Inner {
 }
 
 impl Edge {
-    /// An edge before these providers. One of them has to be `Microsoft.Resources`: it answers the paths without a namespace. `access`
-    /// says who may do what, and keeps the activity log.
+    /// An edge for these providers. One of them has to be `Microsoft.Resources`: it serves the paths without
+    /// a namespace. `access` decides permissions, and keeps the activity log.
     pub fn new(
         config: EdgeConfig,
         env: Env,
@@ -109,7 +111,7 @@ impl Edge {
         }
     }
 
-    /// From now on, these documents are there for anybody. Given once.
+    /// Serves these documents without authentication from now on. Called at most once.
     pub fn publish(&self, documents: Arc<dyn Published>) {
         let _given_before = self.inner.published.set(documents);
     }

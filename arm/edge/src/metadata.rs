@@ -1,4 +1,4 @@
-//! `/metadata/endpoints`: where a client finds everything else.
+//! `/metadata/endpoints`: the addresses of all other services, for clients.
 
 use identity::{IdentityConfig, Shape};
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use crate::{EdgeConfig, graph};
 
 /// The document, for all api-versions: the union of the keys of 2015-01-01 and 2022-09-01 satisfies old and new clients.
 pub(crate) fn document(config: &EdgeConfig, identity: &IdentityConfig, base_url: &str) -> Value {
-    // Terraform's azurerm takes whatever is not `AAD` and `common` for Azure Stack, and refuses it. The Azure CLI goes by the path: a login
-    // endpoint that ends in `adfs` needs no instance discovery on the internet.
+    // Terraform's azurerm takes any value but `AAD` and `common` for Azure Stack, and refuses it. The Azure
+    // CLI goes by the path: a login endpoint that ends in `adfs` needs no instance discovery on the internet.
     let (tenant, provider) = match identity.shape {
         Shape::Aad => ("common", "AAD"),
         Shape::AdFs => ("adfs", "ADFS"),

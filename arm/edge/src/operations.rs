@@ -1,4 +1,4 @@
-//! Long-running operations: read from the store, answered as the kernel says.
+//! Long-running operations: read from the store, rendered by the kernel.
 
 use arm_ids::{ResourcePath, same_location};
 use arm_kernel::{
@@ -13,13 +13,14 @@ use http::Method;
 use crate::{Inner, answer::Outcome, query::plain_id};
 
 impl Inner {
-    /// Answers for an operation; `call` has passed all general checks.
+    /// Serves a poll of an operation; `call` has passed all general checks.
     pub(crate) async fn operation(&self, poll: Poll, call: Call) -> Outcome {
         let request = &call.request;
         let path = &request.path;
         let found = self.find(path).await?;
-        // Whoever may read operations of the whole subscription may; so may who asked for this one, and who may read what it is about.
-        // To all others an operation that there is looks like one that there is not.
+        // Permitted: callers that may read all operations of the subscription, the caller that started this
+        // one, and callers that may read its resource. All others get the same response as for an operation
+        // that does not exist.
         let own = path.namespace.as_deref().unwrap_or_default();
         let (action, scope) = (format!("{own}/{}/read", path.type_path()), scope_of(path));
         let subscription = ResourcePath {
@@ -53,7 +54,7 @@ impl Inner {
                 Given::Resource => {
                     let target = self.registry.target(&resource)?;
                     let route = target.route(&Method::GET).map_err(|(error, _)| error)?;
-                    // What an operation gives is the resource: whoever asks has to be allowed to read that.
+                    // The result of the operation is the resource, so the caller needs permission to read it.
                     call.check(&route.permission(&resource), &scope_of(&resource))
                         .await?;
                     let read = call.with(Request {
@@ -68,7 +69,8 @@ impl Inner {
         }
     }
 
-    /// What came of an operation is for who asked for it, and for who might have: it may be more than who reads the resource is to know.
+    /// The output of an operation is for the caller that started it and for callers that may start it: it may
+    /// hold more than a reader of the resource may see.
     async fn may_have_output(
         &self,
         operation: &OperationRecord,
@@ -78,7 +80,8 @@ impl Inner {
         if operation.asked_by.as_ref() == Some(&call.request.principal.object_id) {
             return Ok(());
         }
-        // One whose row is gone with an older release is nobody else's.
+        // An operation of an older release whose row no longer exists: only the caller that started it may
+        // read it.
         let row = self.registry.operation(&operation.name);
         let action = row.map(|row| row.permission(resource)).unwrap_or_default();
         let scope = scope_of(resource);
@@ -88,7 +91,7 @@ impl Inner {
         Err(call.refusal(&action, &scope))
     }
 
-    /// The operation that a path names, and what it is about.
+    /// The operation of a path, and the resource that it is about.
     async fn find(&self, path: &ResourcePath) -> Result<Option<(OperationRecord, ResourcePath)>, ArmError> {
         let (location, id) = (path.name(0).unwrap_or_default(), path.name(1).unwrap_or_default());
         if !plain_id(id) || !same_location(location, &self.config.location) {

@@ -1,4 +1,4 @@
-//! Documents that anybody may read without a token, of whoever knows what is in them.
+//! Public documents, served without a token; the owner of their contents implements [`Published`].
 
 use async_trait::async_trait;
 use axum::body::Body;

@@ -26,7 +26,7 @@ pub(crate) fn plain_id(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Whether a `Host` may become part of links: a name or address with an optional port, nothing else.
+/// Whether a `Host` may become part of links: only a name or address with an optional port may.
 pub(crate) fn plain_host(host: &str) -> bool {
     host.len() <= 255
         && !host.contains('@')

@@ -1,4 +1,4 @@
-//! The listener: TLS, a bounded number of connections in all and for each client, an orderly end.
+//! The listener: TLS, a bounded number of connections in total and per client, an orderly shutdown.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -17,15 +17,16 @@ use crate::{
     connection::{Caller, Protocol},
 };
 
-/// How many connections there are at the same time. Beyond, the oldest of whoever has most goes.
+/// Limits of simultaneous connections. Beyond them, the oldest connection of the peer with the most is
+/// closed.
 pub const LIMITS: Limits = Limits {
     total: 1024,
     per_peer: 128,
     per_known: 256,
 };
-/// A TLS handshake has to be over after this.
+/// Time limit of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// What was sent and is not acknowledged for so many milliseconds is never read.
+/// A connection whose peer acknowledges no data for this many milliseconds is closed.
 const UNREAD: u32 = 60_000;
 /// How long requests may still run when the edge ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +50,7 @@ pub enum ServeError {
 pub struct ServerTls(Arc<ServerConfig>);
 
 impl ServerTls {
-    /// Shows this certificate, and from its replacement on the new one; connections that are there go on.
+    /// Serves this certificate, and after its replacement the new one; open connections continue.
     ///
     /// # Errors
     /// When the library refuses.
@@ -82,7 +83,7 @@ impl Edge {
     /// Serves until `shutdown`, then lets running requests end for some seconds. Plain HTTP without `tls`.
     ///
     /// # Errors
-    /// When the listener is of no use.
+    /// When the listener is unusable.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -128,7 +129,7 @@ impl Edge {
             }
         }
         drop(listener);
-        // Every receiver may be gone already: then there is nobody to tell.
+        // All receivers may be gone already.
         let _ = ending.send(true);
         let rest = async { while connections.join_next().await.is_some() {} };
         if self
@@ -152,7 +153,7 @@ impl Edge {
         ended: watch::Receiver<bool>,
     ) {
         let peer = caller.peer;
-        // Answers are small; waiting for more to send only costs time.
+        // Responses are small; Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }

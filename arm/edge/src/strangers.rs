@@ -1,18 +1,19 @@
-//! Requests of strangers in the service's log: who shows no token that holds writes at most one line a second of it.
+//! Unauthenticated requests in the service's log: at most one line a second.
 //!
-//! The log is bounded in size, and whoever reaches the port could push everything else out of it.
+//! The log is bounded in size, and otherwise any client that reaches the port could push all other lines out
+//! of it.
 
 use std::{sync::Mutex, time::Duration};
 
-/// No two lines are closer.
+/// The least time between two lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the last line was written, and how many were left out since.
+/// The time of the last line, and the number of requests left out since.
 #[derive(Default)]
 pub(crate) struct Strangers(Mutex<(Option<Duration>, u64)>);
 
 impl Strangers {
-    /// Whether a line is written of one more, and then how many were left out before it.
+    /// Counts a request. If a line is due, gives the number of requests left out before it.
     pub(crate) fn note(&self, now: Duration) -> Option<u64> {
         let mut strangers = self.0.lock().expect("nothing panics while it holds this lock");
         let (told, left_out) = &mut *strangers;

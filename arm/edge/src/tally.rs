@@ -1,8 +1,10 @@
-//! Which operations clients have called since the service began, by kinds of clients: what shows that an operation is used at all, and by which
-//! programs. The activity log holds writes only, and the service's log is bounded.
+//! Counters of the operations that clients have called since the service began, by kinds of clients: they
+//! show whether an operation is used, and by which programs. The activity log holds writes only, and the
+//! service's log is bounded.
 //!
-//! Always true: the table is made at start, from the providers' rows, and never grows; a client is one of [`Client::ALL`], whatever it calls
-//! itself; nothing of a request is kept. All is gone with the process.
+//! Always true: the table is made at start, from the providers' rows, and never grows; a client is one of
+//! [`Client::ALL`], whatever its `User-Agent`; no other data of a request is kept. The counters end with the
+//! process.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +13,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode, header};
 
-/// A kind of client, by the name that it gives itself (`User-Agent`).
+/// A kind of client, by its `User-Agent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// The Azure CLI.
@@ -26,11 +28,12 @@ pub enum Client {
     Curl,
     /// This product's own commands.
     Landfall,
-    /// Everything else.
+    /// Any other client.
     Other,
 }
 
-/// What tells a client, in the order in which it is looked for: the Azure CLI has the SDK for Python within and names both.
+/// The mark of each client in `User-Agent`, in the order of the search: the Azure CLI contains the SDK for
+/// Python and names both.
 const MARKS: [(&str, Client); 6] = [
     ("AZURECLI/", Client::Az),
     ("azsdk-python-", Client::Python),
@@ -40,9 +43,9 @@ const MARKS: [(&str, Client); 6] = [
     ("landfall/", Client::Landfall),
 ];
 
-/// How many kinds there are.
+/// The number of kinds.
 const KINDS: usize = 7;
-/// So many bytes of a name are looked at.
+/// The number of bytes of a name that are searched.
 const LOOKED_AT: usize = 512;
 
 impl Client {
@@ -57,7 +60,7 @@ impl Client {
         Self::Other,
     ];
 
-    /// What it is called where counters are shown.
+    /// Its name where counters are shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Az => "az",
@@ -70,7 +73,7 @@ impl Client {
         }
     }
 
-    /// Who a request says that it is from.
+    /// The client that a request's headers name.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let name = headers
             .get(header::USER_AGENT)
@@ -86,11 +89,12 @@ impl Client {
 /// Calls of one operation by one kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Called {
-    /// Whose they were.
+    /// The kind of client.
     pub client: Client,
-    /// Those that were answered with a status below 400.
+    /// Calls that were answered with a status below 400.
     pub done: u64,
-    /// Those that were answered with 404: there is no such thing, which of some types is the only true answer.
+    /// Calls that were answered with 404: for some types that is the only correct response, as no resource of
+    /// them exists.
     pub missing: u64,
 }
 
@@ -101,9 +105,9 @@ pub struct Calls {
     pub namespace: &'static str,
     /// Its name in the API specification.
     pub operation: &'static str,
-    /// Whether it works, or answers 501.
+    /// Whether it is implemented, or answers 501.
     pub works: bool,
-    /// By whom it was called; kinds that have not called it are left out.
+    /// The kinds of clients that have called it.
     pub called: Vec<Called>,
 }
 
@@ -123,7 +127,7 @@ struct Row {
 pub(crate) struct Tally(BTreeMap<(&'static str, &'static str), Row>);
 
 impl Tally {
-    /// Nothing has been called of these: namespace, operation, whether it works.
+    /// Counters at zero for these operations: namespace, name, whether it is implemented.
     pub(crate) fn new(operations: impl IntoIterator<Item = (&'static str, &'static str, bool)>) -> Self {
         let mut rows: BTreeMap<_, Row> = BTreeMap::new();
         for (namespace, operation, works) in operations {
@@ -136,7 +140,7 @@ impl Tally {
     pub(crate) fn note(&self, operation: (&'static str, &'static str), client: Client, status: StatusCode) {
         let Some(row) = self.0.get(&operation) else { return };
         let counts = &row.by[client as usize];
-        // Nothing else is ordered by these.
+        // The counters are independent of other memory, so relaxed ordering is enough.
         if status.as_u16() < 400 {
             counts.done.fetch_add(1, Ordering::Relaxed);
         } else if status == StatusCode::NOT_FOUND {
@@ -144,7 +148,7 @@ impl Tally {
         }
     }
 
-    /// All operations, in the order of their names, with what was counted so far.
+    /// All operations, in the order of their names, with their counts so far.
     pub(crate) fn told(&self) -> Vec<Calls> {
         let rows = self.0.iter().map(|(&(namespace, operation), row)| {
             let called = Client::ALL

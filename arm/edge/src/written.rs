@@ -1,4 +1,4 @@
-//! What the activity log is told.
+//! An entry for the activity log.
 
 /// A request that changes something or hands out credentials, for the activity log.
 pub(crate) struct Written {

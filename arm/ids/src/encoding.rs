@@ -1,6 +1,7 @@
 //! Percent-encoding of paths, queries and forms.
 //!
-//! Stricter than the usual parsers, which let a broken `%` and bytes that are not UTF-8 pass as something else than was meant.
+//! Stricter than the usual parsers, which accept a broken `%` and bytes that are not UTF-8 with another
+//! meaning.
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -18,7 +19,7 @@ pub fn decode(raw: &str) -> Option<String> {
     whole.then(|| text.into_owned())
 }
 
-/// Encodes everything but letters and digits.
+/// Encodes all characters but letters and digits.
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

@@ -1,7 +1,8 @@
 //! ARM paths and identifiers: parse, compare, print. No I/O.
 //!
-//! Always true: comparison ignores the case of ASCII letters ([`same_name`]), printing keeps the caller's casing of names; empty segments (`//`) are
-//! collapsed (the Azure CLI sends them); whatever the bytes, parsing ends in a [`ResourcePath`] or a [`PathError`].
+//! Always true: comparison ignores the case of ASCII letters ([`same_name`]), printing keeps the caller's
+//! casing of names; empty segments (`//`) are collapsed (the Azure CLI sends them); parsing gives a
+//! [`ResourcePath`] or a [`PathError`] for any bytes.
 //!
 //! Called by: the edge (every request), providers (ids in bodies and in answers).
 
@@ -28,8 +29,8 @@ pub struct ResourcePath {
     pub types: Vec<String>,
     /// Names belonging to `types`, in order; one shorter than `types` for a collection or an action.
     pub names: Vec<String>,
-    /// The resource that an extension resource hangs on: what stands before the last `/providers`, where that is more
-    /// than a subscription or resource group.
+    /// The resource that an extension resource is attached to: the path before the last `/providers`, where
+    /// that is more than a subscription or resource group.
     pub parent: Option<Box<ResourcePath>>,
 }
 
@@ -81,7 +82,7 @@ impl ResourcePath {
             .is_some_and(|own| own.eq_ignore_ascii_case(namespace))
     }
 
-    /// Whether both name the same thing, ignoring case as ARM does.
+    /// Whether both are the same resource, ignoring case as ARM does.
     pub fn same(&self, other: &Self) -> bool {
         let option = |a: &Option<String>, b: &Option<String>| match (a, b) {
             (Some(a), Some(b)) => same_name(a, b),
@@ -113,13 +114,13 @@ pub fn same_location(a: &str, b: &str) -> bool {
     plain(a) == plain(b)
 }
 
-/// Whether two names are the same: in ARM the case of ASCII letters makes no difference, and nothing else makes none. `Ä` and `ä` are two
-/// names, in ids as in the keys of records and in the scopes of rights.
+/// Whether two names are the same: as in ARM, up to the case of ASCII letters only. `Ä` and `ä` are two
+/// names, in ids, in the keys of records and in the scopes of assignments.
 pub fn same_name(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
-/// A name so that it equals all those that are the same.
+/// The canonical form of a name: equal for all names that are the same.
 pub fn folded(name: &str) -> String {
     name.to_ascii_lowercase()
 }

@@ -72,7 +72,7 @@ fn walk(segments: Vec<String>) -> ResourcePath {
             path.resource_group = Some(name);
         }
     }
-    // A name that happens to be `providers` stands at a name's place and is consumed with its type.
+    // A resource that happens to be named `providers` is consumed here, together with its type.
     while let Some(kind) = rest.next() {
         let Some(name) = rest.next() else {
             path.types.push(kind);

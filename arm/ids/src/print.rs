@@ -32,7 +32,7 @@ pub fn resource_id(subscription: &str, group: &str, namespace: &str, pairs: &[(&
     id
 }
 
-/// The canonical path: parsing it gives the same [`ResourcePath`] again. `/` for the empty one.
+/// The canonical path: parsing it gives the same [`ResourcePath`] again. `/` for the empty path.
 impl Display for ResourcePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.parent {
@@ -62,13 +62,14 @@ impl Display for ResourcePath {
     }
 }
 
-/// A segment; only what would change the path's meaning is encoded, so that ids stay readable.
+/// A segment; only characters that would change the path's meaning are encoded, so that ids stay readable.
 struct Segment<'a>(&'a str);
 
 impl Display for Segment<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
-        // Every request prints its path a few times, and hardly a name has such a character: what is between them is written at once.
+        // A fast path: paths are printed several times per request, and names hardly ever have such a
+        // character.
         while let Some(at) = rest.find(changes_meaning) {
             let (before, after) = rest.split_at(at);
             f.write_str(before)?;

@@ -1,7 +1,8 @@
-//! The activity log: what is kept of requests that change something or hand out credentials.
+//! The activity log: an entry for each request that changes a resource or hands out credentials.
 //!
-//! A change of a [`crate::Resource`] is logged in its own transaction ([`changed`]): it is not made without being logged, nor logged
-//! without being made. All else, what was refused and what was handed out, the edge gives to an [`ActivityLog`] once it is answered.
+//! A change of a [`crate::Resource`] is logged in its own transaction ([`changed`]), so that neither is
+//! committed without the other. All other entries, such as refused requests and requests for credentials, the
+//! edge gives to an [`ActivityLog`] after the response.
 
 use std::{
     collections::HashMap,
@@ -22,30 +23,31 @@ use jiff::Timestamp;
 
 use crate::request::{RequestInfo, scope_of};
 
-/// How many refusals of a subscription are written down within [`REFUSAL_WINDOW`]; of more only the number is told, in the service's log. Each
-/// costs a commit. Those of one subscription keep nobody from reading those of another.
+/// How many refusals of a subscription are written within [`REFUSAL_WINDOW`]; of further ones only the number
+/// is logged, in the service's log. Each entry costs a commit. Refusals of one subscription do not displace
+/// those of another.
 const MAX_REFUSALS: u32 = 100;
 /// See [`MAX_REFUSALS`].
 const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
 
-/// A request that changes something or hands out credentials, and what became of it.
+/// A request that changes a resource or hands out credentials, and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activity {
     /// When it was answered.
     pub at: Timestamp,
-    /// Who asked.
+    /// The caller.
     pub principal: Principal,
-    /// From where, as far as known.
+    /// The caller's address, as far as known.
     pub address: Option<std::net::IpAddr>,
-    /// What was asked, e.g. `Microsoft.ContainerService/managedClusters/write`.
+    /// The action, e.g. `Microsoft.ContainerService/managedClusters/write`.
     pub action: String,
     /// With which HTTP method.
     pub method: String,
-    /// Of what.
+    /// The scope of the action.
     pub scope: String,
-    /// The subscription of that, where it has one.
+    /// The subscription of the scope, if it has one.
     pub subscription: Option<String>,
-    /// The HTTP status it was answered with.
+    /// The HTTP status of the response.
     pub status: u16,
     /// The error's code; empty where there was none.
     pub code: &'static str,
@@ -53,18 +55,20 @@ pub struct Activity {
     pub correlation_id: String,
     /// `x-ms-request-id`.
     pub request_id: String,
-    /// Whether it was logged with the change that it made.
+    /// Whether it was logged in the transaction of its change.
     pub logged: bool,
 }
 
 /// Keeps the activity log.
 #[async_trait]
 pub trait ActivityLog: Send + Sync + 'static {
-    /// Adds a line, unless it is there already. The request has been answered by then: what cannot be kept is the log's to tell.
+    /// Adds an entry, unless it is there already. The request has been answered by then, so failures are only
+    /// logged.
     async fn record(&self, activity: Activity);
 }
 
-/// The activity log as lines of the service's log, under the target `activity`: for tests, and for what the store does not take.
+/// The activity log as lines of the service's log, under the target `activity`: for tests, and for entries
+/// that the store does not take.
 #[derive(Debug, Clone, Copy)]
 pub struct ServiceLog;
 
@@ -86,7 +90,8 @@ impl ActivityLog for ServiceLog {
     }
 }
 
-/// The record of a change, for the transaction that makes it. Nothing for what no client has asked for: what it is a part of is logged.
+/// The record of a change, for the transaction that makes it. `None` for a change by the service itself: the
+/// request that it is part of is logged.
 pub(crate) fn changed(info: &RequestInfo<'_>, operation: Option<&str>, now: Timestamp) -> Option<Op> {
     let trace = info.trace.filter(|trace| !trace.action.is_empty())?;
     let record = ActivityRecord {
@@ -123,7 +128,7 @@ pub struct StoreLog {
 struct State {
     /// By subscription: records since its log was trimmed last.
     since_trim: HashMap<Option<String>, usize>,
-    /// By subscription, of those that there are: when the present window of refusals began, and how many there were in it.
+    /// By existing subscription: when the current window of refusals began, and the number of refusals in it.
     windows: HashMap<Option<String>, (Duration, u32)>,
 }
 
@@ -143,7 +148,7 @@ impl StoreLog {
             .expect("nothing panics while it holds this lock")
     }
 
-    /// Whether one more refusal in a subscription is written down.
+    /// Whether another refusal in a subscription is written.
     fn takes_refusal(&self, subscription: Option<&str>) -> bool {
         let now = self.env.clock.monotonic();
         let mut state = self.state();
@@ -168,7 +173,7 @@ impl StoreLog {
     }
 
     async fn keep(&self, activity: &Activity) -> Result<(), StoreError> {
-        // Only subscriptions that there are have a log: else anybody could make any number of them.
+        // Only existing subscriptions have a log: otherwise callers could make any number of them.
         let mut subscription = activity.subscription.as_deref();
         if let Some(id) = subscription
             && get_record::<SubscriptionRecord>(&*self.store, &key::subscription(id))
@@ -231,7 +236,7 @@ impl StoreLog {
 impl ActivityLog for StoreLog {
     async fn record(&self, activity: Activity) {
         if let Err(error) = self.keep(&activity).await {
-            tracing::error!(%error, "the store does not take the activity log; here is what it should have");
+            tracing::error!(%error, "the activity log cannot be written to the store; its entry follows");
             ServiceLog.record(activity).await;
         }
     }

@@ -88,7 +88,7 @@ impl Locks for NoLocks {
 /// Actions on locks themselves are exempt: locks can be removed.
 const OF_LOCKS: &str = "Microsoft.Authorization/locks/";
 
-/// Permissions, locks, and the log of what was done.
+/// Permissions, locks, and the activity log.
 #[derive(Clone)]
 pub struct AccessControl {
     /// Checked first.
@@ -174,7 +174,7 @@ impl AccessControl {
     }
 }
 
-/// The answer without permission: the same whether the resource exists or not.
+/// The response without permission: the same whether the resource exists or not.
 pub(crate) fn refusal(principal: &Principal, action: &str, scope: &ResourcePath) -> ArmError {
     let message = format!(
         "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope '{scope}' or the \

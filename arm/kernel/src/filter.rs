@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::odata::{self, Term};
 
-/// What may be compared.
+/// The fields that a filter may compare.
 pub const FIELDS: &[&str] = &[
     "resourceGroup",
     "resourceType",
@@ -15,7 +15,7 @@ pub const FIELDS: &[&str] = &[
     "tagValue",
 ];
 
-/// A parsed filter: all have to hold.
+/// A parsed filter: all terms have to match.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Filter(Vec<(&'static str, String)>);
 
@@ -23,15 +23,15 @@ impl Filter {
     /// A request's `$filter`, which may compare `fields`.
     ///
     /// # Errors
-    /// When it is not understood.
+    /// When it is invalid.
     pub fn of(request: &Request, fields: &[&str]) -> Result<Self, ArmError> {
         Self::parse(request.query("$filter"), fields)
     }
 
-    /// Parses; no filter lets everything through.
+    /// Parses a filter; no filter matches all entries.
     ///
     /// # Errors
-    /// When it is not of that form, or compares something else than `fields`.
+    /// When it is not of that form, or compares other fields than `fields`.
     pub fn parse(text: Option<&str>, fields: &[&str]) -> Result<Self, ArmError> {
         let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
             return Ok(Self::default());
@@ -68,7 +68,7 @@ impl Filter {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether a resource (with `id`, `name`, `type`, `location`, `tags`) is let through.
+    /// Whether a resource (with `id`, `name`, `type`, `location`, `tags`) matches.
     pub fn admits(&self, resource: &Value) -> bool {
         let text = |field: &str| resource[field].as_str().unwrap_or_default();
         let tags = resource["tags"].as_object();

@@ -1,19 +1,19 @@
-//! Who may ask.
+//! Access rules of operations.
 
-/// Who may ask for an operation. Whatever it says, a valid token is needed.
+/// Which callers may use an operation. All of them need a valid token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
-    /// Who may do the row's action at the path's scope.
+    /// Callers with permission for the row's action at the path's scope.
     Action,
-    /// Everybody: what is told is the same at every stamp, or what everybody who comes here has to know.
+    /// All callers: the response is the same at every stamp, or is needed before any role is assigned.
     Anybody,
-    /// Who may do anything at all at the path's scope, above or below.
+    /// Callers with any permission at the path's scope, above or below.
     Reaches,
-    /// A list for those who may do anything at all at the scope, above or below: it shows them the items that they may do the row's
-    /// action with.
+    /// A list for callers with any permission at the scope, above or below. It shows the items for which they
+    /// have permission to do the row's action.
     Items,
-    /// The same of a list of resources of many types: each needs the reading of its own type.
+    /// The same for a list of resources of many types: each item needs permission to read its own type.
     ItemsByType,
-    /// A list for everybody, which shows the items that they may do anything at all at, above or below.
+    /// A list for all callers, which shows the items at, above or below which they have any permission.
     ItemsReached,
 }

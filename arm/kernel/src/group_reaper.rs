@@ -1,4 +1,5 @@
-//! Ends the deletion of resource groups: level-triggered, so a lost wake-up or a restart costs at most a resync.
+//! Completes the deletion of resource groups: level-triggered, so a lost wake-up or a restart costs at most a
+//! resync.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -16,17 +17,17 @@ use crate::provider::Provider;
 /// The operation that deletes a resource group: those of this name end when the group is gone.
 pub const GROUP_DELETION: &str = "ResourceGroups_Delete";
 
-/// While something is to go: looks again after this, whatever the watch says.
+/// Interval while a deletion is in progress, in case the watch reports no change.
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
-/// While nothing is: a safety net only.
+/// Interval without deletions: a safety net only.
 const IDLE_INTERVAL: Duration = Duration::from_secs(300);
-/// Changes come in bursts; one look is enough for all of a burst.
+/// Changes come in bursts; one pass is enough for a whole burst.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// An operation that is not done by then ends as failed and says what it waits for; the group is emptied all the same.
+/// After this time an operation fails and names the remaining resources; the group is emptied all the same.
 const DELETION_TIMEOUT: Duration = OPERATION_BOUND;
-/// How often operations are looked through for those that take too long.
+/// How often overdue operations are looked for.
 const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// How many of the resources that are left are named.
+/// The number of remaining resources that a message names.
 const MAX_NAMED: usize = 3;
 /// After the store failed.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ pub struct GroupReaper {
 }
 
 impl GroupReaper {
-    /// A reaper; `providers` are all that may have resources in groups.
+    /// A reaper; `providers` are all providers with resources in groups.
     pub fn new(env: Env, store: Arc<dyn Store>, providers: Vec<Arc<dyn Provider>>) -> Self {
         Self {
             env,
@@ -62,10 +63,10 @@ impl GroupReaper {
         future::select(pin!(shutdown), pin!(work)).await;
     }
 
-    /// One look at everything, then waits for a reason to look again.
+    /// One pass over all groups, then waits for a change or the interval.
     async fn round(&self, looked: &mut Duration) -> Result<(), StoreError> {
         let (groups, revision) = list_records::<GroupRecord>(&*self.store, key::GROUPS).await?;
-        // Watched from before the work, so that what happens meanwhile is seen.
+        // The watch begins before the work, so that changes during it are noticed.
         let deleting: Vec<_> = groups
             .into_iter()
             .filter(|(_, stored)| stored.value.deleting)
@@ -94,7 +95,7 @@ impl GroupReaper {
             return Ok(());
         }
         let jitter = patience.mul_f64(0.1 * self.env.seed.child("group-reaper").fraction(revision.0));
-        // Elapsed is as good a reason to look again as a change.
+        // A time-out leads to another pass just like a change.
         let _ = self
             .env
             .clock
@@ -103,7 +104,7 @@ impl GroupReaper {
         Ok(())
     }
 
-    /// Waits for a change worth a look.
+    /// Waits for a relevant change.
     async fn change(&self, watch: &mut Changes, busy: bool) {
         while let Some(Ok(change)) = watch.next().await {
             // A cluster's own writes are many; a group can only be empty after a removal.
@@ -116,7 +117,7 @@ impl GroupReaper {
         self.env.clock.sleep(DEBOUNCE).await;
     }
 
-    /// Has every provider empty the group, and removes it once it is empty. Whether it is gone.
+    /// Has every provider empty the group, and removes it once it is empty. Gives whether it is gone.
     async fn reap(&self, group: GroupRecord, revision: control_store::Revision) -> Result<bool, StoreError> {
         let mut left = 0_usize;
         for provider in &self.providers {
@@ -126,7 +127,7 @@ impl GroupReaper {
             {
                 Ok(count) => left = left.saturating_add(count),
                 Err(error) => {
-                    // One provider's trouble must not keep the others from starting.
+                    // A failure of one provider must not keep the others from starting.
                     tracing::warn!(provider = provider.namespace(), group = group.name, %error, cause = error.internal,
                         "a provider cannot empty a resource group yet");
                     left = left.saturating_add(1);
@@ -136,7 +137,8 @@ impl GroupReaper {
         if left > 0 {
             return Ok(false);
         }
-        // Before the group, so that another group of its name begins with nothing. Nothing new is made at a group that is being deleted.
+        // Before the group, so that a later group of this name begins without them. A group that is being
+        // deleted accepts no new ones.
         let id = arm_ids::group_id(&group.subscription, &group.name);
         let scope = Scope::parse(&id).map_err(|error| StoreError::Corrupt {
             key: key::group(&group.subscription, &group.name),
@@ -162,7 +164,7 @@ impl GroupReaper {
                 );
                 Ok(true)
             }
-            // Another deletion was asked for meanwhile: its operation has to be ended as well.
+            // Another deletion was requested meanwhile: its operation has to be ended as well.
             Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -178,7 +180,7 @@ impl GroupReaper {
         Ok(operations)
     }
 
-    /// Ends the operations that have waited too long. Nobody waits for ever for what cannot be removed.
+    /// Ends operations that have waited too long, so that no client waits for ever.
     async fn give_up_waiting(&self, group: &GroupRecord) -> Result<(), StoreError> {
         let now = self.env.clock.now();
         let mut overdue = self.open(group).await?;
@@ -209,13 +211,13 @@ impl GroupReaper {
             txn = txn.at(&key, stored.revision).with(put_record(&key, &ended));
         }
         match self.store.txn(txn).await {
-            // The next look decides anew.
+            // The next pass decides anew.
             Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// What is left in a group, for people.
+    /// The remaining resources of a group, for messages.
     async fn still_there(&self, group: &GroupRecord) -> String {
         let mut names = Vec::new();
         for provider in &self.providers {
@@ -228,7 +230,7 @@ impl GroupReaper {
                     provider = provider.namespace(),
                     group = group.name,
                     %error,
-                    "a provider cannot tell what is left in a resource group"
+                    "a provider cannot list the remaining resources of a resource group"
                 ),
             }
         }

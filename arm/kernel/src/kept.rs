@@ -1,12 +1,13 @@
-//! Answers that are kept as text, for as long as nothing has changed that they were made from.
+//! A cache of rendered responses, each valid as long as the records that it was made from are unchanged.
 //!
-//! Reading, deciding how it looks, converting to an api-version and writing JSON costs more than all else that a GET costs. Its text is kept
-//! with what it rests on: every key that was read for it, with the revision that it had ([`Reads`]). It is given again only if each of these
-//! keys still has that revision. Which key is read next follows from what was read before, so a rendering that began now would read the same
-//! keys, find the same, and write the same text. Nothing has to be thrown away when something is written, so nothing can be forgotten.
+//! Reading, rendering, conversion to an api-version and writing JSON make up most of the cost of a GET. The
+//! text is cached with its dependencies: every key that was read for it, with its revision at that time
+//! ([`Reads`]). It is used only if each of these keys still has that revision. Which key is read next follows
+//! from the values read before, so rendering again would read the same keys, find the same values, and write
+//! the same text. There is no invalidation on writes, so none can be missed.
 //!
-//! Always true: a text is one that [`Resource::render`] would make now; those that are kept have no more than [`LARGEST`] bytes in all;
-//! whoever asks has been let through before.
+//! Always true: a cached text equals the one that [`Resource::render`] would make now; all cached texts
+//! together have at most [`LARGEST`] bytes; the caller's permission was checked before.
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
@@ -28,38 +29,40 @@ use crate::{
     resource::{Host, Presence, Purpose, Resource, store_error},
 };
 
-/// Bytes of all texts that a provider keeps, with what is kept beside them.
+/// Bytes of all texts that a provider caches, with their keys and dependencies.
 const LARGEST: u64 = 64 << 20;
-/// About so many of them: room in the table, no bound.
+/// The initial capacity of the table, not a limit.
 const ABOUT: usize = 512;
-/// What an entry takes beside its texts, about.
+/// The approximate overhead of an entry beside its texts.
 const BESIDE: usize = 512;
-/// What lists compare of an item.
+/// The members of an item that lists compare.
 const FACTS: [&str; 5] = ["id", "name", "type", "location", "tags"];
 
-/// A provider that keeps answers.
+/// A provider with a cache of responses.
 pub trait Keeper: Host {
-    /// Where it keeps them.
+    /// The cache.
     fn kept(&self) -> &Kept;
     /// Its store, to be shared.
     fn shared(&self) -> &Arc<dyn Store>;
-    /// The same provider, reading from this store.
+    /// The same provider, with this store for reading.
     #[must_use]
     fn reading(&self, store: Arc<dyn Store>) -> Self;
 }
 
-/// A resource whose answers are kept. All that [`Resource::read`] reads for an answer is in its provider's store, and what
-/// [`Resource::render`] makes of it depends on nothing else; of the path it shows nothing in the casing of the request.
+/// A resource whose responses are cached. All records that [`Resource::read`] reads for a response are in its
+/// provider's store, and [`Resource::render`] depends on nothing else; in particular it does not show the
+/// path in the casing of the request.
 #[async_trait]
 pub trait Shown: Resource<Provider: Keeper> {
-    /// The paths of all items below a collection's, in the order of the list. An error says that what they hang on is missing.
+    /// The paths of all items of a collection, in the order of the list. Fails where their parent does not
+    /// exist.
     async fn paths(provider: &Self::Provider, path: &ResourcePath) -> Result<Vec<ResourcePath>, ArmError>;
 }
 
-/// What an answer is kept under: where, and in which api-version.
+/// The key of a response: its scope and api-version.
 type Key = (Scope, &'static str);
 
-/// The answers of a provider.
+/// The cached responses of a provider.
 #[derive(Debug)]
 pub struct Kept(Cache<Key, Arc<Text>, Bytewise>);
 
@@ -79,23 +82,23 @@ impl Default for Kept {
 }
 
 impl Kept {
-    /// None yet, and never more than so many bytes.
+    /// An empty cache, limited to this many bytes.
     fn new(largest: u64) -> Self {
         Self(Cache::with_weighter(ABOUT, largest, Bytewise))
     }
 }
 
-/// The text of an answer, JSON.
+/// The text of a response, JSON.
 #[derive(Debug)]
 pub struct Text {
     plain: Bytes,
-    /// The same, packed, once that was asked for.
+    /// The same, compressed, after the first request for that.
     packed: OnceLock<Option<Bytes>>,
-    /// What lists compare: [`FACTS`].
+    /// The members that lists compare: [`FACTS`].
     facts: Value,
-    /// What was read for it: keys with their revisions, or that there was none.
+    /// Its dependencies: keys with their revisions, `None` for a key without a record.
     rests_on: Vec<(String, Option<Revision>)>,
-    /// Its bytes and those that are kept beside them; never changes.
+    /// Its bytes and its overhead; never changes.
     weight: usize,
 }
 
@@ -109,7 +112,7 @@ impl Text {
             }
         }
         let keys: usize = rests_on.iter().map(|(key, _)| key.len() + 40).sum();
-        // Packed it is smaller than plain, or not kept.
+        // The compressed text is smaller than the plain one, or not kept.
         let weight = 2 * plain.len() + keys + BESIDE;
         Self {
             plain,
@@ -120,7 +123,7 @@ impl Text {
         }
     }
 
-    /// A text that is made for one answer.
+    /// A text that is used for one response only.
     pub(crate) fn once(plain: Vec<u8>) -> Self {
         Self {
             plain: Bytes::from(plain),
@@ -131,12 +134,12 @@ impl Text {
         }
     }
 
-    /// As it is.
+    /// The uncompressed text.
     pub fn plain(&self) -> &Bytes {
         &self.plain
     }
 
-    /// Packed by `pack`, the first time that this is asked for; `None` where that makes it no smaller.
+    /// Compressed by `pack`, on first use; `None` where that makes it no smaller.
     pub fn packed(&self, pack: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<&Bytes> {
         let packed = self.packed.get_or_init(|| {
             let packed = pack(&self.plain)?;
@@ -145,7 +148,7 @@ impl Text {
         packed.as_ref()
     }
 
-    /// Whether all that it was made from is as it was.
+    /// Whether all its dependencies are unchanged.
     async fn holds(&self, store: &dyn Store) -> Result<bool, StoreError> {
         for (key, revision) in &self.rests_on {
             let now = store.get(key).await?.map(|found| found.revision);
@@ -163,16 +166,16 @@ impl Listed for Arc<Text> {
     }
 }
 
-/// A store that notes what is read from it.
+/// A store that records the keys read from it.
 struct Reads {
     store: Arc<dyn Store>,
     noted: Mutex<Vec<(String, Option<Revision>)>>,
-    /// Whether something was asked that no list of keys stands for.
+    /// Whether a call was made whose result a list of keys cannot represent.
     beyond: AtomicBool,
 }
 
 impl Reads {
-    /// All that was read, if that is all that was asked.
+    /// The keys and revisions that were read; `None` where other calls were made.
     fn taken(&self) -> Option<Vec<(String, Option<Revision>)>> {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         (!self.beyond.load(Ordering::Acquire)).then(|| std::mem::take(&mut *noted))
@@ -191,7 +194,7 @@ impl Store for Reads {
         Ok(found)
     }
 
-    // What comes to be below a prefix is told by no key that was there.
+    // New keys below a prefix change no key that was read, so the result cannot be cached.
     async fn list(&self, prefix: &str) -> Result<(Vec<(String, Versioned)>, Revision), StoreError> {
         self.beyond.store(true, Ordering::Release);
         self.store.list(prefix).await
@@ -208,10 +211,10 @@ impl Store for Reads {
     }
 }
 
-/// The text of a resource; `None` where it is not there.
+/// The text of a resource; `None` where it does not exist.
 ///
 /// # Errors
-/// When what it hangs on is not there, or the store fails.
+/// When its parent does not exist, or the store fails.
 async fn find<R: Shown>(
     provider: &R::Provider,
     path: &ResourcePath,
@@ -246,7 +249,7 @@ async fn find<R: Shown>(
 /// GET of one, as text.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub(crate) async fn one<R: Shown>(
     provider: &R::Provider,
     path: &ResourcePath,
@@ -259,10 +262,10 @@ pub(crate) async fn one<R: Shown>(
     Err(R::missing(&state, path))
 }
 
-/// All items below a collection's path, as texts.
+/// All items of a collection, as texts.
 ///
 /// # Errors
-/// When what they hang on is not there.
+/// When their parent does not exist.
 pub(crate) async fn all<R: Shown>(
     provider: &R::Provider,
     path: &ResourcePath,
@@ -273,7 +276,7 @@ pub(crate) async fn all<R: Shown>(
     for path in &paths {
         match find::<R>(provider, path, api_version).await {
             Ok(found) => texts.extend(found),
-            // It has gone meanwhile, with what it hung on.
+            // It was deleted meanwhile, together with its parent.
             Err(gone) if gone.status() == StatusCode::NOT_FOUND => {}
             Err(error) => return Err(error),
         }

@@ -1,20 +1,22 @@
-//! The resource kernel: what all ARM resources have in common.
+//! The resource kernel: the common part of all ARM resources.
 //!
-//! A resource type is one value ([`ResourceType`]): path, api-versions, what its bodies may hold ([`schema`]), and a row for each
-//! operation with its verb, the permission it needs, what a long-running one gives, and its handler. A provider is a list of such values
-//! ([`Namespace`]). From the rows follow the dispatch ([`Registry`]), 405 and 501, the list of actions for roles, results of operations
-//! and the generated pages.
+//! A resource type is one value ([`ResourceType`]): path, api-versions, the schema of its bodies
+//! ([`schema`]), and a row for each operation with its verb, the permission it needs, the result of a
+//! long-running one, and its handler. A provider is a list of such values ([`Namespace`]). From the rows
+//! follow the dispatch ([`Registry`]), 405 and 501, the list of actions for roles, results of operations and
+//! the generated pages.
 //!
-//! A type that is a [`Resource`] says how its state is read, decided about and written; the kernel does the rest: preconditions and
-//! eTags, competing writers, status codes and headers, lists in pages, the preview of a decision without its writing.
+//! A type that is a [`Resource`] defines how its state is read, decided about and written; the kernel does
+//! the rest: preconditions and eTags, competing writers, status codes and headers, lists in pages, the
+//! preview of a decision without its writing.
 //!
-//! A resource group goes in two steps: the request marks it and writes the operation; the [`GroupReaper`] has every provider delete what
-//! it has in it, and then removes it.
+//! A resource group is deleted in two steps: the request marks it and writes the operation; the
+//! [`GroupReaper`] has every provider delete its resources in the group, and then removes it.
 //!
-//! Always true: a row without a handler does not compile; no handler runs for a caller whom the [`Authorizer`] does not let do the row's
-//! action; a write is decided on what is there when it is committed, or again;
-//! an answer that was kept is the one that would be made now ([`Kept`]);
-//! either step of a group's deletion may be repeated or killed at any point.
+//! Always true: a row without a handler does not compile; no handler runs for a caller to whom the
+//! [`Authorizer`] refuses the row's action; a write is decided on the state at its commit, or decided again;
+//! a cached response equals the one that would be made now ([`Kept`]); either step of a group's deletion may
+//! be repeated or killed at any point.
 //!
 //! Called by: the edge, the providers, and the assembly, which runs the reaper.
 

@@ -8,24 +8,25 @@ use serde_json::{Value, json};
 
 use crate::{Query, filter::Filter, kept::Text, quote};
 
-/// The most items of a page, and what a page has where `$top` does not say.
+/// The largest page, and the size of a page without `$top`.
 pub const PAGE: usize = 1000;
 
 /// All items of a list, before they are filtered and cut into pages.
 ///
-/// Lists that need more than a page are in the order of their items' keys, and a page begins after the last key of the page before: what
-/// is made or deleted between two pages does not make others appear twice or not at all.
+/// Lists that need more than a page are in the order of their items' keys, and a page begins after the last
+/// key of the page before: items that are made or deleted between two pages do not make others appear twice
+/// or not at all.
 #[derive(Debug)]
 pub enum Items<T = Value> {
-    /// Their keys are their ids, which ignore case. A list that fits into a page is in the order given.
+    /// The keys are the items' ids, which ignore case. A list that fits into a page keeps its order.
     ById(Vec<T>),
-    /// With their keys, in whose order they are listed. Two items of one key count as one.
+    /// Items with their keys, which define the order. Two items with the same key count as one.
     Keyed(Vec<(String, T)>),
 }
 
 /// An item of a list.
 pub(crate) trait Listed: Send + Sync {
-    /// What lists compare: `id`, `name`, `type`, `location`, `tags`; and maybe more.
+    /// At least the members that lists compare: `id`, `name`, `type`, `location`, `tags`.
     fn facts(&self) -> &Value;
 }
 
@@ -41,10 +42,10 @@ impl From<Vec<Value>> for Items {
     }
 }
 
-/// A list's answer.
+/// The response of a list.
 ///
 /// # Errors
-/// `BadRequest` where the query is not understood.
+/// `BadRequest` where the query is invalid.
 pub(crate) fn page(request: &Request, query: Query, items: Items) -> Result<Response, ArmError> {
     let (value, link) = cut(request, query, items)?;
     let mut body = json!({ "value": value });
@@ -57,7 +58,7 @@ pub(crate) fn page(request: &Request, query: Query, items: Items) -> Result<Resp
 /// The same of items that are texts.
 ///
 /// # Errors
-/// As [`page`].
+/// Those of [`page`].
 pub(crate) fn text_page(request: &Request, query: Query, items: Items<Arc<Text>>) -> Result<Text, ArmError> {
     let (value, link) = cut(request, query, items)?;
     let length: usize = value.iter().map(|text| text.plain().len() + 1).sum();
@@ -78,7 +79,7 @@ pub(crate) fn text_page(request: &Request, query: Query, items: Items<Arc<Text>>
     Ok(Text::once(body))
 }
 
-/// The items that `$filter` lets through, at most `$top` or [`PAGE`] of them, and where the rest is to be had.
+/// The items that match `$filter`, at most `$top` or [`PAGE`] of them, and the link to the rest.
 fn cut<T: Listed>(
     request: &Request,
     query: Query,
@@ -112,7 +113,8 @@ fn cut<T: Listed>(
     Ok((page.into_iter().map(|(_, item)| item).collect(), link))
 }
 
-/// Refuses `$` parameters that an operation does not have, by name: what was asked with them would silently be missing in the answer.
+/// Refuses `$` parameters that an operation does not have, by name: otherwise they would silently have no
+/// effect.
 pub(crate) fn check_query(
     request: &Request,
     operation: &str,
@@ -159,12 +161,12 @@ fn expanded(request: &Request) -> impl Iterator<Item = &str> {
     values.map(str::trim).filter(|value| !value.is_empty())
 }
 
-/// Whether `$expand` asks for this.
+/// Whether `$expand` contains this.
 pub fn expands(request: &Request, value: &str) -> bool {
     expanded(request).any(|asked| asked.eq_ignore_ascii_case(value))
 }
 
-/// Ids ignore case. Where they are not unique, names beside them are.
+/// Ids ignore case. If they are not unique, the names make them so.
 fn id(item: &Value) -> String {
     let text = |member: &str| arm_ids::folded(item[member].as_str().unwrap_or_default());
     format!("{}\0{}", text("id"), text("name"))

@@ -1,10 +1,10 @@
-//! Whether a request is one, or a preview.
+//! Whether a request is carried out, or is a preview.
 
 /// Whether a decision is also carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It is written.
+    /// The decision is written.
     Commit,
-    /// It is only answered.
+    /// The response is given without a write.
     Preview,
 }

@@ -6,7 +6,7 @@ use arm_wire::{ArmError, ErrorCode};
 /// The most terms of a filter.
 const MAX_TERMS: usize = 10;
 
-/// What a filter asks, in the order given.
+/// The terms of a filter, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Term {
     /// `name()`.
@@ -25,7 +25,8 @@ pub enum Term {
     AnyIs(String, String),
 }
 
-/// What a `$filter` says, with names in lower case; of terms that `known` takes. `words` are those for people.
+/// The terms of a `$filter`, with names in lower case; names that `known` refuses are errors. `words` lists
+/// them for the message.
 ///
 /// # Errors
 /// `BadRequest` when it is not of that form.
@@ -92,7 +93,7 @@ pub(crate) fn parse(text: &str) -> Option<Vec<Term>> {
     }
 }
 
-/// What stands behind the slash of `names/any(x:x eq 'value')`.
+/// The term after the slash of `names/any(x:x eq 'value')`.
 fn any(names: String, text: &str) -> Option<(Term, &str)> {
     let (any, after) = word(text)?;
     let (variable, after) = word(after.trim_start().strip_prefix('(')?)?;

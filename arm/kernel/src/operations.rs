@@ -8,16 +8,16 @@ use serde_json::json;
 
 use crate::{registry::Registry, types::OperationResult};
 
-/// Which of the two is asked for.
+/// The two ways to poll an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
     /// `operations`: always 200 with the status.
     Status,
-    /// `operationresults`: 202 while running, then what the request itself would have answered.
+    /// `operationresults`: 202 while running, then the response of the request itself.
     Result,
 }
 
-/// Whether a path asks for an operation.
+/// The kind of poll of a path; `None` for other paths.
 pub fn poll_of(path: &ResourcePath) -> Option<Poll> {
     let here = path.subscription.is_some()
         && path.resource_group.is_none()
@@ -34,8 +34,8 @@ pub fn poll_of(path: &ResourcePath) -> Option<Poll> {
     }
 }
 
-/// `{id, name, status, startTime, endTime, percentComplete, properties, error}`, always with 200: another status would mean
-/// that reading it failed. `properties` tells what was asked and what is going on, for people.
+/// `{id, name, status, startTime, endTime, percentComplete, properties, error}`, always with 200: another
+/// status would mean that reading it failed. `properties` shows the request and the current step, for people.
 pub fn status(operation: &OperationRecord, request: &Request) -> Response {
     let mut body = json!({
         "id": request.path.to_string(),
@@ -71,17 +71,17 @@ pub fn status(operation: &OperationRecord, request: &Request) -> Response {
     }
 }
 
-/// What `operationresults` answers.
+/// The result of an `operationresults` request.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
-    /// This.
+    /// This response.
     Answer(Response),
     /// The resource, as it is read now.
     Resource,
 }
 
-/// What the request of an operation would have answered, had it waited. What a successful one gives is its own output, or
-/// said by the row of its name; one whose row is gone with an older release gives nothing.
+/// The response that the request of an operation would have had without polling: its own output, or as the
+/// row of its name says. An operation whose row no longer exists in this release has no result.
 ///
 /// # Errors
 /// The operation's own, where it has failed or was cancelled.

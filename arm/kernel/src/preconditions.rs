@@ -6,9 +6,10 @@ use jiff::Timestamp;
 
 use crate::request::RequestInfo;
 
-/// The eTag of a resource, or of a part of one, whose last change was `generation`, at this time: of the form of a GUID, as clients
-/// expect. Where the store was put back from a copy, generations are given a second time: what was decided at another time is another
-/// change, and a client that goes by the one that is forgotten is refused.
+/// The eTag of a resource, or of a part of one, whose last change was `generation`, at this time; it has the
+/// form of a GUID, as clients expect. After a restore of the store from a copy, generations are used a second
+/// time; the time keeps the eTags of the two changes apart, so that a client with the eTag of a lost change
+/// is refused.
 pub fn etag(uid: &str, part: &str, generation: u64, at: Timestamp) -> String {
     let at = u64::from_ne_bytes(at.as_millisecond().to_ne_bytes());
     let seed = Seed::new(generation ^ at.rotate_left(32)).child(uid).child(part);
@@ -24,7 +25,7 @@ pub fn etag(uid: &str, part: &str, generation: u64, at: Timestamp) -> String {
     )
 }
 
-/// Checks a PUT against what is there.
+/// Checks a PUT against the present resource.
 pub(crate) fn check_put(info: &RequestInfo<'_>, present: Option<&str>) -> Result<(), ArmError> {
     let wanted = info.if_match.filter(|tag| !tag.is_empty());
     let unwanted = info.if_none_match.filter(|tag| !tag.is_empty());
@@ -44,7 +45,7 @@ pub(crate) fn check_put(info: &RequestInfo<'_>, present: Option<&str>) -> Result
     }
 }
 
-/// Checks a PATCH or DELETE of something that is there.
+/// Checks a PATCH or DELETE of an existing resource.
 pub(crate) fn check_change(info: &RequestInfo<'_>, present: &str) -> Result<(), ArmError> {
     match info.if_match.filter(|tag| !tag.is_empty()) {
         Some(tag) => check_match(tag, present),

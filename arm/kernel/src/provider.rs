@@ -15,36 +15,36 @@ use crate::{
     types::{Handler, Operation, OperationResult, ResourceType, Run, Scope, Tell, Verb},
 };
 
-/// What a crate writes to be a provider: its namespace and its list of types.
+/// The trait that a provider's crate implements: its namespace and its list of types.
 pub trait Namespace: Sized + Send + Sync + 'static {
     /// E.g. `Microsoft.ContainerService`.
     const NAME: &'static str;
-    /// All that it offers.
+    /// Its resource types.
     const TYPES: &'static [&'static ResourceType<Self>];
 }
 
-/// An operation, for those who do not know the provider's type.
+/// An operation, without the provider's type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The type below the namespace.
     pub path: &'static str,
-    /// What is done.
+    /// The verb.
     pub verb: Verb,
     /// Where.
     pub scope: Scope,
     /// Its name in the API specification.
     pub name: &'static str,
-    /// Whether it is there, or answers 501.
+    /// Whether it is implemented, or answers 501.
     pub works: bool,
     /// The api-versions that have it, newest first.
     pub versions: &'static [&'static str],
-    /// What a long-running operation of this name gives.
+    /// The result of a long-running operation of this name.
     pub result: OperationResult,
-    /// What the `$` parameters of its query may say.
+    /// The `$` parameters that its query may have.
     pub query: Query,
-    /// Who may ask for it.
+    /// Which callers may use it.
     pub gate: Gate,
-    /// Whether its answers are kept as text, see [`Provider::tell`].
+    /// Whether its responses are cached as text, see [`Provider::tell`].
     pub told: bool,
     permission: String,
     /// Its place in [`Namespace::TYPES`].
@@ -72,15 +72,17 @@ impl Route {
 pub trait Provider: Send + Sync + 'static {
     /// Its namespace, e.g. `Microsoft.ContainerService`.
     fn namespace(&self) -> &'static str;
-    /// All that it offers.
+    /// Its routes.
     fn routes(&self) -> Vec<Route>;
-    /// Answers a call of one of its routes.
+    /// Serves a call of one of its routes.
     async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
-    /// The text of what [`Self::handle`] would answer with 200 to a call that reads; `None` of a route that keeps none: then it is made.
+    /// The text of the 200 response of [`Self::handle`] to a call that reads; `None` for a route without a
+    /// cache.
     async fn tell(&self, _: &Route, _: &Call) -> Result<Option<Arc<Text>>, ArmError> {
         Ok(None)
     }
-    /// What [`Self::handle`] would answer, without doing it. `OperationNotAllowed` for what changes nothing.
+    /// The response that [`Self::handle`] would give, without any effect. `OperationNotAllowed` for
+    /// operations that change nothing.
     async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
     /// Reads or changes the tags of the resource at the call's path, of which `route` is any operation.
     async fn tags(
@@ -92,11 +94,11 @@ pub trait Provider: Send + Sync + 'static {
     ) -> Result<Response, ArmError>;
     /// The resources of a subscription, or of one group of it, for `/resources`.
     async fn resources(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError>;
-    /// Starts deleting everything of a resource group. Gives how many resources are still there.
+    /// Starts deleting all its resources of a resource group. Gives the number of those that still exist.
     async fn delete_resource_group(&self, subscription: &str, group: &str) -> Result<usize, ArmError>;
 }
 
-/// The answer of an operation that is not there yet.
+/// The response of an operation that is not implemented.
 fn not_yet(name: &'static str) -> ArmError {
     ArmError::new(
         ErrorCode::NOT_IMPLEMENTED,
@@ -141,7 +143,7 @@ fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize
 
 /// The api-versions, newest first, from the one on that has it.
 fn since(versions: &'static [&'static str], first: Option<&str>) -> &'static [&'static str] {
-    // Versions are dates, so their texts compare.
+    // Versions are dates, so they compare as texts.
     let count = versions
         .iter()
         .take_while(|version| first.is_none_or(|first| **version >= first));
@@ -154,7 +156,7 @@ async fn shown<T: Listed>(route: &Route, call: &Call, items: Items<T>) -> Result
         Gate::Action | Gate::Anybody | Gate::Reaches => Ok(items),
         Gate::Items | Gate::ItemsByType | Gate::ItemsReached => {
             let scope = scope_of(&call.request.path);
-            // Who may all of it here, may it below.
+            // Permission at this scope includes all scopes below.
             if route.gate == Gate::Items && call.may(route.action(), &scope).await? {
                 return Ok(items);
             }
@@ -184,7 +186,7 @@ async fn shown<T: Listed>(route: &Route, call: &Call, items: Items<T>) -> Result
 
 async fn visible(route: &Route, call: &Call, item: &Value) -> Result<bool, ArmError> {
     let text = |member: &str| item[member].as_str().unwrap_or_default();
-    // What does not say what it is is nobody's to see.
+    // An item without a valid id is shown to no caller.
     let Ok(scope) = ResourcePath::parse(text("id")) else {
         return Ok(false);
     };

@@ -1,5 +1,5 @@
-//! From a path to the row that answers it, by the providers' types alone; for the edge, and for whoever acts for a caller inside the
-//! service (a deployment's resources).
+//! From a path to its row, by the providers' types alone; for the edge, and for services that act for a
+//! caller (a deployment's resources).
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct Registry {
     entries: Vec<Entry>,
 }
 
-/// A path as the tables know it.
+/// The parts of a path that the tables compare.
 struct View<'a> {
     namespace: &'a str,
     scope: Scope,
@@ -42,7 +42,7 @@ struct View<'a> {
 /// A path with a provider, before the method is looked at.
 #[derive(Clone)]
 pub struct Target {
-    /// Whose it is.
+    /// Its provider.
     pub provider: Arc<dyn Provider>,
     /// All routes at this path, any method; never empty.
     routes: Vec<Arc<Route>>,
@@ -89,16 +89,16 @@ impl Registry {
         Ok(versions)
     }
 
-    /// The operation of this name, of whichever namespace: what a stored long-running operation belongs to.
+    /// The operation of this name, of any namespace, for a stored long-running operation.
     pub fn operation(&self, name: &str) -> Option<&Route> {
         let mut routes = self.entries.iter().flat_map(|entry| &entry.routes);
         routes.find(|route| route.name == name).map(|route| &**route)
     }
 
-    /// What is served at a path.
+    /// The resource type at a path.
     ///
     /// # Errors
-    /// When nothing is: which part of the path is not known.
+    /// When there is none: names the unknown part of the path.
     pub fn target(&self, path: &ResourcePath) -> Result<Target, ArmError> {
         let view = self.view(path);
         if !view.generic {
@@ -108,7 +108,7 @@ impl Registry {
             self.entry(namespace)?;
         }
         let Entry { provider, routes } = self.entry(view.namespace)?;
-        // The generic types are reached without their namespace, and hang on nothing.
+        // The generic types are reached without their namespace, and have no parent.
         let reachable = if view.generic {
             path.parent.is_none()
         } else {
@@ -234,10 +234,10 @@ impl Target {
         })
     }
 
-    /// Reads or changes the tags of the resource at the call's path, which is the one that was looked up.
+    /// Reads or changes the tags of the resource at the call's path, which is the path of this target.
     ///
     /// # Errors
-    /// When it is not there, has no tags or may not be changed.
+    /// When it does not exist, has no tags or may not be changed.
     pub async fn tags(&self, call: &Call, wish: &TagsWish, mode: Mode) -> Result<Response, ArmError> {
         let route = self.routes.first();
         let route = route.ok_or_else(|| ArmError::internal("a target without a route"))?;
@@ -267,7 +267,7 @@ fn same_types(route: &Route, types: &[&str]) -> bool {
         Verb::Action(action) => Some(action),
         _ => None,
     };
-    // Every request looks at all rows of its provider; hardly one of them is as long, which is told sooner than what it says.
+    // A fast path: every request compares all rows of its provider, and hardly any has the same length.
     let long = route.path.len() + action.map_or(0, |action| 1 + action.len());
     if types.iter().map(|kind| kind.len() + 1).sum::<usize>() != long + 1 {
         return false;

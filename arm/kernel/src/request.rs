@@ -1,14 +1,14 @@
-//! What a request says beside its body.
+//! Attributes of a request beside its body.
 
 use arm_ids::ResourcePath;
 use arm_wire::{Principal, Request, Trace};
 
-/// Who asks, and how.
+/// The caller and the preconditions.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestInfo<'a> {
     /// Of which resource, in the casing of the request.
     pub path: &'a ResourcePath,
-    /// Who.
+    /// The caller.
     pub principal: &'a Principal,
     /// In which api-version.
     pub api_version: &'a str,
@@ -16,12 +16,12 @@ pub struct RequestInfo<'a> {
     pub if_match: Option<&'a str>,
     /// `If-None-Match`, unquoted.
     pub if_none_match: Option<&'a str>,
-    /// For the activity log; nothing for what no client has asked for.
+    /// For the activity log; `None` for calls by the service itself.
     pub trace: Option<&'a Trace>,
 }
 
 impl<'a> RequestInfo<'a> {
-    /// What a request asks.
+    /// The attributes of a request.
     pub fn of(request: &'a Request) -> Self {
         Self {
             path: &request.path,
@@ -34,12 +34,12 @@ impl<'a> RequestInfo<'a> {
     }
 }
 
-/// What a path is about, for permissions: without the collection or action that it ends in.
+/// The scope of a path, for permissions: without the collection or action that it ends in.
 pub fn scope_of(path: &ResourcePath) -> ResourcePath {
     let mut scope = path.clone();
     scope.types.truncate(scope.names.len());
     if scope.types.is_empty() {
-        // What an extension hangs on.
+        // The resource that an extension is attached to.
         if let Some(parent) = scope.parent {
             return *parent;
         }

@@ -1,7 +1,7 @@
-//! Reading and writing of resources: what is the same for all of them.
+//! Reading and writing of resources: the part common to all of them.
 //!
-//! A write is read → preconditions → decide → transaction, again from the start where somebody else was faster. Everything up to the
-//! transaction can be had without it: that is the preview.
+//! A write is read → preconditions → decide → transaction, again from the start after a conflict with another
+//! writer. The steps before the transaction alone are the preview.
 
 use arm_ids::ResourcePath;
 use arm_wire::{ArmError, ErrorCode, Principal, Request, Response, Trace};
@@ -23,36 +23,37 @@ use crate::{
     types::{Operation, Tell, Verb},
 };
 
-/// How often a decision is made again because the records changed meanwhile. A few writers at most compete for a resource.
+/// How often a decision is made again because the records changed meanwhile. At most a few writers compete
+/// for a resource.
 const MAX_ATTEMPTS: usize = 16;
 
 /// A provider whose resources are kept in the store.
 pub trait Host: Namespace {
-    /// What decisions go by beside requests and records.
+    /// Configuration that decisions depend on, beside requests and records.
     type Config: Send + Sync;
     /// See [`Self::Config`].
     fn config(&self) -> &Self::Config;
     /// Clock and identities.
     fn env(&self) -> &Env;
-    /// Where records are.
+    /// The store of its records.
     fn store(&self) -> &dyn Store;
-    /// The region, which long-running operations are asked for at.
+    /// The region, which is part of the URLs of long-running operations.
     fn location(&self) -> &str;
-    /// Where writes that have met at the same record wait for each other: those of a provider of which many change one record besides their
-    /// own. Without it, the last of many would lose each time.
+    /// A mutex for writes that conflicted on the same record: for providers with many changes that write one
+    /// common record. Without it, one of many writers would lose each time.
     fn turn(&self) -> Option<&Mutex<()>> {
         None
     }
 }
 
-/// What is asked of a resource.
+/// A requested change of a resource.
 #[derive(Debug)]
 pub enum Mutation<'a, A> {
-    /// To be this.
+    /// PUT with this body.
     Put(&'a Value),
-    /// To go.
+    /// DELETE.
     Delete,
-    /// Something of the type's own.
+    /// An action of the type.
     Act(&'a A),
 }
 
@@ -64,87 +65,87 @@ impl<A> Clone for Mutation<'_, A> {
 
 impl<A> Copy for Mutation<'_, A> {}
 
-/// What a decision goes by beside the resource's state. Decisions are pure.
+/// The inputs of a decision beside the resource's state. Decisions are pure.
 pub struct Context<'a, C> {
     /// The provider's configuration.
     pub config: &'a C,
-    /// What is asked.
+    /// The request.
     pub info: RequestInfo<'a>,
-    /// Identities for what is new.
+    /// Source of ids for new resources.
     pub ids: &'a dyn Ids,
     /// When.
     pub now: Timestamp,
 }
 
-/// What a state is read for.
+/// The purpose of reading a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To be shown.
+    /// For a response.
     Answer,
-    /// To be decided about: then also what a decision about it may end or overtake.
+    /// For a decision: includes the operations that the decision may end or supersede.
     Decision,
 }
 
-/// Whether a resource is there.
+/// Whether a resource exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// It is, with this eTag.
+    /// It exists, with this eTag.
     Present(String),
-    /// It was deleted and is still to be seen until it is gone.
+    /// Its deletion is in progress; it is shown until it is gone.
     Deleting,
-    /// It is not.
+    /// It does not exist.
     Absent,
 }
 
-/// What a mutation comes to.
+/// The outcome of a decision.
 #[derive(Debug)]
 pub enum Decision<C> {
-    /// This is to be written.
+    /// The change is to be written.
     Write(C),
-    /// It was asked for before: this operation does it.
+    /// An earlier request already has this effect: its operation.
     InProgress(String),
-    /// It is so already.
+    /// The state is as requested already.
     Unchanged,
 }
 
 /// A type whose resources the kernel reads and writes.
 #[async_trait]
 pub trait Resource: Send + Sync + 'static {
-    /// Whose it is.
+    /// Its provider.
     type Provider: Host;
-    /// A resource with all that decisions and answers about it go by.
+    /// A resource with all the data that decisions and responses need.
     type State: Send + Sync;
-    /// What is written.
+    /// The change to be written.
     type Change: Send + Sync;
     /// Mutations beyond PUT, DELETE and PATCH of tags ([`crate::Tagged`]).
     type Action: Send + Sync;
 
-    /// Reads. An error says that something is missing which it hangs on: its group, its parent.
+    /// Reads. Fails where its group or parent does not exist.
     async fn read(
         provider: &Self::Provider,
         path: &ResourcePath,
         purpose: Purpose,
     ) -> Result<Self::State, ArmError>;
 
-    /// Whether it is there.
+    /// Whether it exists.
     fn presence(state: &Self::State, path: &ResourcePath) -> Presence;
 
-    /// Whether it could be made: its parent is there. Asked of a PUT before anything else.
+    /// Whether it could be made: its parent exists. Checked first for a PUT.
     fn creatable(_: &Self::State, _: &ResourcePath) -> Result<(), ArmError> {
         Ok(())
     }
 
-    /// What a request is answered that needs it to be there.
+    /// The error of a request that needs the resource to exist.
     fn missing(state: &Self::State, path: &ResourcePath) -> ArmError;
 
-    /// All below a collection's path, rendered. An error says that what they hang on is missing.
+    /// All resources of a collection, rendered. Fails where their parent does not exist.
     async fn list(
         provider: &Self::Provider,
         path: &ResourcePath,
         api_version: &str,
     ) -> Result<Vec<Value>, ArmError>;
 
-    /// Reads into the state what a mutation names beside the path: other resources in a body. Before each decision.
+    /// Adds to the state the other resources that a mutation's body names. Called before each decision.
     async fn read_named(
         _: &Self::Provider,
         _: &mut Self::State,
@@ -160,8 +161,8 @@ pub trait Resource: Send + Sync + 'static {
         mutation: Mutation<'_, Self::Action>,
     ) -> Result<Decision<Self::Change>, ArmError>;
 
-    /// The change as a transaction that fails where `state` is no longer true. Reads what the decision turns out to touch, and may
-    /// refuse because of it; writes nothing.
+    /// The change as a transaction that fails where `state` is outdated. Reads the records that the decision
+    /// affects, and may refuse because of them; writes nothing.
     async fn transaction(
         provider: &Self::Provider,
         info: &RequestInfo<'_>,
@@ -169,7 +170,7 @@ pub trait Resource: Send + Sync + 'static {
         change: &Self::Change,
     ) -> Result<Txn, ArmError>;
 
-    /// As ARM shows it, after the change where there is one.
+    /// The resource as ARM shows it, after the change where there is one.
     fn render(
         state: &Self::State,
         change: Option<&Self::Change>,
@@ -181,15 +182,15 @@ pub trait Resource: Send + Sync + 'static {
     fn operation(change: &Self::Change) -> Option<&str>;
 }
 
-/// A decision and what it went by.
+/// A decision and its inputs.
 pub struct Written<R: Resource> {
     /// The state before.
     pub state: R::State,
-    /// What was decided, and written unless it was a preview.
+    /// The decision, committed unless it was a preview.
     pub decision: Decision<R::Change>,
 }
 
-/// What of the store's faults is the caller's to know.
+/// The ARM error of a store error; internal details are only logged.
 pub fn store_error(error: StoreError) -> ArmError {
     match error {
         StoreError::Conflict { key } => {
@@ -207,9 +208,9 @@ pub fn store_error(error: StoreError) -> ArmError {
 /// Which preconditions a change has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It may make the resource.
+    /// It may create the resource.
     Put,
-    /// The resource has to be there.
+    /// The resource has to exist.
     Patch,
     /// It may be gone already.
     Delete,
@@ -229,10 +230,11 @@ fn preconditions(info: &RequestInfo<'_>, presence: &Presence, kind: Kind) -> Res
     }
 }
 
-/// Decides and, in [`Mode::Commit`], writes; again where the records changed meanwhile.
+/// Decides and, in [`Mode::Commit`], writes; decides again where the records changed meanwhile.
 ///
 /// # Errors
-/// What reading, preconditions, decision or transaction refuse; `ServiceUnavailable` when the records keep changing.
+/// Errors of reading, preconditions, decision or transaction; `ServiceUnavailable` when the records keep
+/// changing.
 pub async fn write<R: Resource>(
     provider: &R::Provider,
     info: &RequestInfo<'_>,
@@ -259,7 +261,7 @@ type Decide<'a, R> = dyn Fn(
     + Sync
     + 'a;
 
-/// [`write`], where `decide` decides about `mutation`, or about something that names nothing.
+/// [`write`] with a function that decides, for a mutation that names other resources, or none.
 pub(crate) async fn write_with<R: Resource>(
     provider: &R::Provider,
     info: &RequestInfo<'_>,
@@ -315,7 +317,7 @@ pub(crate) async fn write_with<R: Resource>(
 /// GET of one.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub async fn get<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
     let request = &call.request;
     let state = R::read(provider, &request.path, Purpose::Answer).await?;
@@ -331,16 +333,16 @@ pub async fn get<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Res
 /// HEAD of one.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 async fn exists<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
     get::<R>(provider, call).await?;
     Ok(Response::empty(StatusCode::NO_CONTENT))
 }
 
-/// All items below a collection's path.
+/// All items of a collection.
 ///
 /// # Errors
-/// When what they hang on is not there.
+/// When their parent does not exist.
 async fn list<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Items, ArmError> {
     let request = &call.request;
     let all = R::list(provider, &request.path, &request.api_version).await?;
@@ -350,7 +352,7 @@ async fn list<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Items,
 /// PUT: 201 for a new resource, 200 for one that was there.
 ///
 /// # Errors
-/// What [`write`] refuses.
+/// Those of [`write`].
 pub async fn put<R: Resource>(provider: &R::Provider, call: &Call, mode: Mode) -> Result<Response, ArmError> {
     let request = &call.request;
     let written = write::<R>(
@@ -367,10 +369,10 @@ pub async fn put<R: Resource>(provider: &R::Provider, call: &Call, mode: Mode) -
     Ok(written.changed(provider, request, status))
 }
 
-/// DELETE: 202 where an operation does it, 200 where it is done, 204 where there is nothing.
+/// DELETE: 202 where an operation does it, 200 where it is done, 204 where the resource does not exist.
 ///
 /// # Errors
-/// What [`write`] refuses.
+/// Those of [`write`].
 pub async fn delete<R: Resource>(
     provider: &R::Provider,
     call: &Call,
@@ -381,10 +383,10 @@ pub async fn delete<R: Resource>(
     Ok(written.accepted(provider, request, StatusCode::OK))
 }
 
-/// POST of an action of the type's own: 202 where an operation does it, 204 where it is done.
+/// POST of an action: 202 where an operation does it, 204 where it is done.
 ///
 /// # Errors
-/// What [`write`] refuses; when the resource is not there.
+/// Those of [`write`]; when the resource does not exist.
 pub async fn act<R: Resource>(
     provider: &R::Provider,
     call: &Call,
@@ -396,10 +398,11 @@ pub async fn act<R: Resource>(
     Ok(written.accepted(provider, request, StatusCode::NO_CONTENT))
 }
 
-/// Deletes each of these for its last editor, as a part of the deletion of what holds them. Gives how many are still there.
+/// Deletes each of these in the name of its last editor, as a part of the deletion of their parent. Gives the
+/// number of those that still exist.
 ///
 /// # Errors
-/// The first that is refused.
+/// The first refusal.
 pub async fn delete_each<R: Resource>(
     provider: &R::Provider,
     each: &[(ResourcePath, Principal)],
@@ -456,7 +459,7 @@ impl<R: Resource> Written<R> {
         )
     }
 
-    /// The answer with the resource in it.
+    /// The response with the resource in it.
     pub(crate) fn changed(&self, provider: &R::Provider, request: &Request, status: StatusCode) -> Response {
         let change = match &self.decision {
             Decision::Write(change) => Some(change),
@@ -466,7 +469,7 @@ impl<R: Resource> Written<R> {
         self.follow(provider, request, Response::with(status, body), false)
     }
 
-    /// The answer without: `done` where nothing is left to do.
+    /// The response without the resource: `done` where no work is left.
     fn accepted(&self, provider: &R::Provider, request: &Request, done: StatusCode) -> Response {
         let status = match (&self.decision, self.operation()) {
             (Decision::Unchanged, _) => StatusCode::NO_CONTENT,
@@ -486,7 +489,7 @@ impl<P: Host> Operation<P> {
         })
     }
 
-    /// GET of one whose answers are kept.
+    /// GET of a resource with cached responses.
     pub const fn get_kept<R: Shown<Provider = P>>(name: &'static str) -> Self
     where
         P: Keeper,
@@ -498,7 +501,7 @@ impl<P: Host> Operation<P> {
         row
     }
 
-    /// GET of all, of which the answers are kept.
+    /// GET of a list with cached responses.
     pub const fn list_kept<R: Shown<Provider = P>>(name: &'static str) -> Self
     where
         P: Keeper,
@@ -510,7 +513,7 @@ impl<P: Host> Operation<P> {
         row
     }
 
-    /// HEAD of one: 204 where it is there.
+    /// HEAD of one: 204 if it exists.
     pub const fn exists<R: Resource<Provider = P>>(name: &'static str) -> Self {
         Self::read(Verb::Exists, name, |provider, call| {
             Box::pin(exists::<R>(provider, call))

@@ -1,4 +1,4 @@
-//! `systemData`: who made and last changed a resource, and when.
+//! `systemData`: the principals and times of a resource's creation and last change.
 
 use arm_wire::Principal;
 use control_records::SystemData;
@@ -18,7 +18,7 @@ pub fn touched(present: Option<&SystemData>, principal: &Principal, now: Timesta
     }
 }
 
-/// As answers have it.
+/// The form in responses.
 pub fn document(data: &SystemData) -> Value {
     json!({
         "createdAt": data.created_at.to_string(),

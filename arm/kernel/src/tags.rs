@@ -1,4 +1,4 @@
-//! Tags: the same for all resources.
+//! Tags of resources, the same for all types.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -29,7 +29,7 @@ pub const TAGS: Pattern = Pattern {
 /// Checks a tag.
 ///
 /// # Errors
-/// What it must be.
+/// Describes the valid form.
 pub fn check_tag(name: &str, value: &str) -> Result<(), &'static str> {
     let forbidden = |char: char| char.is_control() || "<>%&\\?/".contains(char);
     if name.is_empty() || name.chars().count() > 512 || name.contains(forbidden) {
@@ -49,7 +49,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 });
 static TREE: LazyLock<Node> = LazyLock::new(|| TABLE.tree("tags"));
 
-/// The tags of a body's member `tags`, without those that are null; nothing where it is absent, null or wrong.
+/// The tags of a body's member `tags`, without those that are null; `None` where it is absent, null or wrong.
 pub fn read_tags(value: Option<&Value>, problems: &mut Problems) -> Option<Tags> {
     let body = json!({ "tags": value? });
     let cleaned = clean(&TREE, &body, "", problems).body;
@@ -58,12 +58,13 @@ pub fn read_tags(value: Option<&Value>, problems: &mut Problems) -> Option<Tags>
     Some(texts.collect())
 }
 
-/// A resource with tags. PATCH of them is the kernel's: they are replaced as a whole, and stay where the body has none.
+/// A resource with tags. The kernel implements their PATCH: they are replaced as a whole, and unchanged if
+/// the body has none.
 pub trait Tagged: Resource {
-    /// The tags of a resource that is there.
+    /// The tags of an existing resource.
     fn tags(state: &Self::State) -> Option<Tags>;
 
-    /// Decides to give a resource that is there other tags. Pure.
+    /// Decides to change the tags of an existing resource. Pure.
     ///
     /// # Errors
     /// When it may not be changed.
@@ -73,7 +74,7 @@ pub trait Tagged: Resource {
         tags: Tags,
     ) -> Result<Decision<Self::Change>, ArmError>;
 
-    /// Checks what a PATCH has beside `tags`, which changes nothing: by default there must not be anything.
+    /// Checks a member of a PATCH beside `tags`, which has no effect: by default it is refused.
     fn check_other(_: &Self::State, name: &str, _: &Value, problems: &mut Problems) {
         let short: String = name.chars().take(64).collect();
         let message = format!(
@@ -109,7 +110,7 @@ fn decide<R: Tagged>(
 /// PATCH of tags.
 ///
 /// # Errors
-/// When the resource is not there or may not be changed, and all problems of the body.
+/// When the resource does not exist or may not be changed, and all problems of the body.
 pub async fn patch_tags<R: Tagged>(
     provider: &R::Provider,
     call: &Call,
@@ -128,23 +129,23 @@ pub async fn patch_tags<R: Tagged>(
     Ok(written.changed(provider, request, StatusCode::OK))
 }
 
-/// What the tags API is asked for: tags as a resource of their own, which hangs on the one that has them.
+/// A request of the tags API, which shows the tags of a resource as an extension resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagsWish {
-    /// To show them.
+    /// Show them.
     Read,
-    /// To be these.
+    /// Replace all of them by these.
     Replace(Tags),
-    /// To have these as well.
+    /// Add or replace these.
     Merge(Tags),
-    /// To be without these: of one that has a value here, only if it has that value.
+    /// Remove these: a tag with a value here only if it has that value.
     Remove(Tags),
-    /// To be none.
+    /// Remove all of them.
     Clear,
 }
 
 impl TagsWish {
-    /// What it makes of tags. Their names ignore case.
+    /// The tags after the change. Names ignore case.
     fn applied(&self, present: &Tags) -> Tags {
         let named = |tags: &Tags, name: &str| {
             let found = tags.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
@@ -168,11 +169,11 @@ impl TagsWish {
     }
 }
 
-/// Reads or changes the tags of the resource at the call's path. The answer is theirs, in the shape of the tags API; without a body where
-/// they were cleared.
+/// Reads or changes the tags of the resource at the call's path. The response has the shape of the tags API;
+/// it has no body where the tags were cleared.
 ///
 /// # Errors
-/// When the resource is not there or may not be changed, and when it would have too many tags.
+/// When the resource does not exist or may not be changed, and when it would have too many tags.
 pub async fn tags_at<R: Tagged>(
     provider: &R::Provider,
     call: &Call,

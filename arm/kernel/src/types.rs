@@ -1,4 +1,4 @@
-//! What a resource type is: one value, with everything that is served of it.
+//! The definition of a resource type: one value, with all its operations.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::{Call, Gate, Mode, Query, TagsWish, kept::Text, list::Items, schema::Schema};
 
-/// Answers one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
+/// Serves one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
 pub type Run<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Response, ArmError>>;
 
 /// Gives all items of a list; the kernel filters them and makes pages of them.
 pub type List<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Items, ArmError>>;
 
-/// Gives the text of one answer, or of all items of a list, in an api-version.
+/// Gives the text of one response, or of all items of a list, in an api-version.
 pub type Told<P, T> = for<'a> fn(&'a P, &'a Call, &'static str) -> BoxFuture<'a, Result<T, ArmError>>;
 
 /// Reads or changes the tags of the resource at a call's path, for the tags API.
@@ -30,16 +30,17 @@ pub type DeleteMembers<P> = for<'a> fn(&'a P, &'a str, &'a str) -> BoxFuture<'a,
 
 /// A resource type of a provider `P`.
 pub struct ResourceType<P: 'static> {
-    /// The type below the namespace, e.g. `managedClusters/agentPools`. What stands before the last segment is its parent.
+    /// The type below the namespace, e.g. `managedClusters/agentPools`. The path without its last segment is
+    /// its parent.
     pub path: &'static str,
     /// The api-versions it has, newest first.
     pub versions: &'static [&'static str],
-    /// What its bodies may hold; `None` for types without.
+    /// The schema of its bodies; `None` for types without one.
     pub schema: Option<Schema>,
-    /// How its resources are listed in `/resources` and deleted with their resource group. `None` for types that have none of their
-    /// own in a group: children go with their parent.
+    /// How its resources are listed in `/resources` and deleted with their resource group. `None` for types
+    /// that are not directly in a group: child resources are deleted with their parent.
     pub members: Option<Members<P>>,
-    /// All that is offered.
+    /// Its operations.
     pub operations: &'static [Operation<P>],
 }
 
@@ -55,30 +56,30 @@ pub struct Members<P: 'static> {
 pub struct Operation<P: 'static> {
     /// Its name in the API specification, e.g. `ManagedClusters_CreateOrUpdate`. Long-running operations are stored under it.
     pub name: &'static str,
-    /// What is done.
+    /// The verb.
     pub verb: Verb,
     /// Where.
     pub scope: Scope,
-    /// The first api-version that has it, where that is not the type's first.
+    /// The first api-version with it, if that is not the type's first.
     pub since: Option<&'static str>,
-    /// The action that the caller must be allowed, where it is not the one that follows from type and verb
+    /// The action that the caller needs permission for, where it is not the default of type and verb
     /// (`{namespace}/{type}/write`). `{namespace}` stands for the namespace of the path.
     pub permission: Option<&'static str>,
-    /// What a long-running operation of this name gives once it has succeeded.
+    /// The result of a long-running operation of this name after it has succeeded.
     pub result: OperationResult,
     /// Which `$` parameters its query may have beside `$top` and `$skiptoken`, which every list takes.
     pub query: Query,
-    /// How the tags API reaches what this operation changes; `None` for all but PATCH of tags.
+    /// How the tags API calls this operation; `None` for all but PATCH of tags.
     pub tags: Option<RunTags<P>>,
-    /// Who may ask for it.
+    /// Which callers may use it.
     pub gate: Gate,
-    /// Who answers.
+    /// Its handler.
     pub handler: Handler<P>,
-    /// Who has the same answers as text, kept; `None` where each is made when it is asked for.
+    /// The handler that gives the same responses as cached text; `None` where they are not cached.
     pub tell: Option<Tell<P>>,
 }
 
-/// Who has answers as text.
+/// A handler that gives cached text.
 pub enum Tell<P: 'static> {
     /// Of one resource.
     One(Told<P, Arc<Text>>),
@@ -86,24 +87,24 @@ pub enum Tell<P: 'static> {
     All(Told<P, Vec<Arc<Text>>>),
 }
 
-/// Who answers an operation.
+/// The handler of an operation.
 pub enum Handler<P: 'static> {
     /// A function that changes nothing.
     Read(Run<P>),
     /// A function that gives all items.
     List(List<P>),
-    /// A function that decides before it writes: the decision can be had without the writing.
+    /// A function that decides before it writes: the decision is available without the write.
     Write {
         /// Decides and writes.
         commit: Run<P>,
         /// Decides.
         preview: Run<P>,
     },
-    /// Nobody yet: 501, which names the operation.
+    /// Not implemented: 501, with the operation's name.
     NotYet,
 }
 
-/// What is done with a resource or a type.
+/// The verb of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// GET of one.
@@ -118,7 +119,7 @@ pub enum Verb {
     Patch,
     /// DELETE.
     Delete,
-    /// POST of a word, e.g. `listClusterAdminCredential`.
+    /// POST of an action, e.g. `listClusterAdminCredential`.
     Action(&'static str),
 }
 
@@ -135,7 +136,7 @@ impl Verb {
         }
     }
 
-    /// What its path ends in.
+    /// The shape of its path.
     pub fn shape(self) -> Shape {
         match self {
             Self::Get | Self::Exists | Self::Put | Self::Patch | Self::Delete => Shape::Item,
@@ -145,7 +146,7 @@ impl Verb {
     }
 }
 
-/// What a path ends in.
+/// The shape of a path, by its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A type and its name: `managedClusters/{name}`.
@@ -165,13 +166,13 @@ pub enum Scope {
     Subscription,
     /// `/subscriptions/{s}/resourceGroups/{g}/providers/{ns}/…`
     ResourceGroup,
-    /// `{id of a resource}/providers/{ns}/…`: what hangs on any resource.
+    /// `{id of a resource}/providers/{ns}/…`: extensions of any resource.
     Resource,
-    /// `{any scope}/providers/{ns}/…`: an extension of whatever there is, the three above and any resource.
+    /// `{any scope}/providers/{ns}/…`: extensions of the three scopes above and of any resource.
     Any,
 }
 
-/// What `operationresults` answers once an operation has succeeded.
+/// The result that `operationresults` gives after an operation has succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperationResult {
     /// The resource.
@@ -206,11 +207,12 @@ impl<P> Operation<P> {
     /// answers with a document of its own shape, without pages.
     ///
     /// # Panics
-    /// While the row is compiled, for verbs that change something: their decision has to be had without the change, see [`Self::write`].
+    /// At compile time of the row, for verbs that change a resource: they need a preview, see
+    /// [`Self::write`].
     pub const fn read(verb: Verb, name: &'static str, run: Run<P>) -> Self {
         assert!(
             matches!(verb, Verb::Get | Verb::Exists | Verb::List | Verb::Action(_)),
-            "what is written can be previewed: make the row with Operation::write"
+            "an operation that writes needs a preview: make the row with Operation::write"
         );
         Self::new(verb, name, Handler::Read(run))
     }
@@ -232,7 +234,7 @@ impl<P> Operation<P> {
         Self::new(verb, name, Handler::Write { commit, preview })
     }
 
-    /// An operation of the API that is not there yet.
+    /// An operation of the API that is not implemented.
     pub const fn not_yet(verb: Verb, name: &'static str) -> Self {
         Self::new(verb, name, Handler::NotYet)
     }
@@ -279,14 +281,14 @@ impl<P> Operation<P> {
         self
     }
 
-    /// For others than those who may do the row's action.
+    /// For callers other than those with permission for the row's action.
     #[must_use]
     pub const fn gate(mut self, gate: Gate) -> Self {
         self.gate = gate;
         self
     }
 
-    /// Needs another permission than the one that follows from type and verb.
+    /// Needs another permission than the default of type and verb.
     #[must_use]
     pub const fn permission(mut self, permission: &'static str) -> Self {
         self.permission = Some(permission);

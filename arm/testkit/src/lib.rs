@@ -1,7 +1,7 @@
-//! A stamp in memory behind the real edge, for the tests of what answers behind it: a store, one subscription or more, the token service,
-//! `Microsoft.Resources`, and whatever providers and rights a test brings.
+//! A stamp in memory behind the real edge, for tests of providers: a store, one subscription or more, the
+//! token service, `Microsoft.Resources`, and the providers and permissions of a test.
 //!
-//! Only ever a dev-dependency. Always true: nothing of it is simulated but time; what it cannot do fails the test that asks for it.
+//! Only ever a dev-dependency. Always true: only time is simulated; an unsupported call fails its test.
 
 use std::sync::{Arc, LazyLock};
 
@@ -26,9 +26,9 @@ pub const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 pub const ARM: &str = "https://management.example.test/x";
 /// The audience of Graph's tokens.
 pub const GRAPH: &str = "https://arm.example.test/graph";
-/// What applications log in with.
+/// The secret of applications.
 pub const SECRET: &str = "an application's secret";
-/// What people log in with.
+/// The password of people.
 pub const PASSWORD: &str = "Correct horse 1";
 /// The api-version of `Microsoft.Resources`.
 pub const GROUPS: &str = "api-version=2024-11-01";
@@ -36,15 +36,15 @@ pub const GROUPS: &str = "api-version=2024-11-01";
 const BASE: &str = "https://arm.example.test";
 const HOST: &str = "arm.example.test";
 
-/// What a test brings.
+/// The parts that a test provides.
 pub struct Parts {
     /// Providers beside `Microsoft.Resources`.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// Who may what.
+    /// Permissions, locks and the activity log.
     pub access: AccessControl,
 }
 
-/// An answer, read.
+/// A parsed response.
 #[derive(Debug)]
 pub struct Answer {
     /// Status.
@@ -54,12 +54,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The code of an error; empty where there is none.
+    /// The code of an error; empty for success.
     pub fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()
     }
 
-    /// The message of an error; empty where there is none.
+    /// The message of an error; empty for success.
     pub fn message(&self) -> &str {
         self.body["error"]["message"].as_str().unwrap_or_default()
     }
@@ -101,7 +101,7 @@ impl Answer {
 
 /// The stamp.
 pub struct Stamp {
-    /// Its clock stands still where the test's does.
+    /// Its clock is the test's, which may be paused.
     pub env: Env,
     /// Its records.
     pub store: Arc<dyn Store>,
@@ -111,7 +111,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// A stamp with [`SUBSCRIPTION`] and these others, and nobody in it yet.
+    /// A stamp with [`SUBSCRIPTION`] and these others, without principals.
     pub async fn new(others: &[&str], parts: impl FnOnce(&Env, &Arc<dyn Store>) -> Parts) -> Self {
         let env = Env::simulated(1);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
@@ -176,7 +176,7 @@ impl Stamp {
         }
     }
 
-    /// A new principal, who may nothing; its object id. An application has [`SECRET`], a person [`PASSWORD`].
+    /// A new principal, without roles; its object id. An application has [`SECRET`], a person [`PASSWORD`].
     ///
     /// # Panics
     /// When it cannot be made.
@@ -196,17 +196,17 @@ impl Stamp {
             .object_id
     }
 
-    /// Makes somebody an owner of all.
+    /// Makes a principal an owner of the whole stamp.
     ///
     /// # Panics
-    /// When that cannot be.
+    /// When that fails.
     pub async fn make_owner(&self, object_id: &str) {
         let owner = access::owner_of_all(object_id, "Application", self.env.clock.now());
         let owner = owner.unwrap_or_else(|| panic!("{object_id} is no GUID"));
         write(&self.store, owner.make(Txn::default())).await;
     }
 
-    /// A token of an application; nothing where it gets none.
+    /// A token of an application; `None` where it gets none.
     pub async fn client_token(&self, client: &str, secret: &str, audience: &str) -> Option<String> {
         self.token(&[
             ("grant_type", "client_credentials"),
@@ -217,7 +217,7 @@ impl Stamp {
         .await
     }
 
-    /// A token of a person; nothing where it gets none.
+    /// A token of a person; `None` where it gets none.
     pub async fn password_token(&self, login: &str, password: &str, audience: &str) -> Option<String> {
         self.token(&[
             ("grant_type", "password"),

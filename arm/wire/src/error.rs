@@ -357,7 +357,7 @@ pub struct Detail {
     pub target: Option<String>,
 }
 
-/// An error answer.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", code.code)]
 pub struct ArmError {
@@ -402,7 +402,8 @@ impl ArmError {
         error
     }
 
-    /// All problems of a body in one answer: one problem is its own answer, several become a `ValidationError`.
+    /// All problems of a body in one response: a single problem is its own error, several become a
+    /// `ValidationError`.
     pub fn from_details(mut details: Vec<Detail>) -> Option<Self> {
         match details.len() {
             0 => None,

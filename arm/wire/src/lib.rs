@@ -19,7 +19,7 @@ use arm_ids::ResourcePath;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-/// Who asks, as far as the token says.
+/// The caller, as far as the token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// Object id.
@@ -32,7 +32,7 @@ pub struct Principal {
     pub kind: PrincipalKind,
 }
 
-/// What kind of principal asks.
+/// The kind of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrincipalKind {
     /// A service principal.
@@ -51,7 +51,7 @@ impl PrincipalKind {
     }
 }
 
-/// How a request is found again in logs, where it came from, and whether the activity log has it.
+/// The ids of a request in logs, its source, and whether the activity log has it.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     /// `x-ms-request-id`.
@@ -60,8 +60,9 @@ pub struct Trace {
     pub correlation_id: String,
     /// The address of the other end, as far as known.
     pub address: Option<IpAddr>,
-    /// The action that it was allowed, e.g. `Microsoft.ContainerService/managedClusters/write`; empty for what no client has asked
-    /// for, which is not logged.
+    /// The action that the caller had permission for, e.g.
+    /// `Microsoft.ContainerService/managedClusters/write`; empty for calls by the service itself, which are
+    /// not logged.
     pub action: String,
     /// The HTTP method.
     pub method: Method,
@@ -69,7 +70,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Of a request from `address`, before it is known what it may do.
+    /// For a request from `address`, before its action is known.
     pub fn new(request_id: &str, correlation_id: &str, address: Option<IpAddr>, method: Method) -> Self {
         Self {
             method,
@@ -108,9 +109,10 @@ pub struct Request {
     pub if_match: Option<String>,
     /// `If-None-Match`, unquoted.
     pub if_none_match: Option<String>,
-    /// Who asks.
+    /// The caller.
     pub principal: Principal,
-    /// Where the caller reached us, e.g. `https://127.0.0.1:8443`: the base of every absolute URL in the answer.
+    /// The address at which the caller reached the stamp, e.g. `https://127.0.0.1:8443`: the base of every
+    /// absolute URL in the response.
     pub base_url: String,
     /// For logs.
     pub trace: Trace,
@@ -126,7 +128,7 @@ impl Request {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
     /// Status.

@@ -1,13 +1,15 @@
-//! Work that blocks a thread, in pools of their own: passwords, backups and disks do not wait for each other.
+//! Thread pools for blocking work: passwords, backups and disks do not wait for each other.
 //!
-//! The runtime has one set of threads for work that blocks. Here is which kinds of such work there are, how many threads each may take,
-//! and how much of it may wait; [`THREADS`] is what all of them together take, and what the runtime has to have at least.
+//! The runtime has one set of threads for blocking work. This crate lists the kinds of such work, the number
+//! of threads for each, and the length of its queue; [`THREADS`] is the sum, which the runtime needs at
+//! least.
 //!
-//! Always true: a kind never has more threads than it is given, so that a full one leaves every other its own; what does not fit into a
-//! kind's queue is refused at once; a thread is counted until its work has ended, also when nobody waits for it any more.
+//! Always true: a kind never uses more threads than its limit, so that a full one leaves every other its own;
+//! work that does not fit into a kind's queue is refused at once; a thread is counted until its work has
+//! ended, also when the caller no longer waits.
 //!
-//! Called by: everything in the service that reads or writes files, hashes, or asks an object store. `landfall serve` sizes its runtime
-//! by it.
+//! Called by: all parts of the service that read or write files, hash, or use an object store.
+//! `landfall serve` sizes its runtime by it.
 
 use std::sync::{
     Arc,
@@ -16,14 +18,14 @@ use std::sync::{
 
 use tokio::sync::Semaphore;
 
-/// A kind of work that blocks.
+/// A kind of blocking work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// What it is, for people.
+    /// The name, for people.
     pub name: &'static str,
-    /// Threads that do it at a time.
+    /// The number of threads.
     pub threads: usize,
-    /// How many may wait for a thread.
+    /// The length of the queue.
     pub queue: usize,
 }
 
@@ -33,25 +35,25 @@ pub const HASHING: Kind = Kind {
     threads: 1,
     queue: 256,
 };
-/// Hashing of passwords that are set: as costly, and not to wait for strangers who guess.
+/// Hashing of new passwords: as costly, and separate from login attempts of unknown callers.
 pub const PASSWORDS: Kind = Kind {
     name: "setting of passwords",
     threads: 1,
     queue: 64,
 };
-/// Bodies of backups that come in, each as long as its machine sends.
+/// Uploads of backups, each as long as its machine sends.
 pub const UPLOADS: Kind = Kind {
     name: "uploads of backups",
     threads: 16,
     queue: 256,
 };
-/// Backups that machines list and read, a piece at a time.
+/// Downloads and lists of backups by machines, a piece at a time.
 pub const RESTORES: Kind = Kind {
     name: "reading of backups",
     threads: 16,
     queue: 1024,
 };
-/// What the API is asked about backups; a preview or a verification restores one into memory.
+/// API requests about backups; a preview or a verification restores one into memory.
 pub const QUESTIONS: Kind = Kind {
     name: "questions about backups",
     threads: 8,
@@ -82,7 +84,7 @@ pub const KINDS: &[Kind] = &[
 ];
 /// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;
-/// Threads for work that blocks that a runtime has to have.
+/// The number of threads for blocking work that a runtime needs.
 pub const THREADS: usize = {
     let mut sum = OTHERS;
     let mut at = 0;
@@ -93,10 +95,10 @@ pub const THREADS: usize = {
     sum
 };
 
-/// Why work was not done.
+/// The reason why work was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
-    /// Too much of this kind waits already. It may be tried again.
+    /// The queue of this kind is full. May be retried.
     #[error("{0}: too much waits already; try again")]
     Full(&'static str),
     /// It panicked (the log says where), or the runtime is ending.
@@ -108,15 +110,15 @@ pub enum PoolError {
 struct Inner {
     kind: Kind,
     threads: Arc<Semaphore>,
-    /// Those that wait and those that have a thread.
+    /// Waiting and running jobs.
     present: AtomicUsize,
 }
 
-/// Threads of a kind. Cheap to clone: all clones are one pool.
+/// The threads of a kind. Cheap to clone: all clones are one pool.
 #[derive(Debug, Clone)]
 pub struct Pool(Arc<Inner>);
 
-/// Somebody in the pool: waits, or has a thread.
+/// A waiting or running job.
 struct Place(Arc<Inner>);
 
 impl Drop for Place {
@@ -135,11 +137,11 @@ impl Pool {
         }))
     }
 
-    /// Does work on a thread of the pool, when it is its turn. Must be called inside a tokio runtime. Dropped while it waits, nothing is
-    /// done; dropped later, the work goes on alone.
+    /// Runs work on a thread of the pool, when one is free. Must be called inside a tokio runtime. If the
+    /// future is dropped while it waits, nothing runs; dropped later, the work continues without it.
     ///
     /// # Errors
-    /// When too much waits, or the work panics.
+    /// When the queue is full, or the work panics.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -159,7 +161,7 @@ impl Pool {
             return Err(cut_short);
         };
         let work = move || {
-            // Given back by the thread, in this order: nobody else is let in before the thread is free.
+            // Returned by the thread, in this order: no other job enters before the thread is free.
             let _place = place;
             let _thread = thread;
             work()
@@ -210,9 +212,9 @@ mod tests {
                 assert!(futures::poll!(run).is_pending());
             }
             assert_eq!(pool.run(|| ()).await, Err(PoolError::Full("narrow")));
-            // Every thread of the narrow one is taken and its queue is full: the other has its own.
+            // All threads of one pool are busy and its queue is full: the other pool has its own.
             assert_eq!(other.run(|| 7).await, Ok(7));
-            // Whoever gives up while it waits leaves its place to another.
+            // A caller that gives up while waiting frees its place.
             drop(waits);
             let mut waits = block();
             assert!(futures::poll!(&mut waits).is_pending());
@@ -234,7 +236,7 @@ mod tests {
             let mut left = Box::pin(pool.run(move || held.recv().is_ok()));
             assert!(futures::poll!(&mut left).is_pending());
             drop(left);
-            // The thread works on, so it is not free.
+            // The thread still works, so it is not free.
             assert_eq!(pool.run(|| ()).await, Err(PoolError::Full("other")));
             release.send(()).unwrap();
             while pool.run(|| ()).await.is_err() {

@@ -1,11 +1,14 @@
-//! How many connections a listener has at the same time, and which one goes when there is one too many.
+//! The number of concurrent connections of a listener, and the choice of the one that is closed when there
+//! are too many.
 //!
-//! A connection belongs to the address that it comes from until its other end has shown who it is, with the certificate of an enrolled
-//! machine or with a token; from then on it belongs to that machine or principal. All pods and nodes of a virtual network, and everybody
-//! behind a translated address, come from one address: nothing that strangers do may count against those who are known.
+//! A connection belongs to its source address until the peer has proved its identity, with the certificate of
+//! an enrolled machine or with a token; from then on it belongs to that machine or principal. All pods and
+//! nodes of a virtual network, and all clients behind a NAT, share one address: connections of unknown peers
+//! must not count against known ones.
 //!
-//! Always true: no owner has more than its share and all together have no more than `total`; who comes is let in, and the
-//! oldest goes: of the same owner when its share is used up, else of the owner that has most.
+//! Always true: no owner has more than its share and all together have no more than `total`; a new connection
+//! is accepted, and the oldest is closed: of the same owner when its share is used up, else of the owner with
+//! the most.
 //!
 //! Called by: the hub and the edge, for their listeners.
 
@@ -17,12 +20,12 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// How many connections there may be.
+/// The connection limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// In all.
+    /// Of all connections.
     pub total: usize,
-    /// From one address, of strangers.
+    /// Of one address, for unknown peers.
     pub per_peer: usize,
     /// Of one machine or principal.
     pub per_known: usize,
@@ -43,7 +46,7 @@ pub struct Connections {
 
 #[derive(Default)]
 struct Table {
-    /// Counts connections: a lower number is an older one.
+    /// The number of the next connection: lower numbers are older.
     next: u64,
     open: BTreeMap<u64, Open>,
     owners: BTreeMap<Owner, BTreeSet<u64>>,
@@ -51,18 +54,18 @@ struct Table {
 
 struct Open {
     owner: Owner,
-    /// Dropped when the connection has to go.
+    /// Dropped when the connection must close.
     _stay: oneshot::Sender<()>,
 }
 
-/// The place of one connection, given back when dropped.
+/// The place of one connection, released on drop.
 pub struct Place {
     number: u64,
     connections: Connections,
 }
 
 impl Connections {
-    /// None yet, and no more than these.
+    /// An empty table with these limits.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -79,7 +82,7 @@ impl Connections {
         self.lock().open.len()
     }
 
-    /// Lets a connection from this address in. The receiver ends when the connection has to go.
+    /// Accepts a connection from this address. The receiver completes when the connection must close.
     pub fn open(&self, peer: IpAddr) -> (Place, oneshot::Receiver<()>) {
         let mut table = self.lock();
         let owner = Owner::Peer(peer.to_canonical());
@@ -101,7 +104,7 @@ impl Connections {
 }
 
 impl Place {
-    /// The other end has shown to be this machine or principal. May be repeated.
+    /// Assigns the connection to this machine or principal after it proved its identity. May be repeated.
     pub fn belongs_to(&self, name: &str) {
         let mut table = self.connections.lock();
         let owner = Owner::Known(name.to_owned());
@@ -140,7 +143,7 @@ impl Table {
         Some(open)
     }
 
-    /// Makes room for one more of this owner.
+    /// Evicts connections if needed for one more of this owner.
     fn make_room(&mut self, owner: &Owner, share: usize) {
         while let Some(numbers) = self.owners.get(owner).filter(|numbers| numbers.len() >= share) {
             let Some(oldest) = numbers.first().copied() else {
@@ -185,7 +188,7 @@ mod tests {
         let gone: Vec<_> = places.iter_mut().map(evicted).collect();
         assert_eq!(gone, [true, true, false, false, false, false]);
         assert_eq!(connections.count(), 4);
-        // Those that were evicted give nothing back a second time.
+        // Evicted connections do not release their place a second time.
         drop(places);
         assert_eq!(connections.count(), 0);
         assert!(connections.lock().owners.is_empty());
@@ -200,7 +203,7 @@ mod tests {
         assert!(!evicted(&mut honest));
         assert_eq!(connections.count(), 5);
         drop(crowd);
-        // A machine has a share of its own, too.
+        // A machine has a separate share.
         let mut more: Vec<_> = (0..2).map(|_| connections.open(peer(1))).collect();
         more.iter().for_each(|(place, _)| place.belongs_to("m1"));
         assert!(evicted(&mut honest));

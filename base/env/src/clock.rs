@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-/// A bounded wait ran out.
+/// A time-out passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("timed out after {0:?}")]
 pub struct Elapsed(pub Duration);
 
-/// Where time comes from.
+/// The source of time.
 pub trait Clock: Send + Sync + 'static {
     /// Wall time, UTC. For records and answers; may jump.
     fn now(&self) -> Timestamp;

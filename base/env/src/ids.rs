@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::Seed;
 
-/// Where identifiers come from.
+/// The source of identifiers.
 pub trait Ids: Send + Sync + 'static {
     /// A new version 4 UUID.
     fn uuid(&self) -> Uuid;
@@ -35,7 +35,7 @@ impl Ids for SystemIds {
     }
 }
 
-/// Identifiers computed from a seed, in the order they are asked for.
+/// Identifiers computed from a seed, in the order of the calls.
 #[derive(Debug)]
 pub struct SeededIds {
     seed: Seed,

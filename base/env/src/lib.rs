@@ -1,11 +1,11 @@
-//! Time, chance and identity, handed in.
+//! Time, chance and identity, passed in.
 //!
-//! Nothing in Landfall asks the operating system what time it is, rolls a die or invents a name by itself; it asks the
-//! [`Env`] that was handed to it. A service runs on [`Env::system`], a simulation on [`Env::simulated`], where the same
-//! seed gives the same times, the same jitter and the same identifiers. `clippy.toml` bans the direct calls everywhere
-//! outside this crate.
+//! No code in Landfall reads the operating system's clock, draws random numbers or invents identifiers
+//! directly; it uses the [`Env`] that was passed in. A service runs on [`Env::system`], a simulation on
+//! [`Env::simulated`], where the same seed gives the same times, the same jitter and the same identifiers.
+//! `clippy.toml` bans the direct calls everywhere outside this crate.
 //!
-//! Always true here: no product word, no I/O, no global. Called by: everything that needs a clock.
+//! Always true here: no product term, no I/O, no global. Called by: everything that needs a clock.
 
 mod clock;
 mod ids;
@@ -16,7 +16,7 @@ pub use ids::{Ids, SeededIds, SystemIds};
 
 use std::sync::Arc;
 
-/// What a component may know about time, chance and identity. Cheap to clone.
+/// A component's source of time, chance and identity. Cheap to clone.
 #[derive(Clone)]
 pub struct Env {
     /// The only source of time.

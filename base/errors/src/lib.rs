@@ -1,10 +1,10 @@
-//! Errors as people read them: what happened, and why, in one line.
+//! Error messages for people: the error and its causes, in one line.
 //!
-//! Always true here: no product word, no I/O. Called by: whoever hands an error on as text.
+//! Always true here: no product term, no I/O. Called by: code that passes an error on as text.
 
 use std::error::Error;
 
-/// An error with its causes. A cause that the text names already is not said twice.
+/// An error with its causes. A cause that the text already contains is not repeated.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,15 +1,17 @@
-//! Files that a crash or a power cut leaves whole: with the old content or with the new one, never with a part of either.
+//! Files that survive a crash or a power cut: with the old content or the new one, never with a part of
+//! either.
 //!
 //! Owns the one sequence that achieves this on Linux: a temporary file in the same directory, its mode, its content, fsync of the
 //! file, rename (or link), fsync of the directory. A rename without the first fsync may leave an *empty* file after a power cut.
 //!
 //! Always true:
-//! * a function that has returned `Ok` has the content on disk, except for [`replace`], which says so;
+//! * a function that has returned `Ok` has the content on disk, except for [`replace`], which documents it;
 //! * the temporary file is called `.{name}.new`; one that is left over from a crash is overwritten by the next write;
-//! * the mode is exactly what was asked for, whatever the umask and a left-over say;
-//! * one writer at a time for a path: callers hold a lock of their own. [`create_new`] alone may be raced.
+//! * the mode is exactly the requested one, whatever the umask and a left-over file have;
+//! * one writer at a time for a path: callers hold their own lock. [`create_new`] alone may be raced.
 //!
-//! Errors are plain [`io::Error`]s without the path: callers add what they were doing. Called by everything that keeps small files.
+//! Errors are plain [`io::Error`]s without the path: callers add the action. Called by all code that keeps
+//! small files.
 
 use std::{
     ffi::OsString,
@@ -19,10 +21,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Writes a file durably, in the place of the one that is there.
+/// Writes a file durably, in place of the existing one.
 ///
 /// # Errors
-/// When the directory does not exist or the disk does not take it; then the old content is still there.
+/// When the directory does not exist or the disk refuses; then the old content is still there.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write_with(path, mode, |file| file.write_all(content))
 }
@@ -30,7 +32,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// [`write`] with content that is produced piece by piece. When `fill` fails, the temporary file is removed and the old content stays.
 ///
 /// # Errors
-/// What `fill` gives back, and as [`write`].
+/// The error of `fill`, and as [`write`].
 pub fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let temporary = beside(path, "new")?;
     finish(&temporary, || {
@@ -43,8 +45,8 @@ pub fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Re
     sync(parent(path))
 }
 
-/// Puts a file in the place of the one that is there without waiting for the disk: readers see old or new content, a power cut may
-/// lose both. For what means nothing after a restart, e.g. a status.
+/// Replaces a file without waiting for the disk: readers see old or new content, a power cut may lose both.
+/// For files that have no meaning after a restart, e.g. a status.
 ///
 /// # Errors
 /// As [`write`].
@@ -56,10 +58,11 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     })
 }
 
-/// Writes a file durably if there is none of that name. Several processes may try at the same time: one of them succeeds.
+/// Writes a file durably if none of that name exists. Several processes may try at the same time: one of them
+/// succeeds.
 ///
 /// # Errors
-/// [`io::ErrorKind::AlreadyExists`] when the file is there, which is left as it is; else as [`write`].
+/// [`io::ErrorKind::AlreadyExists`] when the file exists, which is left as it is; else as [`write`].
 pub fn create_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path, &format!("{}.new", std::process::id()))?;
     let linked = finish(&temporary, || {
@@ -73,27 +76,28 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     sync(parent(path))
 }
 
-/// Makes a directory and those above it durably; directories that are there stay as they are. New ones get the mode less the umask.
+/// Creates a directory and its parents durably; existing directories stay as they are. New ones get the mode
+/// less the umask.
 ///
 /// # Errors
-/// When one of them is something else, or the disk does not take it.
+/// When one of the paths is not a directory, or the disk refuses.
 pub fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     make_directories(parent(path), mode)?;
     match DirBuilder::new().mode(mode).create(path) {
-        // Somebody else was first.
+        // Another process was first.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         other => other.and_then(|()| sync(parent(path))),
     }
 }
 
-/// Makes the content of a file, or renames, links and removals in a directory, durable. After several [`replace`]s, one disk access for all
-/// of them.
+/// Makes the content of a file, or renames, links and removals in a directory, durable. After several
+/// [`replace`]s, one disk access for all of them.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When the disk refuses.
 pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -125,15 +129,15 @@ fn open(temporary: &Path, mode: u32) -> io::Result<File> {
         .truncate(true)
         .mode(mode)
         .open(temporary)?;
-    // The mode at creation is masked, and a left-over of a write that was cut short has its own.
+    // The mode at creation is masked, and a left-over of an interrupted write has its own.
     file.set_permissions(Permissions::from_mode(mode))?;
     Ok(file)
 }
 
-/// Removes the temporary file of a write that failed: on a full disk its space is missing most.
+/// Removes the temporary file of a failed write: on a full disk its space is needed.
 fn finish(temporary: &Path, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     work().inspect_err(|_| {
-        // What failed is told; that it may also have left a file says nothing more.
+        // The error of the write is returned; a failed removal adds nothing to it.
         let _left = remove_file(temporary);
     })
 }
@@ -202,7 +206,7 @@ mod tests {
         assert_eq!(names(directory.path()), ["a"]);
     }
 
-    /// Does something on a filesystem of this many bytes, which nobody else sees and which is gone afterwards.
+    /// Runs a test on a filesystem of this many bytes, visible only to its thread and removed afterwards.
     fn on_a_small_disk(bytes: usize, work: impl FnOnce(&Path) + Send) {
         use nix::{
             mount::{MsFlags, mount},
@@ -211,7 +215,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let inside = || {
-            // The mounts of this thread are its own from here on, and go with it.
+            // From here on the mounts of this thread are private and end with it.
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
@@ -249,7 +253,7 @@ mod tests {
                 assert_eq!(fs::read(&kept).unwrap(), old);
                 assert_eq!(names(disk), ["kept", "others"]);
             }
-            // What failed is asked for again, and works as soon as there is room.
+            // A failed write is repeated, and succeeds as soon as there is space.
             others.set_len(0).unwrap();
             write(&kept, b"later", 0o600).unwrap();
             create_new(&new, b"later, too", 0o600).unwrap();

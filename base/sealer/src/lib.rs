@@ -39,7 +39,7 @@ const FIRST: u8 = 1;
 /// The first byte of what later keys have sealed: the key's id, nonce and ciphertext follow.
 const NAMED: u8 = 2;
 
-/// Why something could not be sealed or unsealed.
+/// The reason why sealing or unsealing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The key file cannot be read, made or changed.
@@ -47,21 +47,21 @@ pub enum SealError {
     KeyFile {
         /// `read`, `create` or `write`.
         act: &'static str,
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// The reason, and a remedy.
         why: String,
     },
     /// The text is not what was sealed under this name with one of these keys.
     #[error("{name} cannot be unsealed: it is damaged, or was sealed with another key")]
     Unseal {
-        /// Under which name.
+        /// The name.
         name: String,
     },
     /// The cryptographic module failed.
     #[error("{name} cannot be sealed: the cryptographic module refused")]
     Seal {
-        /// Under which name.
+        /// The name.
         name: String,
     },
 }
@@ -196,7 +196,7 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Unseals what was sealed under `name`.
+    /// Unseals a secret that was sealed under `name`.
     ///
     /// # Errors
     /// [`SealError::Unseal`]: another name, another key, or damaged.

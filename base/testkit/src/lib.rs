@@ -1,5 +1,5 @@
-//! What tests share: waiting for a condition with a bound, nothing that sleeps blindly, free ports, and telling that a test cannot run
-//! here.
+//! Test helpers: bounded waits for a condition, without blind sleeps; free ports; skipping of tests that
+//! cannot run here.
 //!
 //! Only ever a dev-dependency (or a dependency of the acceptance suite and xtask).
 

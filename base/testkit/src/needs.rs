@@ -1,4 +1,5 @@
-//! What a test needs of its host. A test that cannot run is told as skipped; it never passes silently.
+//! Requirements of tests on their host. A test that cannot run is reported as skipped; it never passes
+//! silently.
 
 use std::{
     env,
@@ -8,19 +9,20 @@ use std::{
     thread,
 };
 
-/// Names the file that skipped tests are written to, a line each: `NAME: WHY`. Set by `cargo xtask test`, which counts them.
+/// The path of the file that skipped tests are written to, one line each: `NAME: WHY`. Set by
+/// `cargo xtask test`, which counts them.
 pub const SKIPPED: &str = "LANDFALL_TEST_SKIPPED";
-/// Names etcd.
+/// The path of etcd.
 pub const ETCD: &str = "LANDFALL_TEST_ETCD";
-/// Names etcdutl.
+/// The path of etcdutl.
 pub const ETCDUTL: &str = "LANDFALL_TEST_ETCDUTL";
 /// The layers of a node image, top first, separated by colons.
 pub const LAYERS: &str = "LANDFALL_TEST_LAYERS";
 
-/// Tells that the calling test cannot run on this host, and why. The test returns after it.
+/// Reports that the calling test cannot run on this host, and why. The test returns after it.
 ///
 /// # Panics
-/// When the list of skipped tests cannot be written: a skipped test that nobody counts would pass.
+/// When the list of skipped tests cannot be written: an uncounted skipped test would pass.
 #[expect(
     clippy::print_stderr,
     reason = "people who run one test see why it did nothing"
@@ -35,7 +37,7 @@ pub fn skipped(why: &str) {
             .append(true)
             .create(true)
             .open(&file)
-            // One write a line: lines of tests that run side by side do not mix.
+            // One write per line: lines of parallel tests do not mix.
             .and_then(|mut file| file.write_all(line.as_bytes()));
         if let Err(error) = written {
             panic!("cannot write to {}: {error}", Path::new(&file).display());
@@ -43,7 +45,7 @@ pub fn skipped(why: &str) {
     }
 }
 
-/// What an environment variable names; without it the test is skipped.
+/// The path in an environment variable; without it the test is skipped.
 pub fn file(variable: &str) -> Option<PathBuf> {
     let found = env::var_os(variable).map(PathBuf::from);
     if found.is_none() {
@@ -52,7 +54,7 @@ pub fn file(variable: &str) -> Option<PathBuf> {
     found
 }
 
-/// Whether the test has root and these programs; otherwise it is skipped.
+/// Whether the test runs as root and these programs exist; otherwise it is skipped.
 pub fn root_and(programs: &[&str]) -> bool {
     let root = fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t0"));
     if !root {

@@ -1,4 +1,4 @@
-//! Ports of the loopback for servers that are started by their number, and may be started again under it.
+//! Loopback ports for servers that are started with a fixed port, and may be restarted with it.
 
 use std::{
     collections::hash_map::RandomState,
@@ -7,15 +7,16 @@ use std::{
     net::{Ipv4Addr, TcpListener},
 };
 
-/// Where the kernel begins to take ports for connections, unless it says otherwise.
+/// The usual start of the kernel's range for outgoing connections.
 const USUAL: u16 = 32_768;
-/// So many below that are chosen among.
+/// The number of ports below it to choose from.
 const CHOICES: u16 = 12_000;
 
 /// A free port of the loopback.
 ///
-/// It lies below those that the kernel gives to outgoing connections: a server that is started later, or again, would find one of those
-/// taken by somebody's connection now and then. Chosen by chance, so that tests side by side rarely reach for the same.
+/// It lies below the kernel's range for outgoing connections: a server that is started later, or again, would
+/// sometimes find such a port in use by a connection. Chosen at random, so that parallel tests rarely pick
+/// the same.
 ///
 /// # Panics
 /// When no port is free.

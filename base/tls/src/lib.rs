@@ -1,7 +1,7 @@
-//! The certificate that a TLS listener shows: it can be exchanged while the listener runs.
+//! The certificate of a TLS listener: it can be exchanged while the listener runs.
 //!
-//! Always true: connections that are there go on with the certificate that they began with; a pair that does not fit together is
-//! refused, and the one before stays.
+//! Always true: existing connections keep their certificate; a certificate and key that do not belong
+//! together are refused, and the earlier ones stay.
 //!
 //! Called by: the ARM API's listener and the agent hub's.
 
@@ -14,13 +14,13 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
-/// Why a certificate cannot be shown.
+/// The reason why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// Certificate or key are not PEM.
     #[error("the {0} is not PEM")]
     Pem(&'static str, #[source] rustls_pki_types::pem::Error),
-    /// Certificate and key do not fit, or are of a kind that is not known.
+    /// Certificate and key do not belong together, or are of an unknown kind.
     #[error("certificate and key cannot be used together")]
     Pair(#[source] rustls::Error),
 }
@@ -33,22 +33,22 @@ impl ServedCertificate {
     /// From PEM, the leaf first.
     ///
     /// # Errors
-    /// When the texts are no PEM or do not belong together.
+    /// When the texts are not PEM or do not belong together.
     pub fn from_pem(chain: &str, key: &str) -> Result<Self, CertificateError> {
         Ok(Self(Arc::new(RwLock::new(pair(chain, key)?))))
     }
 
-    /// From now on, new connections are shown this one.
+    /// Sets the certificate for new connections.
     ///
     /// # Errors
-    /// As [`ServedCertificate::from_pem`]; then the one before stays.
+    /// As [`ServedCertificate::from_pem`]; then the earlier one stays.
     pub fn replace(&self, chain: &str, key: &str) -> Result<(), CertificateError> {
         let new = pair(chain, key)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// The leaf that new connections are shown.
+    /// The leaf certificate for new connections.
     pub fn leaf(&self) -> Option<CertificateDer<'static>> {
         let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
         shown.cert.first().cloned()

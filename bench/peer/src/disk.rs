@@ -1,4 +1,4 @@
-//! Small durable writes at random places of a file that is there already, as databases write.
+//! Small durable writes at random places of an existing file, as databases write.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,13 +17,14 @@ const SIZE: u64 = 256 * 1024 * 1024;
 /// How much is written at a time.
 const BLOCK: usize = 4096;
 
-/// Past the page cache, the kernel takes what lies at a block's boundary only.
+/// Direct I/O, without the page cache, needs buffers aligned to a block.
 #[repr(align(4096))]
 struct Block([u8; BLOCK]);
 
 static CONTENT: Block = Block([0x5a; BLOCK]);
 
-/// Makes the file, written from end to end: a block that was never written costs the filesystem a note of its own at its first write.
+/// Makes the file, written from end to end: the first write of an unwritten block costs the filesystem an
+/// additional metadata update.
 pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     let mut file = File::create(directory.join(FILE))?;
     let chunk = vec![0xa5; 1024 * 1024];
@@ -33,8 +34,8 @@ pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes as long as it goes on, so many blocks at a time; each is on the disk before the next one of its kind begins. How many were
-/// written.
+/// Writes this many blocks concurrently, as long as `goes_on`; each is on the disk before the next one of its
+/// sequence begins. Gives the number of writes.
 pub(crate) fn write(directory: &Path, in_flight: u32, goes_on: impl Fn() -> bool + Sync) -> io::Result<u64> {
     let file = OpenOptions::new()
         .write(true)

@@ -1,24 +1,24 @@
-//! Enough of HTTP/1.1 to be asked: GETs without a body, one after the other on a connection.
+//! A minimal HTTP/1.1 server: GETs without a body, one after the other on a connection.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::TcpStream,
 };
 
-/// A head that is longer comes from nobody who should ask.
+/// The longest head; a longer one is an error.
 const MOST: usize = 4096;
 
 /// A request, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     target: String,
-    /// The connection is to end after the answer.
+    /// The connection is to end after the response.
     close: bool,
 }
 
-/// Answers what is asked on a connection until it ends.
+/// Serves the requests of a connection until it ends.
 pub(crate) fn converse(stream: TcpStream, respond: impl FnMut(&str) -> Vec<u8>) -> io::Result<()> {
-    // An answer is written whole: nothing is to wait for more.
+    // A response is written at once: Nagle's algorithm would only delay it.
     stream.set_nodelay(true)?;
     over(stream, respond)
 }
@@ -41,7 +41,7 @@ fn over(mut stream: impl Read + Write, mut respond: impl FnMut(&str) -> Vec<u8>)
     }
 }
 
-/// The first request of what was received, and its length; `None`: its head goes on.
+/// The first complete request of the received bytes, and its length; `None`: its head is incomplete.
 fn first(received: &[u8]) -> io::Result<Option<(Request, usize)>> {
     let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") else {
         if received.len() > MOST {
@@ -64,7 +64,7 @@ fn wrong(why: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
-/// An answer, whole.
+/// A complete response.
 pub(crate) fn answer(status: &str, body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Type: text/plain\r\n\r\n{body}",
@@ -77,7 +77,7 @@ pub(crate) fn answer(status: &str, body: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Gives what it has, a few bytes at a time, and keeps what is written.
+    /// Gives its input, a few bytes at a time, and keeps the output.
     struct Line {
         said: Vec<u8>,
         at_once: usize,

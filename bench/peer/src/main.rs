@@ -1,9 +1,11 @@
-//! What `cargo xtask bench data` asks: `bench-peer ADDRESS DIRECTORY`, in a pod and as a bare process on the host.
+//! The server of `cargo xtask bench data`: `bench-peer ADDRESS DIRECTORY`, in a pod and as a bare process on
+//! the host.
 //!
-//! One program for both, linked statically, so that it runs in an image without libraries. It answers `/` as fast as it can, and writes to a
-//! file of the directory as a database does: `/prepare` makes that file, `/write/IN_FLIGHT/MILLISECONDS` writes to it and says how often.
+//! One program for both, linked statically, so that it runs in an image without libraries. It answers `/` as
+//! fast as it can, and writes to a file of the directory as a database does: `/prepare` makes that file,
+//! `/write/IN_FLIGHT/MILLISECONDS` writes to it and gives the number of writes.
 //!
-//! Always true: what it takes for a request is little beside what the network takes, and it does nothing unless it is asked.
+//! Always true: its cost of a request is small beside the network's, and it does nothing without a request.
 
 mod disk;
 mod http;
@@ -17,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is answered at `/`: as long as the answers of a small API, far below the size of a packet.
+/// The response of `/`: as long as those of a small API, far below the size of a packet.
 const ANSWER: &str = "a short answer, the same each time, sixty-four bytes of it. ....";
 
 /// A connection's thread needs little, and there are many.
@@ -31,18 +33,18 @@ fn main() -> io::Result<()> {
     let directory: Arc<Path> = PathBuf::from(directory).into();
     let listener = TcpListener::bind(address)?;
     for stream in listener.incoming() {
-        // Who came may have gone before we looked.
+        // The client may be gone already.
         let Ok(stream) = stream else { continue };
         let directory = Arc::clone(&directory);
         thread::Builder::new().stack_size(STACK).spawn(move || {
-            // Nobody is left to be told of a connection that broke.
+            // The client of a broken connection is gone.
             let _ended = http::converse(stream, |target| respond(target, &directory));
         })?;
     }
     Ok(())
 }
 
-/// The answer to a GET of this target.
+/// The response to a GET of this target.
 fn respond(target: &str, directory: &Path) -> Vec<u8> {
     if target == "/" {
         return http::answer("200 OK", ANSWER);
@@ -54,7 +56,7 @@ fn respond(target: &str, directory: &Path) -> Vec<u8> {
     }
 }
 
-/// Does what a target asks for, and what is to be said of it; `None`: there is no such target.
+/// Does the work of a target, and gives the response; `None`: an unknown target.
 fn work(target: &str, directory: &Path) -> io::Result<Option<String>> {
     if target == "/prepare" {
         disk::prepare(directory)?;

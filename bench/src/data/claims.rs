@@ -1,7 +1,8 @@
-//! How long a pod with a claim takes to start: from what `kubectl apply` sends to the container's start, and what lies between.
+//! How long a pod with a claim takes to start: from the request of `kubectl apply` to the container's start,
+//! with the steps between.
 //!
-//! The API's own times are whole seconds, so its objects are asked for many times a second, as in `bench create`. The same pod without a
-//! claim is made the same way, round by round in turn.
+//! The API's own times are whole seconds, so its objects are polled many times a second, as in `bench
+//! create`. The same pod without a claim is made the same way, round by round in turn.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::kube::{Kube, POLL};
 /// Rounds of each.
 const ROUNDS: u32 = 5;
 
-/// Seconds from the moment the pod was asked for.
+/// Seconds since the request for the pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Start {
     bound: Option<f64>,
@@ -126,7 +127,7 @@ async fn start(
         }
         clock.sleep(POLL).await;
     }
-    // The next round is to find what this one found.
+    // The next round starts from the same state.
     kube.delete(clock, &pod_at, bound).await?;
     if let Some(claim_at) = &claim_at {
         kube.delete(clock, claim_at, bound).await?;
@@ -139,7 +140,7 @@ async fn start(
 }
 
 impl Start {
-    /// What is seen for the first time happened by now.
+    /// Notes the time of each step that is seen for the first time.
     fn see(&mut self, passed: Duration, pod: &Value, bound: bool, attached: bool) {
         let parts = [
             (&mut self.bound, bound),
@@ -155,7 +156,7 @@ impl Start {
     }
 }
 
-/// What is at a path; nothing where it cannot be read just now.
+/// The object at a path; null if it cannot be read now.
 async fn read(kube: &Kube, path: &str) -> Value {
     match kube.get(path).await {
         Some((200, object)) => object,

@@ -1,10 +1,10 @@
-//! What was measured several times.
+//! Repeated measurements.
 
 use std::fmt;
 
 use crate::kube::median;
 
-/// The middle of what was seen, and how far it went to either side.
+/// The median of the measurements, and the distances to both extremes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -26,7 +26,7 @@ impl Spread {
         Self::of(&each(seen, floor, |seen, floor| seen / floor))
     }
 
-    /// Of each round what one is more than the other.
+    /// The differences of each round.
     pub(super) fn of_differences(seen: &[f64], floor: &[f64]) -> Self {
         Self::of(&each(seen, floor, |seen, floor| seen - floor))
     }

@@ -1,7 +1,7 @@
-//! Who asks: short requests over HTTP/1.1, as fast as they are answered or at a rate.
+//! Load generators: short requests over HTTP/1.1, as fast as they are answered or at a rate.
 //!
-//! A client takes as little as it can, because it shares the host's processors with what it asks: what it takes is in either figure, and
-//! would make a ratio look better than it is.
+//! A client uses as little processor time as possible, because it shares the host's processors with the
+//! server: its own cost is in both figures, and would make a ratio look better than it is.
 
 use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
@@ -13,12 +13,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Connections that ask at the same time.
+/// Concurrent connections.
 const CONNECTIONS: u32 = 8;
-/// New connections of one measurement at most, for each of those that ask at a time: an address and port that was used is free again a
-/// minute later, and there are some ten thousands.
+/// The most new connections of one measurement, for each concurrent client: a used address and port is free
+/// again a minute later, and there are some ten thousands.
 const MOST_NEW: u32 = 250;
-/// What is asked at a rate begins so long after what asks is ready.
+/// Requests at a rate begin this long after the clients are ready.
 const READY: Duration = Duration::from_millis(200);
 /// No measurement takes longer than it should by more than this.
 const OVERTIME: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ const OVERTIME: Duration = Duration::from_secs(30);
 pub(super) enum Over {
     /// Over connections that are kept.
     Kept,
-    /// Each over one of its own.
+    /// Each on a new connection.
     New,
 }
 
@@ -50,7 +50,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request, and where the body of its answer lies in what was received.
+    /// Sends a request; gives the place of the response's body in the received bytes.
     async fn ask(&mut self, request: &[u8]) -> Result<Range<usize>> {
         self.stream.write_all(request).await?;
         self.received.clear();
@@ -63,17 +63,18 @@ impl Connection {
         }
     }
 
-    /// Waits until the other side has ended the connection: who ends it first keeps its port for a minute.
+    /// Waits until the server has ended the connection: the side that ends it first keeps its port for a
+    /// minute.
     async fn ended(&mut self) -> Result<()> {
         while self.stream.read_buf(&mut self.received).await? > 0 {}
         Ok(())
     }
 }
 
-/// Where the body of an answer lies in what was received; `None`: more is to come.
+/// The place of a response's body in the received bytes; `None`: it is incomplete.
 ///
 /// # Errors
-/// When the answer is none that was hoped for.
+/// For any other response than the expected one.
 fn body(received: &[u8]) -> Result<Option<Range<usize>>> {
     let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
@@ -105,14 +106,14 @@ fn request(target: &str, over: Over) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: bench\r\n{close}\r\n").into_bytes()
 }
 
-/// Asks once, over a connection of its own; the body of the answer.
+/// Sends one request on a new connection; gives the body of the response.
 pub(super) async fn get(address: SocketAddr, target: &str) -> Result<String> {
     let mut connection = Connection::open(address).await?;
     let body = connection.ask(&request(target, Over::New)).await?;
     Ok(String::from_utf8_lossy(&connection.received[body]).into_owned())
 }
 
-/// One of those that ask at the same time.
+/// One of the concurrent clients.
 struct Client {
     address: SocketAddr,
     over: Over,
@@ -143,7 +144,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks until it is time, as fast as it is answered; how often.
+    /// Sends requests until the time is over, each after the response before; gives their number.
     async fn fast(mut self, clock: Arc<dyn Clock>, until: Duration) -> Result<u32> {
         let mut count = 0;
         while clock.monotonic() < until && (self.over == Over::Kept || count < MOST_NEW) {
@@ -153,7 +154,7 @@ impl Client {
         Ok(count)
     }
 
-    /// Asks so often at this pace from a moment on; how long each answer took, milliseconds.
+    /// Sends this many requests at this pace from a moment on; gives the time of each response, milliseconds.
     async fn paced(
         mut self,
         clock: Arc<dyn Clock>,
@@ -161,13 +162,13 @@ impl Client {
         pace: Duration,
         count: u32,
     ) -> Result<Vec<f64>> {
-        // A connection that is kept is there before.
+        // A kept connection is opened before.
         self.ask().await?;
         let mut waits = Vec::new();
         for number in 0..count {
             let due = from + pace * number;
             let early = due.saturating_sub(clock.monotonic());
-            // That a timer wakes us late is not the network's doing. That the answer before came after this request was due is.
+            // A late timer is not the network's fault. A late previous response is.
             let begun = if early.is_zero() {
                 due
             } else {
@@ -197,7 +198,8 @@ pub(super) async fn rate(
     Ok(f64::from(counts.iter().sum::<u32>()) / took.as_secs_f64())
 }
 
-/// How long each answer takes, milliseconds, at so many requests a second for so long, whether others are answered or not.
+/// The time of each response, milliseconds, at this many requests a second for this long, independent of
+/// earlier responses.
 pub(super) async fn waits(
     clock: &Arc<dyn Clock>,
     address: SocketAddr,
@@ -223,7 +225,7 @@ fn turns(time: Duration, pace: Duration) -> u32 {
     u32::try_from(time.as_nanos() / pace.as_nanos()).unwrap_or(u32::MAX)
 }
 
-/// What each of them has seen. One that fails, or hangs, fails all.
+/// The results of all tasks. One that fails, or hangs, fails all.
 async fn all<T>(
     clock: &Arc<dyn Clock>,
     time: Duration,

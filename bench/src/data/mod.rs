@@ -1,8 +1,10 @@
-//! What a workload's requests and writes cost that go through Landfall: a load balancer's address before a pod, and a claim's volume under
-//! it, against the same program as a bare process on the host, in the same run.
+//! The cost of a workload's requests and writes that go through Landfall: a load balancer's address before a
+//! pod, and a claim's volume under it, against the same program as a bare process on the host, in the same
+//! run.
 //!
-//! Bare is asked over the loopback, without a network card of any kind, and writes to the filesystem that has the volumes' files. Both are
-//! asked in turn, round by round, so that they see the same host. A ratio is of one round, and what is told is the middle of all.
+//! The bare process is reached over the loopback, without any network interface, and writes to the filesystem
+//! that has the volumes' files. Both are measured in turn, round by round, under the same conditions. A ratio
+//! is of one round, and the median of all is printed.
 #![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
 
 mod claims;
@@ -40,14 +42,15 @@ const RATE_NEW: u32 = 200;
 /// Writes at a time.
 const IN_FLIGHT: [u32; 2] = [1, 4];
 
-/// What is printed last.
+/// The last line of output.
 #[derive(Debug, Serialize)]
 struct Seen {
     /// Requests a second through a load balancer, of those of the bare process: connections that are kept, a Service as it is by default.
     lb_rps_ratio: f64,
-    /// What 99 of 100 of these requests take longer at most, milliseconds.
+    /// The additional latency at the 99th percentile of these requests, milliseconds.
     lb_p99_added_ms: f64,
-    /// Small durable writes a second on a claim's volume, of those on the host: one at a time or four, whichever is worse.
+    /// Small durable writes a second on a claim's volume, relative to those on the host: one at a time or
+    /// four, whichever is worse.
     disk_iops_ratio: f64,
     /// From a claim and its pod to the start of the pod's container, seconds.
     claim_to_mounted_s: f64,
@@ -80,7 +83,7 @@ async fn measure(options: &Data) -> Result<()> {
     let program = peer::build(&scratch.path().join("target"))?;
     let landfall = options.common.landfall()?;
 
-    // What is declared later goes first: the stamp before the directory that it lives in.
+    // Later declarations are dropped first: the stamp before its directory.
     let stamp = Stamp::start(&clock, &landfall, scratch.path()).await?;
     let version = cluster_versions::Offered::pinned().default_version().to_string();
     let (kube, _) = stamp.cluster(&clock, "data", &version, NODES, BOUND).await?;
@@ -117,7 +120,7 @@ async fn measure(options: &Data) -> Result<()> {
     Ok(())
 }
 
-/// Nothing waits for a disk where files are in memory, and a ratio would tell of the program alone.
+/// With files in memory no write waits for a disk, and a ratio would show the program alone.
 fn on_a_disk(directory: &Path) -> Result<()> {
     let filesystem = statfs(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
     ensure!(
@@ -128,10 +131,11 @@ fn on_a_disk(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is asked.
+/// The measured servers.
 struct There {
     bare: peer::Bare,
-    /// The load balancers before the pod, as they are told; the first one is as Services are by default.
+    /// The load balancers of the pod, with their names in the output; the first one has the default settings
+    /// of Services.
     balancers: Vec<(&'static str, SocketAddr)>,
 }
 
@@ -179,14 +183,14 @@ impl There {
     }
 }
 
-/// What was seen of one that is asked, round by round.
+/// The measurements of one server, round by round.
 #[derive(Default, Clone)]
 struct Answers {
     rates: Vec<f64>,
     p99s: Vec<f64>,
 }
 
-/// The ratio of requests a second, and what is added to the time that 99 of 100 take at most, milliseconds.
+/// The ratio of requests a second, and the additional latency at the 99th percentile, milliseconds.
 async fn requests(clock: &Arc<dyn Clock>, there: &There, rounds: u32, time: Duration) -> Result<(f64, f64)> {
     println!(
         "GETs from the host, with answers of 64 bytes: of a pod, and of the same program as a bare process on the host, over loopback"
@@ -256,7 +260,7 @@ async fn writes(clock: &Arc<dyn Clock>, there: &There, rounds: u32, time: Durati
         let mut seen = [Vec::new(), Vec::new()];
         for round in 0..rounds {
             for place in order(round, targets.len()) {
-                // What was left to be written is written: both wait for the same disk.
+                // Flush pending writes: both wait for the same disk.
                 nix::unistd::sync();
                 let (told, address) = targets[place];
                 let said = disk(clock, address, &target, time).await.context(told)?;
@@ -277,7 +281,7 @@ async fn writes(clock: &Arc<dyn Clock>, there: &There, rounds: u32, time: Durati
     Ok(worst)
 }
 
-/// Has a program do something with its disk that takes so long at least; what it says.
+/// Has a server use its disk for at least this long; gives its response.
 async fn disk(clock: &Arc<dyn Clock>, address: SocketAddr, target: &str, time: Duration) -> Result<String> {
     clock.timeout(time + BOUND, load::get(address, target)).await?
 }
@@ -295,7 +299,7 @@ fn a_second(said: &str) -> Result<f64> {
     Ok(writes * 1_000_000.0 / microseconds)
 }
 
-/// Who is measured after whom in a round: what is first now is last in the next one, so that neither has the better place.
+/// The order of servers in a round: reversed each time, so that none has the better place.
 fn order(round: u32, count: usize) -> Vec<usize> {
     if round.is_multiple_of(2) {
         (0..count).collect()

@@ -1,4 +1,4 @@
-//! What is made in the cluster.
+//! The objects that are made in the cluster.
 
 use serde_json::{Value, json};
 
@@ -12,13 +12,13 @@ pub(super) const VOLUMES: &str = "/api/v1/persistentvolumes";
 pub(super) const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
 pub(super) const NODES: &str = "/api/v1/nodes";
 
-/// The pod that is asked.
+/// The pod with the server.
 pub(super) const PEER: &str = "peer";
 /// Where a pod has its volume.
 const DATA: &str = "/data";
-/// Where the pod that is asked listens.
+/// The port of the pod's server.
 const PORT: u16 = 8080;
-/// Where it is asked from outside.
+/// The port of the load balancer.
 pub(super) const OUTSIDE: u16 = 80;
 
 /// A claim without a class.
@@ -47,13 +47,13 @@ pub(super) fn pod(name: &str, command: &[&str], claim: Option<&str>) -> Value {
     pod
 }
 
-/// The pod that is asked, with the claim of its name; the program has so many bytes.
+/// The pod with the server and the claim of its name; the program has this many bytes.
 pub(super) fn asked(size: usize) -> Value {
     let script = peer::script(size, PORT, DATA);
     pod(PEER, &["sh", "-c", &script], Some(PEER))
 }
 
-/// A Service with an address of its own for the pod that is asked.
+/// A Service with a separate address for that pod.
 pub(super) fn service(name: &str, policy: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
@@ -64,7 +64,7 @@ pub(super) fn service(name: &str, policy: &str) -> Value {
     })
 }
 
-/// The address that a Service's status tells.
+/// The address in a Service's status.
 pub(super) fn address(service: &Value) -> Option<std::net::IpAddr> {
     let told = service.pointer("/status/loadBalancer/ingress/0/ip")?;
     told.as_str()?.parse().ok()
@@ -75,7 +75,7 @@ pub(super) fn started(pod: &Value) -> bool {
     pod.pointer("/status/containerStatuses/0/state/running").is_some()
 }
 
-/// Whether a pod has what its containers need before they start: its volumes are mounted, then its network is there.
+/// Whether a pod's volumes and its network are ready, so that its containers can start.
 pub(super) fn prepared(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     conditions
@@ -89,7 +89,7 @@ pub(super) fn bound(claim: &Value) -> Option<&str> {
     (claim["status"]["phase"] == "Bound").then_some(volume)
 }
 
-/// Whether a list of VolumeAttachments has one that says a node has this volume.
+/// Whether a list of VolumeAttachments has one in which a node has this volume.
 pub(super) fn attached(attachments: &Value, volume: &str) -> bool {
     let all = attachments["items"].as_array().into_iter().flatten();
     all.filter(|one| one["spec"]["source"]["persistentVolumeName"] == volume)

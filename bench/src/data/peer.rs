@@ -1,4 +1,4 @@
-//! The program that is asked (`bench/peer`): built, started on the host, and brought into a pod.
+//! The server (`bench/peer`): built, started on the host, and copied into a pod.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -20,13 +20,13 @@ use super::load;
 
 /// The kind of host that Landfall runs on.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// No answer of those that are waited for takes longer.
+/// Time limit of a response that is waited for.
 const ANSWER: Duration = Duration::from_secs(3);
 /// The program is handed over within this.
 const HANDED: Duration = Duration::from_secs(30);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(100);
-/// So many answers in a row: each node in rotation was asked, and leads to the pod.
+/// This many responses in a row: each node in rotation was used, and leads to the pod.
 const IN_A_ROW: u32 = 50;
 /// Tries after the program was handed over, before it is handed over anew.
 const TRIES: u32 = 50;
@@ -79,9 +79,11 @@ impl Bare {
     }
 }
 
-/// What a pod does that gets the program at a port and then is it, with this directory to write to.
+/// The script of a pod that receives the program at a port and then executes it, with this directory to write
+/// to.
 ///
-/// The image has busybox and nothing that would bring a file in. What was cut short, or came from somebody else, is waited for again.
+/// The image has busybox and no program that could fetch a file. After an incomplete transfer, or one from
+/// another client, it waits again.
 pub(super) fn script(size: usize, port: u16, directory: &str) -> String {
     format!(
         "until nc -l -p {port} > /tmp/peer < /dev/null && test $(wc -c < /tmp/peer) = {size}; do sleep 0.1; done; \
@@ -89,7 +91,7 @@ pub(super) fn script(size: usize, port: u16, directory: &str) -> String {
     )
 }
 
-/// Hands the program to the pod that is reached at an address, and waits until it answers there.
+/// Sends the program to the pod at an address, and waits until it responds there.
 pub(super) async fn deliver(
     clock: &Arc<dyn Clock>,
     address: SocketAddr,
@@ -98,7 +100,8 @@ pub(super) async fn deliver(
 ) -> Result<()> {
     let deadline = clock.monotonic() + bound;
     loop {
-        // Nobody may listen there yet, nor may all nodes know the way: what came of it is seen by asking.
+        // The port may not be open yet, or not all nodes may have the route: the following requests show
+        // whether it worked.
         let handed = clock.timeout(HANDED, hand(address, program)).await;
         let mut last = match handed {
             Ok(Ok(())) => None,
@@ -126,12 +129,12 @@ async fn hand(address: SocketAddr, program: &[u8]) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(program).await?;
     stream.shutdown().await?;
-    // The other end may have nothing to say, and end sooner than this has arrived.
+    // The other end may send no data, and close before this has arrived.
     stream.read_to_end(&mut Vec::new()).await?;
     Ok(())
 }
 
-/// Waits until what is at an address answers many times in a row.
+/// Waits until the server at an address responds many times in a row.
 pub(super) async fn answers(clock: &Arc<dyn Clock>, address: SocketAddr, bound: Duration) -> Result<()> {
     let deadline = clock.monotonic() + bound;
     let mut row = 0;

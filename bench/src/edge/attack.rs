@@ -1,7 +1,8 @@
-//! Those who mean harm: silent connections, heads and bodies that come by the byte, wrong passwords over many names.
+//! Attackers: silent connections, heads and bodies that come by the byte, wrong passwords over many names.
 //!
-//! Always true: they have a thread of their own, so that an honest client waits for the service and never for the code of an attacker;
-//! who is thrown out comes again, but not faster than a second; at the end none of them is left.
+//! Always true: they have a separate thread, so that an honest client waits for the service and never for the
+//! code of an attacker; a disconnected attacker comes again, but not faster than after a second; at the end
+//! none of them is left.
 
 use std::{
     fmt,
@@ -32,18 +33,18 @@ use crate::arm;
 
 /// Names that passwords are guessed for.
 const NAMES: u64 = 10_000;
-/// What begins and does not end.
+/// The beginning of a request that never ends.
 const HEAD: &[u8] = b"GET /subscriptions?api-version=2022-12-01 HTTP/1.1\r\nhost: h\r\nx: ";
 const BODY: &[u8] = b"POST /adfs/oauth2/token HTTP/1.1\r\nhost: h\r\ncontent-length: 60000\r\n\r\n";
 /// Between two bytes of those.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Until one that was thrown out comes again.
+/// Pause of a disconnected attacker.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How many attack at the same time.
+/// The numbers of concurrent attackers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Crowd {
-    /// Connections that say nothing.
+    /// Silent connections.
     pub(super) silent: usize,
     /// Connections whose head comes by the byte.
     pub(super) heads: usize,
@@ -55,10 +56,10 @@ pub(super) struct Crowd {
     pub(super) addresses: u8,
 }
 
-/// What was done, and what came of it.
+/// The attackers' counters.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Done {
-    /// Connections that said nothing.
+    /// Silent connections.
     silent: u64,
     /// Connections that came by the byte.
     slow: u64,
@@ -109,7 +110,7 @@ impl fmt::Display for Done {
 struct Counts {
     silent: AtomicU64,
     slow: AtomicU64,
-    /// Guesses that were begun: each has a number of its own.
+    /// Guesses that were begun: each has a unique number.
     begun: AtomicU64,
     guesses: AtomicU64,
     ended: AtomicU64,
@@ -150,7 +151,7 @@ impl Attack {
                 })
             })
             .context("cannot start a thread for the attackers")?;
-        // The crowd has to be there first.
+        // All attackers have to be connected first.
         clock.sleep(Duration::from_secs(2)).await;
         Ok(Self { counts, end, thread })
     }
@@ -187,7 +188,7 @@ impl Attack {
     }
 }
 
-/// Attacks while something is measured.
+/// Runs attacks while a measurement is made.
 pub(super) async fn during<T>(
     served: &Served,
     crowd: Crowd,
@@ -198,7 +199,7 @@ pub(super) async fn during<T>(
     Ok((measured, attack.end().await?))
 }
 
-/// What each of them has.
+/// The shared state of all attackers.
 #[derive(Clone)]
 struct Attackers {
     served: Served,
@@ -224,7 +225,7 @@ impl Attackers {
         })
     }
 
-    /// All of them. They are gone with what is returned.
+    /// Starts all of them. Dropping the result ends them.
     fn come(self, crowd: Crowd) -> Result<JoinSet<()>> {
         let mut all = JoinSet::new();
         for number in 0..crowd.silent {
@@ -263,7 +264,7 @@ impl Attackers {
         loop {
             if let Ok(stream) = self.connect(from).await {
                 one_more(&self.counts.silent);
-                // The service says nothing first: what is there to be read is the end.
+                // The service sends no data first: a readable connection has ended.
                 let _ended = stream.readable().await;
                 one_more(&self.counts.ended);
             }
@@ -316,7 +317,7 @@ impl Attackers {
     }
 }
 
-/// Where one of a kind comes from.
+/// The source address of an attacker.
 fn address(crowd: Crowd, kind: u8, number: usize) -> Ipv4Addr {
     if crowd.addresses == 0 {
         return Ipv4Addr::LOCALHOST;
@@ -325,7 +326,7 @@ fn address(crowd: Crowd, kind: u8, number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1 + kind, 1 + among % 254)
 }
 
-/// What the guess of this number asks: name after name, and another password each time round.
+/// The credentials of the guess with this number: name after name, and another password each time round.
 fn guess(number: u64) -> String {
     let (name, password) = (number % NAMES, number / NAMES);
     format!(

@@ -1,6 +1,7 @@
-//! How long honest clients wait while others attack: nobody, each kind of attack alone, and all together.
+//! How long honest clients wait during attacks: none, each kind of attack alone, and all together.
 //!
-//! Always true: while honest clients are measured the attack goes on; an honest request that fails is counted and told, and is in no figure.
+//! Always true: the attack goes on while honest clients are measured; a failed honest request is counted and
+//! printed, and is in no figure.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,13 +18,13 @@ use crate::{Attack as Options, arm};
 
 /// Requests a second of all honest clients together.
 const RATE: u32 = 100;
-/// Of these, one in so many comes on a connection of its own.
+/// One in this many requests uses a new connection.
 const OWN: u32 = 10;
-/// Clusters that are there.
+/// The stamp's clusters.
 const THERE: u32 = 10;
 /// Passwords that have to be guessed while it is measured.
 const GUESSES: u64 = 100_000;
-/// However few were guessed, no attack goes on for longer.
+/// The longest time of an attack, even with few guesses.
 const MOST: Duration = Duration::from_secs(60);
 
 /// The addresses that each kind comes from: none uses up the share of one address, all together use up all places.
@@ -56,7 +57,7 @@ const ALL: Crowd = Crowd {
     addresses: ADDRESSES,
 };
 
-/// What is told of each, and what it is called for programs.
+/// The attacks: their titles, and their names for programs.
 const ATTACKS: [(&str, &str, Crowd); 5] = [
     ("nobody: the floor", "floor", NOBODY),
     ("1,000 idle connections", "idle", IDLE),
@@ -65,12 +66,12 @@ const ATTACKS: [(&str, &str, Crowd); 5] = [
     ("all of these", "all", ALL),
 ];
 
-/// What is printed last.
+/// The last line of output.
 #[derive(Debug, Serialize)]
 struct Seen {
     /// For each attack: 99 of 100 honest requests were answered within so many milliseconds.
     p99_ms: BTreeMap<&'static str, f64>,
-    /// Honest requests that got no answer, or another than they should.
+    /// Honest requests without a response, or with a wrong one.
     failed: u64,
     /// Passwords that were guessed.
     guesses: u64,
@@ -81,10 +82,10 @@ struct Seen {
 /// How honest clients fared.
 #[derive(Debug, Default)]
 struct Waits {
-    /// Milliseconds, of those that were answered.
+    /// Times of the answered requests, milliseconds.
     answered: Vec<f64>,
     failed: u64,
-    /// Why the first of them failed.
+    /// The error of the first failure.
     why: Option<String>,
 }
 
@@ -139,7 +140,7 @@ fn open_more_files() -> Result<()> {
 /// Honest clients.
 struct Honest {
     client: Arc<Client>,
-    /// The same with a connection of its own for each request.
+    /// The same with a new connection for each request.
     own: Arc<Client>,
     path: String,
 }
@@ -164,7 +165,8 @@ impl Honest {
         })
     }
 
-    /// Asks at a rate, whether answers come or not, until it is enough. Waiting counts from when it was due to be asked.
+    /// Sends requests at a rate, independent of responses, until there are enough. Times count from when a
+    /// request was due.
     async fn waits(&self, least: Duration, enough: impl Fn() -> bool) -> Result<Waits> {
         let clock = &self.client.clock;
         let start = clock.monotonic();

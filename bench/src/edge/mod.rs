@@ -1,8 +1,9 @@
-//! What the ARM edge carries: requests for each second of its own processor time, and how long honest clients wait, also while others
-//! attack.
+//! The capacity of the ARM edge: requests for each second of its own processor time, and how long honest
+//! clients wait, also during attacks.
 //!
-//! Requests go over TLS on loopback with a real token, one for each answer. The service is a process of its own; a second of a core is a
-//! second of that process' user and system time, whatever the clients take.
+//! Requests go over TLS on loopback with a real token, one at a time on a connection. The service is a
+//! separate process; a second of a core is a second of that process's user and system time, independent of
+//! the clients' cost.
 
 mod attack;
 mod attacked;
@@ -30,13 +31,13 @@ const GROUPS: &str = "2024-11-01";
 const GROUP: &str = "bench";
 /// Clusters of the list.
 const LISTED: u32 = 1000;
-/// Connections that ask as fast as they are answered.
+/// Connections that send requests as fast as they are answered.
 const CONNECTIONS: usize = 4;
 /// Requests a second of honest clients where the wait is measured.
 const RATE: u32 = 500;
 /// Durable PUTs, one after the other.
 const PUTS: u32 = 300;
-/// Who attacks here: from the address of the honest client.
+/// The attackers of this bench: from the address of the honest client.
 const CROWD: attack::Crowd = attack::Crowd {
     silent: 1000,
     heads: 50,
@@ -45,7 +46,7 @@ const CROWD: attack::Crowd = attack::Crowd {
     addresses: 0,
 };
 
-/// What is printed last.
+/// The last line of output.
 #[derive(Debug, Serialize)]
 struct Seen {
     /// GETs of a cluster for each second of a core.
@@ -58,7 +59,7 @@ struct Seen {
     put_ms: f64,
     /// As `p99_ms_500rps` at a tenth of the rate, while the edge is attacked.
     p99_ms_attacked: f64,
-    /// What the attackers did meanwhile.
+    /// The attackers' counters.
     attacks: attack::Done,
 }
 
@@ -266,7 +267,7 @@ impl Client {
         while let Some(done) = puts.next().await {
             done?;
         }
-        // Until all are there, the service has other work.
+        // Until all clusters are complete, the service has other work.
         let deadline = self.clock.monotonic() + Duration::from_secs(300);
         for number in 0..count {
             let path = self.cluster(number);
@@ -305,8 +306,8 @@ impl Client {
         }
     }
 
-    /// Asks at a rate, whether answers come or not, for so long; how long each answer took, milliseconds. Waiting counts from when it was
-    /// due to be asked.
+    /// Sends requests at a rate, independent of responses, for this long; gives the time of each response,
+    /// milliseconds. Times count from when a request was due.
     async fn waits(self: &Arc<Self>, path: &str, rate: u32, time: Duration) -> Result<Vec<f64>> {
         let start = self.clock.monotonic();
         let count = (f64::from(rate) * time.as_secs_f64()) as u32;

@@ -1,5 +1,5 @@
-//! The service that is asked, in a process of its own: the real assembly with its store on disk and its listener; machines, agents and
-//! clusters' APIs simulated.
+//! The service under test, in a separate process: the real assembly with its store on disk and its listener;
+//! machines, agents and clusters' APIs simulated.
 
 use std::{path::Path, sync::Arc};
 
@@ -16,7 +16,7 @@ use control_store::Store;
 use fabric_api::{Fabric as _, StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
 use identity::{EndpointTls, Secret, Shape, SigningKey};
-use providers_containerservice::ArchiveReader;
+use providers_containerservice::{ArchiveReader, SameImages};
 use serde::{Deserialize, Serialize};
 use service::{
     Config, Drivers, KubernetesRecipes, Records, Service,
@@ -29,7 +29,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-/// Where it is asked, and as whom: what the process prints.
+/// Its address and credentials: the output of the process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Served {
     pub(super) address: std::net::SocketAddr,
@@ -39,7 +39,7 @@ pub(super) struct Served {
 pub(super) const SUBSCRIPTION: &str = "00000000-0000-4000-8000-000000000001";
 const TENANT: &str = "00000000-0000-4000-8000-000000000002";
 pub(super) const APPLICATION: &str = "00000000-0000-4000-8000-000000000003";
-/// As long and as random-looking as those that are generated, and hashed like them.
+/// As long as generated secrets, and hashed like them.
 pub(super) const SECRET: &str = "a service principal's secret of this bench";
 pub(super) const AUDIENCE: &str = "https://management.bench.internal/x";
 
@@ -103,6 +103,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             backups: Arc::new(ArchiveReader(Arc::new(Archive::new(objects, sealer)))),
             issuers: None,
             sealed: Vec::new(),
+            images: Arc::new(SameImages),
         },
         SigningKey::generate()?,
         Arc::new(KubernetesRecipes {

@@ -1,4 +1,4 @@
-//! Whether an add-on works, by the conditions of its Deployments.
+//! The health of an add-on, from the conditions of its Deployments.
 
 use cluster_api::ObjectRef;
 use jiff::Timestamp;
@@ -16,8 +16,9 @@ pub(crate) const fn deployment(name: &'static str) -> ObjectRef {
     }
 }
 
-/// It works where each of its Deployments has the pods that it needs. One that nothing is known of, for it is not there or was
-/// not looked at by its controller yet, is no ailment; an add-on without Deployments has none.
+/// Healthy if each of its Deployments has the pods it needs. A Deployment without a status, because it does
+/// not exist or its controller has not handled it yet, is no ailment; neither is an add-on without
+/// Deployments.
 pub(crate) fn available(place: &Place<'_>, addon: &Addon) -> Option<Ailment> {
     addon.deployments.iter().find_map(|name| {
         let found = place.find(&deployment(name))?;
@@ -40,7 +41,7 @@ pub(crate) fn condition<'v>(object: &'v Value, name: &str) -> Option<&'v Value> 
     all.iter().find(|condition| condition["type"] == name)
 }
 
-/// Since when a condition is as it is.
+/// The time of the condition's last transition.
 pub(crate) fn since(condition: &Value) -> Option<Timestamp> {
     condition["lastTransitionTime"].as_str()?.parse().ok()
 }

@@ -1,8 +1,8 @@
-//! Add-ons: what Landfall keeps in every cluster, one value of [`Addon`] each, listed in [`ADDONS`].
+//! Add-ons: objects that Landfall keeps in every cluster, one value of [`Addon`] each, listed in [`ADDONS`].
 //!
-//! Pure: a desired cluster in, Kubernetes objects out. The control loops apply them (server-side, forced) whenever the
-//! cluster changes and whenever one of them was changed by somebody else. What is watched for that, which images nodes
-//! import, and the page `docs/reference/addons.md` follow from the list.
+//! Pure: a desired cluster in, Kubernetes objects out. The control loops apply them (server-side, forced)
+//! whenever the cluster changes and whenever another client changes one of them. The watches for that, the
+//! images that nodes import, and the page `docs/reference/addons.md` follow from the list.
 //!
 //! Always true: every object carries [`MANAGED_LABEL`], so that changes to it can be watched; images are those of the node
 //! image and are never pulled; an object's name does not depend on its content.
@@ -20,8 +20,8 @@ mod policy;
 mod preserve;
 mod roles;
 mod storage;
-mod trusted;
 mod trust;
+mod trusted;
 mod workload;
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -33,7 +33,8 @@ use serde_json::{Value, json};
 
 pub use page::page;
 pub use roles::{
-    CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, trusted_binding,
+    CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, namespace_binding,
+    trusted_binding,
 };
 
 /// All add-ons, in the order in which they are applied.
@@ -46,52 +47,54 @@ pub const ADDONS: &[Addon] = &[
     directory::ADMINS,
     trusted::TRUSTED_ACCESS,
     storage::DISKS,
+    storage::SHARES,
+    storage::SNAPSHOTS,
     dns::DNS,
     metrics::METRICS,
 ];
 
 /// The label (key, value) of every managed object.
 pub const MANAGED_LABEL: (&str, &str) = ("kubernetes.azure.com/managedby", "aks");
-/// It as a selector.
+/// The same label as a selector.
 const MANAGED: &str = "kubernetes.azure.com/managedby=aks";
-/// The label that says in AKS' words what becomes of edits.
+/// The label with AKS' word for the handling of edits.
 const MODE: &str = "addonmanager.kubernetes.io/mode";
-/// The namespace of what has one.
+/// The namespace of namespaced objects.
 const KUBE_SYSTEM: Option<&str> = Some("kube-system");
 
 /// An add-on.
 #[derive(Debug, Clone, Copy)]
 pub struct Addon {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// What it is good for: half a sentence.
+    /// Its purpose: half a sentence.
     pub about: &'static str,
     /// Container images that nodes import before they run its pods.
     pub images: &'static [Image],
-    /// Objects of its whose changes are noticed at once. Others are put right when the add-ons are applied the next time.
+    /// Objects whose changes are handled at once. Others are corrected at the next apply of the add-ons.
     pub watches: &'static [Watch],
-    /// Objects in the cluster that its own depend on: what a tenant may write, and how its own fare.
+    /// Objects in the cluster that its own depend on: a tenant's settings, and the status of its own objects.
     pub reads: &'static [ObjectRef],
-    /// The Deployments in `kube-system` that it works with, all of them. They are read with [`Addon::reads`].
+    /// All its Deployments in `kube-system`. They are read together with [`Addon::reads`].
     pub deployments: &'static [&'static str],
-    /// What is wrong with it, judged by what was read: [`health::available`], unless it has more to say.
+    /// Its ailment, from the read objects: [`health::available`], unless it has a more specific check.
     pub health: fn(&Place<'_>, &Addon) -> Option<Ailment>,
-    /// What happens when a tenant edits its objects.
+    /// The handling of a tenant's edits to its objects.
     pub edits: Edits,
     /// Whether a cluster has it.
     pub wanted: fn(&ClusterSpec) -> bool,
-    /// Its objects, in an order in which they can be applied.
+    /// Its objects, in apply order.
     pub objects: fn(&Place<'_>) -> Vec<Value>,
 }
 
-/// Where an add-on is.
+/// The inputs of an add-on's objects.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// The cluster.
     pub spec: &'a ClusterSpec,
-    /// What the stamp has to say.
+    /// The stamp's options.
     pub options: &'a AddonOptions,
-    /// The objects of [`Addon::reads`] that are there.
+    /// The existing objects of [`Addon::reads`].
     pub read: &'a [Value],
 }
 
@@ -107,22 +110,22 @@ impl<'a> Place<'a> {
     }
 }
 
-/// That an add-on does not work.
+/// An add-on that does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ailment {
-    /// Since when, in the cluster's words.
+    /// The start of the problem, as reported by the cluster.
     pub since: Option<Timestamp>,
-    /// What is wrong and where to look: a sentence without a full stop.
+    /// The problem and where to look: a sentence without a full stop.
     pub why: String,
 }
 
-/// What happens when a tenant edits an add-on's objects.
+/// The handling of a tenant's edits to an add-on's objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edits {
-    /// Fields that the add-on sets, and objects that were deleted, are put back; fields that it does not set stay.
+    /// Fields that the add-on sets, and deleted objects, are restored; other fields stay.
     PutBack,
-    /// StorageClasses that are there stay as they are. All else is put back, and what was deleted is made again, when the add-ons are applied
-    /// the next time.
+    /// Existing StorageClasses and VolumeSnapshotClasses stay as they are. All else is restored, and deleted
+    /// objects are created again, at the next apply of the add-ons.
     Kept,
 }
 
@@ -131,25 +134,24 @@ pub enum Edits {
 pub struct Image {
     /// The name of its archive in the node image: `/opt/landfall/images/{name}.tar`.
     pub name: &'static str,
-    /// Name and tag as pods use them.
+    /// Name and tag in pods.
     pub reference: &'static str,
 }
 
-/// What the objects depend on beside the cluster.
+/// Inputs of the objects besides the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddonOptions {
-    /// Where names outside the cluster are looked up; nowhere if empty (a stamp without an uplink).
+    /// DNS servers for names outside the cluster; empty for a stamp without an uplink.
     pub upstream_dns: Vec<IpAddr>,
-    /// The URL of the stamp's token service as pods reach it, with a trailing slash.
+    /// The URL of the stamp's token service for pods, with a trailing slash.
     pub authority: String,
     /// PEM of the CA of its certificate.
     pub authority_ca: String,
-    /// GUID of the tenant that it knows.
+    /// GUID of its tenant.
     pub tenant: String,
 }
 
-/// The objects of all add-ons that a cluster has, in an order in which they can be applied. `read` are those of [`reads`]
-/// that are there.
+/// The objects of all add-ons of a cluster, in apply order. `read` are the existing objects of [`reads`].
 pub fn manifests(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> Vec<Value> {
     let place = Place { spec, options, read };
     let wanted = ADDONS.iter().filter(|addon| (addon.wanted)(spec));
@@ -159,7 +161,7 @@ pub fn manifests(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> 
     objects
 }
 
-/// Says that an object is managed.
+/// Adds the label of managed objects.
 fn label(object: &mut Value) {
     object["metadata"]["labels"][MANAGED_LABEL.0] = json!(MANAGED_LABEL.1);
     let mode = &mut object["metadata"]["labels"][MODE];
@@ -168,13 +170,13 @@ fn label(object: &mut Value) {
     }
 }
 
-/// What is watched in every cluster: each kind once.
+/// The watches of every cluster: each kind once.
 pub fn watches() -> Vec<Watch> {
     let all: BTreeSet<Watch> = ADDONS.iter().flat_map(|addon| addon.watches).copied().collect();
     all.into_iter().collect()
 }
 
-/// What is read in every cluster before the objects are computed: each object once.
+/// The objects to read in every cluster before rendering: each once.
 pub fn reads() -> Vec<ObjectRef> {
     let all: BTreeSet<ObjectRef> = ADDONS
         .iter()
@@ -187,8 +189,8 @@ pub fn reads() -> Vec<ObjectRef> {
     all.into_iter().collect()
 }
 
-/// The add-ons of a cluster that do not work. `read` are the objects of [`reads`] that are there; one that is not there, or of
-/// which nothing is known yet, says nothing.
+/// The add-ons of a cluster that do not work. `read` are the existing objects of [`reads`]; a missing object,
+/// or one without a status yet, is no problem.
 pub fn ailments(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> Vec<AddonAilment> {
     let place = Place { spec, options, read };
     ADDONS
@@ -221,7 +223,7 @@ const fn managed(version: &'static str, kind: &'static str, namespace: Option<&'
     }
 }
 
-/// Where the pods of add-ons run: on system pools where there are any to choose from, whatever taints those have.
+/// The placement of add-ons' pods: on system pools if there are any, whatever taints those have.
 fn placement() -> Value {
     json!({
         "priorityClassName": "system-cluster-critical",
@@ -268,7 +270,8 @@ mod tests {
             .unwrap_or_else(|| panic!("no {kind} {name}"))
     }
 
-    /// A change of these reaches the clusters that there are. `UPDATE_GOLDEN=1 cargo test -p cluster-addons` writes them.
+    /// A change of these reaches existing clusters. `UPDATE_GOLDEN=1 cargo test -p cluster-addons` writes
+    /// them.
     #[test]
     fn what_is_rendered_is_pinned() {
         let options = AddonOptions {
@@ -284,7 +287,7 @@ mod tests {
                 read: &[],
             });
             let text = serde_json::to_string_pretty(&objects).unwrap() + "\n";
-            // A test runs in its crate's folder; where it was compiled may be another checkout.
+            // A test runs in its crate's folder; the compile-time path may be another checkout.
             let path = std::path::Path::new("tests/golden").join(format!("{}.json", addon.name));
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -384,7 +387,7 @@ mod tests {
         assert_eq!(find(&outside, "Deployment", "coredns")["spec"]["replicas"], 2);
         let corefile = &find(&outside, "ConfigMap", "coredns")["data"]["Corefile"];
         assert!(corefile.as_str().unwrap().contains("forward . 192.0.2.53"));
-        // Of the cluster's own names, neither what is there nor what is not is kept.
+        // For the cluster's own names, neither positive nor negative answers are cached.
         let kept = "    cache 30 {\n        disable success cluster.local\n        disable denial cluster.local\n    }\n";
         assert!(corefile.as_str().unwrap().contains(kept), "{corefile}");
     }

@@ -1,10 +1,12 @@
-//! A cluster's Kubernetes API, as far as the control loops need it. Implemented by `cluster/client` (kube) and by
-//! `fabric/sim`.
+//! The part of a cluster's Kubernetes API that the control loops use. Implemented by `cluster/client` (kube)
+//! and by `fabric/sim`.
 //!
 //! Always true: every call may be repeated; "not there" is success for deletions.
 
+mod namespaces;
 mod services;
 mod volumes;
+mod work;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -13,26 +15,28 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use namespaces::{NamespaceSeen, NamespaceWish};
 pub use services::{Ingress, Note, ServiceSeen, ServiceWish};
 pub use volumes::{ClaimRef, VolumeObjects, VolumeWish};
+pub use work::{WorkEvent, WorkNotes, WorkObjects};
 
-/// Why a call did not work.
+/// The reason why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The API server cannot be reached or is not ready. Try again.
     #[error("the API server does not answer: {0}")]
     Unavailable(String),
-    /// It refused.
+    /// The API server refused.
     #[error("the API server refused to {act}: {why}")]
     Refused {
-        /// What was being done, as an infinitive.
+        /// The action, as an infinitive.
         act: String,
-        /// What it said.
+        /// The server's message.
         why: String,
     },
 }
 
-/// How to reach a cluster as its administrator.
+/// The administrator's access to a cluster.
 #[derive(Clone)]
 pub struct Endpoint {
     /// `https://{vip}:443`
@@ -45,7 +49,7 @@ pub struct Endpoint {
     pub key: String,
 }
 
-/// A node as Kubernetes sees it.
+/// An observed node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeSeen {
     /// Its name.
@@ -62,9 +66,9 @@ pub struct NodeSeen {
     pub labels: BTreeMap<String, String>,
     /// Taints, `key=value:Effect`.
     pub taints: Vec<String>,
-    /// Why it is not ready, in Kubernetes' own words.
+    /// The reason why it is not ready, in Kubernetes' own words.
     pub problem: Option<String>,
-    /// The annotation [`PRESERVE`]: why it is to be left as it is.
+    /// The annotation [`PRESERVE`]: the reason to leave the node as it is.
     pub preserve: Option<String>,
     /// What people put on it with kubectl.
     pub marks: NodeMarks,
@@ -88,41 +92,41 @@ impl NodeMarks {
     }
 }
 
-/// Somebody wants to look at a node as it is: healing leaves it alone. The annotation's value says why.
+/// Keeps healing off a node, so that a person can examine it. The annotation's value is the reason.
 pub const PRESERVE: &str = "landfall.dev/preserve";
 
-/// The label of a node that could not be drained and was put aside, and its value, as in AKS.
+/// The label of a node that could not be drained and is quarantined, and its value, as in AKS.
 pub const QUARANTINED: (&str, &str) = ("kubernetes.azure.com/upgrade-status", "Quarantined");
 
-/// What the service wants of a node object.
+/// The desired state of a node object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeWish {
     /// Its name.
     pub name: String,
     /// `spec.podCIDR`, set once.
     pub pod_range: Option<Ipv4Net>,
-    /// Labels that are ours to set; a label that we set before (recorded in an annotation) and that is no longer here is removed.
+    /// Labels set by the service; a label that it set before (recorded in an annotation) and that is missing
+    /// here is removed.
     pub labels: BTreeMap<String, String>,
-    /// Taints that are ours, `key=value:Effect`, likewise.
+    /// Taints set by the service, `key=value:Effect`, likewise.
     pub taints: Vec<String>,
-    /// What was put on the node of this name, whose place it takes: it gets that once, as far as it has nothing of its own there, and
-    /// whoever takes it away later is not contradicted.
+    /// Labels, annotations and taints of the node with this name, which this node replaces: they are copied once, and only
+    /// where the node has no value of its own. A later removal is not undone.
     pub inherited: Option<(String, NodeMarks)>,
-    /// The node takes pods, unless somebody else than the service says that it does not: what [`ClusterApi::drain`] has marked it with is
-    /// taken back.
+    /// Whether the node is schedulable: a cordon set by [`ClusterApi::drain`] is removed, any other is kept.
     pub takes_pods: bool,
-    /// The node's only address: its kubelet's serving certificate is approved for this and its name, nothing else.
+    /// The node's only address: its kubelet's serving certificate is approved only for this and its name.
     pub address: Option<Ipv4Addr>,
 }
 
-/// Objects whose changes are listened to, by their kind.
+/// Watched objects of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Watch {
     /// `apiVersion`, e.g. `apps/v1`.
     pub version: &'static str,
     /// `kind`.
     pub kind: &'static str,
-    /// In this namespace; `None` for kinds without namespaces.
+    /// The namespace; `None` for kinds without namespaces.
     pub namespace: Option<&'static str>,
     /// Label selector.
     pub labels: Option<&'static str>,
@@ -137,34 +141,34 @@ pub struct ObjectRef {
     pub version: &'static str,
     /// `kind`.
     pub kind: &'static str,
-    /// In this namespace; `None` for kinds without namespaces.
+    /// The namespace; `None` for kinds without namespaces.
     pub namespace: Option<&'static str>,
     /// `metadata.name`.
     pub name: &'static str,
 }
 
-/// An add-on that does not work, by what its cluster says.
+/// An add-on that does not work, from the state of its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddonAilment {
     /// The add-on's name.
     pub addon: String,
-    /// Since when, in the cluster's words; the beginning of time where it does not say.
+    /// The start of the problem, as reported by the cluster; the beginning of time if unknown.
     pub since: Timestamp,
-    /// What is wrong, for people: a sentence without a full stop, with a next step.
+    /// The problem, for people: a sentence without a full stop, with a next step.
     pub why: String,
 }
 
-/// How far the draining of a node is.
+/// The progress of a node's drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drained {
     /// Pods that are still on the node.
     pub left: u32,
-    /// One of them that may not be evicted now (disruption budget, webhook), and why, in Kubernetes' words. The others were
-    /// asked all the same.
+    /// One of them that may not be evicted now (disruption budget, webhook), with Kubernetes' reason.
+    /// Eviction of the others was requested all the same.
     pub held: Option<String>,
 }
 
-/// Where commands run.
+/// The namespace of commands' pods.
 pub const COMMAND_NAMESPACE: &str = "aks-command";
 
 /// The name of a command's objects.
@@ -172,10 +176,10 @@ pub fn command_name(id: &str) -> String {
     format!("command-{id}")
 }
 
-/// How far a command is.
+/// The state of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandSeen {
-    /// Its pod is not running yet, and why, where the cluster says so.
+    /// Its pod is not running yet, with the reason if the cluster reports one.
     Waiting(Option<String>),
     /// It runs.
     Running,
@@ -183,23 +187,23 @@ pub enum CommandSeen {
     Ended(CommandEnd),
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CommandEnd {
-    /// Its exit code, where it ended by itself.
+    /// Its exit code, if it exited by itself.
     pub exit_code: Option<i64>,
-    /// When it began.
+    /// The time of its start.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The time of its end.
     pub finished_at: Option<Timestamp>,
-    /// What it printed, the last part of it.
+    /// Its output, up to a size limit.
     pub logs: String,
-    /// Why it did not end by itself.
+    /// The reason why it did not exit by itself.
     pub reason: Option<String>,
 }
 
 impl std::fmt::Debug for CommandEnd {
-    /// What it printed may be secret.
+    /// Its output may be secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CommandEnd")
             .field("exit_code", &self.exit_code)
@@ -208,28 +212,29 @@ impl std::fmt::Debug for CommandEnd {
     }
 }
 
-/// Says by an object's name whether it is one of a set.
+/// Decides by an object's name whether it belongs to a set.
 pub type IsOwn = fn(&str) -> bool;
 
 /// A cluster's API.
 #[async_trait]
 pub trait ClusterApi: Send + Sync + 'static {
-    /// `/readyz` answers ok.
+    /// Whether `/readyz` answers ok.
     async fn ready(&self) -> Result<(), ClusterError>;
     /// All nodes.
     async fn nodes(&self) -> Result<Vec<NodeSeen>, ClusterError>;
-    /// Brings labels, taints and pod range of a node to the wish. A node that does not exist (yet) is success.
+    /// Sets labels, taints and pod range of a node. Succeeds for a node that does not exist (yet).
     async fn set_node(&self, wish: &NodeWish) -> Result<(), ClusterError>;
-    /// Approves pending kubelet serving requests that match one of these nodes exactly; others stay pending. A certificate that
-    /// was issued with other names than approved is withdrawn, and is an error.
+    /// Approves pending kubelet serving requests that match one of these nodes exactly; others stay pending.
+    /// A certificate that was issued with other names than approved is withdrawn, and an error is returned.
     async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError>;
-    /// Reads objects; those that are not there are left out.
+    /// Reads objects; missing ones are left out.
     async fn read(&self, objects: &[ObjectRef]) -> Result<Vec<Value>, ClusterError>;
-    /// Server-side applies all objects (forced, field manager `landfall`), each of them, whatever becomes of the others.
-    /// Returns how many changed. Admission webhooks of others are kept away from the cluster's own namespaces first.
+    /// Server-side applies all objects (forced, field manager `landfall`); a failure of one does not stop the
+    /// others. Returns the number of changes. Foreign admission webhooks are excluded from the cluster's own
+    /// namespaces first.
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError>;
-    /// Makes the objects that a watch selects, as far as `own` says so by their names, be exactly these. Those of the names in `gone` go
-    /// first, whatever else becomes of them. Returns how many changed.
+    /// Makes the objects that a watch selects, and for whose names `own` is true, exactly these. Those named
+    /// in `gone` are deleted first, whatever else fails. Returns the number of changes.
     async fn replace(
         &self,
         of: &Watch,
@@ -237,11 +242,11 @@ pub trait ClusterApi: Send + Sync + 'static {
         objects: &[Value],
         gone: &[String],
     ) -> Result<u32, ClusterError>;
-    /// Marks unschedulable and asks each of its pods once to go.
+    /// Marks the node unschedulable and requests the eviction of each of its pods once.
     async fn drain(&self, node: &str) -> Result<Drained, ClusterError>;
-    /// What is at a path, as text, where that is at most `most` bytes long.
+    /// The text at a path, if it has at most `most` bytes.
     async fn text(&self, path: &str, most: usize) -> Result<String, ClusterError> {
-        // A cluster that has no texts refuses each.
+        // By default there is no text.
         Err(ClusterError::Refused {
             act: format!("read {path}"),
             why: format!("there is no text of at most {most} bytes"),
@@ -249,33 +254,41 @@ pub trait ClusterApi: Send + Sync + 'static {
     }
     /// Removes the node object.
     async fn delete_node(&self, name: &str) -> Result<(), ClusterError>;
-    /// How far a command is. Where its pod is not there, these objects are applied; the pod is among them.
+    /// The state of a command. If its pod does not exist, these objects are applied; the pod is one of them.
     async fn command(&self, id: &str, objects: &[Value]) -> Result<CommandSeen, ClusterError>;
-    /// Removes what is a command's own: its pod, and what that was given.
+    /// Removes a command's objects: its pod and the pod's inputs.
     async fn end_command(&self, id: &str) -> Result<(), ClusterError>;
     /// All Services of type LoadBalancer.
     async fn services(&self) -> Result<Vec<ServiceSeen>, ClusterError>;
-    /// Brings a Service's status and finalizer to the wish, and tells its note. A Service that does not exist (any more), or has another
-    /// uid, is success.
+    /// Sets a Service's status and finalizer, and writes its note as an event. Succeeds for a Service that
+    /// does not exist (any more), or has another uid.
     async fn set_service(&self, wish: &ServiceWish) -> Result<(), ClusterError>;
-    /// What it holds of volumes: claims, persistent volumes, attachments, storage classes. All of them, whoever's driver they go by; no claims
-    /// where neither a class nor a persistent volume is of the disk driver.
+    /// The volume objects: claims, persistent volumes, attachments, storage classes, of all drivers; no
+    /// claims if neither a class nor a persistent volume is of the disk driver.
     async fn volumes(&self) -> Result<VolumeObjects, ClusterError>;
     /// Brings an object that has to do with a volume to the wish. One that does not exist (any more), or has another uid, is success.
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError>;
+    /// Pods, nodes and the related objects for the autoscaler; used only for a cluster with an autoscaler.
+    /// After the first call, [`Self::changes`] includes pods without a node.
+    async fn work(&self) -> Result<WorkObjects, ClusterError>;
+    /// Writes the autoscaler's status and events. An event that cannot be written is not an error.
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError>;
+    /// Brings a managed namespace to the wish: the Namespace, its quota, its network policy, and who may work in it.
+    async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError>;
     /// Listens for changes of nodes, pending serving requests, Services of type LoadBalancer (and of endpoints, where one of these goes by
-    /// them), claims (and of persistent volumes and their attachments, where [`Self::volumes`] has found some of the disk driver), and
-    /// managed add-on objects. The connection lives as long as what is returned does, so that an idle cluster costs none unless somebody
+    /// them), claims (and of persistent volumes and their attachments, where [`Self::volumes`] has found some of the disk driver), managed
+    /// namespaces and their network policies (where [`Self::set_namespace`] has set some), and managed add-on objects. The connection lives as long as what is returned does, so that an idle cluster costs none unless somebody
     /// cares.
     fn changes(&self) -> Arc<dyn Changes>;
 }
 
-/// Counts how often something in a cluster may have changed. A wake-up only.
+/// Counts possible changes in a cluster. A wake-up only.
 #[async_trait]
 pub trait Changes: Send + Sync + 'static {
-    /// The count now.
+    /// The current count.
     fn count(&self) -> u64;
-    /// Waits until the count is another than `seen`, and returns it; `None` when no change will be noticed any more.
+    /// Waits until the count differs from `seen`, and returns it; `None` when no further changes can be
+    /// noticed.
     async fn after(&self, seen: u64) -> Option<u64>;
 }
 

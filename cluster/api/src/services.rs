@@ -1,4 +1,4 @@
-//! Services of type LoadBalancer, as they are seen and as they are to be.
+//! Services of type LoadBalancer, observed and desired.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -9,11 +9,12 @@ use serde_json::Value;
 pub struct ServiceSeen {
     /// The object.
     pub object: Value,
-    /// Names of nodes with a ready endpoint of it. Empty where its `externalTrafficPolicy` is not `Local`: nobody asks then.
+    /// Names of nodes with a ready endpoint of it. Empty unless its `externalTrafficPolicy` is `Local`, which
+    /// needs them.
     pub endpoints: BTreeSet<String>,
 }
 
-/// What is to be written to a Service.
+/// The changes to write to a Service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceWish {
     /// Its namespace.
@@ -22,32 +23,33 @@ pub struct ServiceWish {
     pub name: String,
     /// Its uid: another Service of the same name is left alone.
     pub uid: String,
-    /// Whether it is to be kept until its load balancer is gone. It is given up after the status is written; `None`: as it is.
+    /// Whether it has the finalizer that keeps it until its load balancer is gone. Removed after the status
+    /// is written; `None`: unchanged.
     pub finalizer: Option<bool>,
     /// Its address.
     pub ingress: Ingress,
-    /// What is to be told of it, where there is something to tell.
+    /// An event to write, if any.
     pub note: Option<Note>,
 }
 
-/// What a Service's status is to tell of its address.
+/// The address in a Service's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ingress {
-    /// What it tells.
+    /// Unchanged.
     AsItIs,
-    /// That there is none.
+    /// No address.
     Nothing,
-    /// This one.
+    /// This address.
     At(Ipv4Addr),
 }
 
-/// An event of Kubernetes.
+/// A Kubernetes event.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
-    /// Whether something is wrong.
+    /// Whether it is a warning.
     pub warning: bool,
-    /// In one word, as upstream's service controller says it.
+    /// The reason in one word, as upstream's service controller uses it.
     pub reason: &'static str,
-    /// For people.
+    /// The message, for people.
     pub message: String,
 }

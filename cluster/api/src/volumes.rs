@@ -1,10 +1,10 @@
-//! What a cluster holds of volumes, as it is seen and as it is to be.
+//! Volume objects of a cluster, observed and desired.
 
 use serde_json::Value;
 
 use crate::Note;
 
-/// The objects that have to do with volumes.
+/// The volume objects.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VolumeObjects {
     /// PersistentVolumeClaims of all namespaces.
@@ -15,87 +15,129 @@ pub struct VolumeObjects {
     pub attachments: Vec<Value>,
     /// StorageClasses.
     pub classes: Vec<Value>,
+    /// Whether VolumeSnapshots were listed; otherwise an empty list of them means nothing.
+    pub knows_snapshots: bool,
+    /// VolumeSnapshots of all namespaces.
+    pub snapshots: Vec<Value>,
+    /// VolumeSnapshotContents.
+    pub contents: Vec<Value>,
+    /// VolumeSnapshotClasses.
+    pub snapshot_classes: Vec<Value>,
 }
 
-/// A PersistentVolumeClaim.
+/// A PersistentVolumeClaim, or a VolumeSnapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimRef {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid: another claim of the same name is left alone.
+    /// Its uid: another object of the same name is left alone.
     pub uid: String,
 }
 
-/// What is to be written to an object that has to do with a volume.
+/// A change to a volume object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VolumeWish {
-    /// A PersistentVolume is to be there. One of this name that is there already is left as it is.
+    /// Creates a PersistentVolume. An existing one of this name is left alone.
     Publish {
         /// Its name.
         name: String,
         /// The object, as JSON.
         object: String,
     },
-    /// A PersistentVolume has grown: its capacity is told, and its claim is told that the node has to follow (the condition
-    /// `FileSystemResizePending`, and `NodeResizePending` in `allocatedResourceStatuses`).
+    /// A PersistentVolume has grown: sets its capacity, and tells its claim that the node must expand it (the
+    /// condition `FileSystemResizePending`, and `NodeResizePending` in `allocatedResourceStatuses`).
     Grown {
         /// The PersistentVolume's name.
         name: String,
         /// Its uid.
         uid: String,
-        /// Its capacity from now on.
+        /// Its new capacity.
         bytes: u64,
-        /// Its claim, where it has one.
+        /// Its claim, if it has one.
         claim: Option<ClaimRef>,
     },
-    /// What a PersistentVolume stood for is gone: it is deleted and loses our finalizer.
+    /// The volume of a PersistentVolume is deleted: deletes the object and removes our finalizer.
     Remove {
         /// The PersistentVolume's name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// A VolumeAttachment gets our finalizer: nothing is attached before.
+    /// Adds our finalizer to a VolumeAttachment, before the volume is attached.
     Hold {
         /// The VolumeAttachment's name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// A VolumeAttachment's status tells that the node has the volume, and of no error.
+    /// Sets a VolumeAttachment's status to attached, without an error.
     Attached {
         /// The VolumeAttachment's name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// A VolumeAttachment's status tells that the node does not have the volume, then it loses our finalizer.
+    /// Sets a VolumeAttachment's status to detached, then removes our finalizer.
     Detached {
         /// The VolumeAttachment's name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// A VolumeAttachment is deleted: the node that it is for is gone. It goes when it has lost our finalizer.
+    /// Deletes a VolumeAttachment whose node is gone. It stays until our finalizer is removed.
     Withdraw {
         /// The VolumeAttachment's name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// An event of a claim.
+    /// Writes an event of a claim.
     Tell {
-        /// Whose.
+        /// The claim.
         claim: ClaimRef,
-        /// What.
+        /// The event.
+        note: Note,
+    },
+    /// Creates a VolumeSnapshotContent with its status. An existing one of this name is left as it is, except for
+    /// a status that is not ready yet.
+    PublishContent {
+        /// Its name.
+        name: String,
+        /// The object with its status, as JSON.
+        object: String,
+    },
+    /// The copy of a VolumeSnapshotContent is gone, or stays without it: it is deleted, and our finalizer is
+    /// removed.
+    RemoveContent {
+        /// The VolumeSnapshotContent's name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Sets a VolumeSnapshot's status to ready, without an error.
+    Taken {
+        /// The VolumeSnapshot.
+        snapshot: ClaimRef,
+        /// The VolumeSnapshotContent that it is bound to.
+        content: String,
+        /// The least size of a claim that is restored from it.
+        bytes: u64,
+        /// The time of the snapshot (RFC 3339), if known.
+        at: Option<String>,
+    },
+    /// Writes an event of a VolumeSnapshot, and the error in its status.
+    TellSnapshot {
+        /// The VolumeSnapshot.
+        snapshot: ClaimRef,
+        /// The event.
         note: Note,
     },
 }
 
 impl VolumeWish {
-    /// What it concerns: writes to one object never run side by side.
+    /// The key of the object: writes to one object never run concurrently.
     pub fn object(&self) -> String {
         match self {
             Self::Publish { name, .. } | Self::Grown { name, .. } | Self::Remove { name, .. } => {
@@ -106,6 +148,12 @@ impl VolumeWish {
             | Self::Detached { name, .. }
             | Self::Withdraw { name, .. } => format!("attachment {name}"),
             Self::Tell { claim, .. } => format!("claim {}", claim.uid),
+            Self::PublishContent { name, .. } | Self::RemoveContent { name, .. } => {
+                format!("content {name}")
+            }
+            Self::Taken { snapshot, .. } | Self::TellSnapshot { snapshot, .. } => {
+                format!("snapshot {}", snapshot.uid)
+            }
         }
     }
 }

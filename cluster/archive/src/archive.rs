@@ -26,12 +26,12 @@ use crate::{
 pub const STORES: &str = "store-";
 /// A part of a log is read whole before it is kept.
 const LARGEST_PART: u64 = 128 * 1024 * 1024;
-/// Twice what etcd may hold at most (8 GiB): no base of ours is larger.
+/// Twice etcd's largest size (8 GiB): no valid base is larger.
 const LARGEST_BASE: u64 = 16 * 1024 * 1024 * 1024;
-/// What a cluster's backups may take, sealed, in bytes.
+/// The size limit of a cluster's sealed backups, in bytes.
 const BUDGET: u64 = 64 * 1024 * 1024 * 1024;
 
-/// Why the archive could not.
+/// The reason of a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The object store failed.
@@ -39,18 +39,18 @@ pub enum ArchiveError {
     Storage {
         /// `kept`, `read`, `listed`, `removed`.
         act: &'static str,
-        /// Which file or cluster.
+        /// The file or cluster.
         name: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A file is not what its name says.
+    /// A file does not match its name.
     #[error("the backup {name} cannot be used: {source}")]
     Damaged {
-        /// Which file.
+        /// The file.
         name: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: BackupError,
     },
@@ -59,10 +59,10 @@ pub enum ArchiveError {
     Key {
         /// The cluster's uid.
         cluster: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// There is nothing for that moment.
+    /// There is no backup for that moment.
     #[error(transparent)]
     NotCovered(#[from] NotCovered),
 }
@@ -76,7 +76,7 @@ impl From<(&str, SealError)> for ArchiveError {
     }
 }
 
-/// What the archive has of a cluster.
+/// The archive's content for a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// Files with their sizes, sealed.
@@ -89,18 +89,18 @@ impl Holding {
         self.objects.iter().map(|(name, _)| *name).collect()
     }
 
-    /// Moments that can be restored.
+    /// Restorable moments.
     pub fn spans(&self) -> Vec<Span> {
         chain::spans(&self.names())
     }
 }
 
-/// How much may be kept.
+/// Size limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of a base, as it comes.
+    /// Bytes of a base, as received.
     pub base: u64,
-    /// Bytes of all that is kept of a cluster, sealed. More is thinned out, but for the newest base and what follows it.
+    /// Sealed bytes of a cluster. Above that, old files are removed, except the newest base and its logs.
     pub cluster: u64,
 }
 
@@ -113,17 +113,17 @@ impl Default for Limits {
     }
 }
 
-/// A cluster's key, once it was read or made. Locked while that is done, so that it is done once.
+/// A cluster's key, once it was read or created. Locked meanwhile, so that it happens once.
 type KeySlot = Arc<Mutex<Option<Arc<Sealer>>>>;
 
 /// Backups of clusters.
 pub struct Archive {
     objects: Arc<dyn ObjectStore>,
     stamp: Arc<Sealer>,
-    /// Never locked while the object store is asked: a cluster waits for its own key only.
+    /// Never locked during calls to the object store: a cluster waits for its own key only.
     keys: Mutex<BTreeMap<String, KeySlot>>,
     limits: Limits,
-    /// Bytes that came of a cluster since it was last looked whether it is within its budget.
+    /// Bytes received for a cluster since its last budget check.
     since_thinned: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -152,7 +152,7 @@ impl Archive {
         }
     }
 
-    /// How much may be kept.
+    /// The size limits.
     pub fn limits(&self) -> Limits {
         self.limits
     }
@@ -161,7 +161,7 @@ impl Archive {
         format!("{cluster}/{name}")
     }
 
-    /// The key of a cluster, made when it is first needed.
+    /// The key of a cluster, created when it is first needed.
     fn key(&self, cluster: &str, make: bool) -> Result<Arc<Sealer>, ArchiveError> {
         let slot = {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -249,14 +249,15 @@ impl Archive {
                 self.thin_when_due(cluster, sealed_bytes);
                 Ok(())
             }
-            // The file may be good: it did not come in whole, or could not be written.
+            // The file may be valid: it was not received completely, or could not be written.
             (Err(_), Some(BackupError::Medium(why))) => Err(storage("kept", &path)(io::Error::other(why))),
             (Err(_), Some(source)) => Err(ArchiveError::Damaged { name: path, source }),
             (Err(source), None) => Err(storage("kept", &path)(source)),
         }
     }
 
-    /// Looks at the budget whenever an eighth of it has come: between two rounds of maintenance a machine could fill the disk.
+    /// Checks the budget after each eighth of it: between two rounds of maintenance a machine could fill the
+    /// disk.
     fn thin_when_due(&self, cluster: &str, came: u64) {
         {
             let mut since = self.since_thinned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,15 +275,15 @@ impl Archive {
                 removed,
                 "the backups of a cluster are thinned out to its budget"
             ),
-            // What came is kept; the next round of maintenance tries again.
+            // The received file is stored; the next round of maintenance tries again.
             Err(error) => tracing::warn!(cluster, %error, "the backups of a cluster cannot be thinned out"),
         }
     }
 
-    /// Removes what is above the cluster's budget. Returns how many files that were.
+    /// Removes files above the cluster's budget. Returns their number.
     ///
     /// # Errors
-    /// When the object store fails; what was removed until then is.
+    /// When the object store fails; files removed until then stay removed.
     pub fn thin(&self, cluster: &str) -> Result<usize, ArchiveError> {
         let above = retention::above_budget(&self.holding(cluster)?.objects, self.limits.cluster);
         for name in &above {
@@ -291,7 +292,7 @@ impl Archive {
         Ok(above.len())
     }
 
-    /// What there is of a cluster.
+    /// The content of a cluster's folder.
     ///
     /// # Errors
     /// When the object store fails.
@@ -308,7 +309,7 @@ impl Archive {
         })
     }
 
-    /// Uids of clusters that there is something of.
+    /// Uids of clusters with any content.
     ///
     /// # Errors
     /// When the object store fails.
@@ -327,10 +328,10 @@ impl Archive {
         Ok(folders.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Keeps a file that is no backup of a cluster: what `fill` writes, sealed with the key of its folder. Returns its size.
+    /// Stores another file: the output of `fill`, sealed with the key of its folder. Returns its size.
     ///
     /// # Errors
-    /// Those of `fill`, and of the object store; then nothing is kept.
+    /// Those of `fill`, and of the object store; then nothing is stored.
     pub fn keep(
         &self,
         folder: &str,
@@ -351,10 +352,10 @@ impl Archive {
         Ok(bytes)
     }
 
-    /// A file that was kept, unsealed.
+    /// Opens a file stored by [`Self::keep`], unsealed.
     ///
     /// # Errors
-    /// When there is none, or its folder's key cannot be used.
+    /// When the file is missing, or its folder's key cannot be used.
     pub fn open(&self, folder: &str, name: &str) -> Result<Box<dyn Read + Send>, ArchiveError> {
         let path = format!("{folder}/{name}");
         let key = self.key(folder, false)?;
@@ -362,7 +363,7 @@ impl Archive {
         Ok(Box::new(SealedReader::new(key, path, file)))
     }
 
-    /// Names of the files in a folder with their sizes, its key among them.
+    /// Names of the files in a folder with their sizes, including its key.
     ///
     /// # Errors
     /// When the object store fails.
@@ -370,7 +371,7 @@ impl Archive {
         self.objects.list(Some(folder)).map_err(storage("listed", folder))
     }
 
-    /// Removes a file that was kept.
+    /// Removes a file stored by [`Self::keep`].
     ///
     /// # Errors
     /// When the object store fails.
@@ -382,7 +383,7 @@ impl Archive {
     /// A file of a cluster, unsealed.
     ///
     /// # Errors
-    /// When there is none, or its key cannot be used.
+    /// When the file is missing, or its key cannot be used.
     pub fn get(&self, cluster: &str, name: &ObjectName) -> Result<Box<dyn Read + Send>, ArchiveError> {
         self.open(cluster, &name.to_string())
     }
@@ -413,7 +414,7 @@ impl Archive {
             .map_err(storage("removed", cluster))
     }
 
-    /// The state of a chain's end, or at its `cut`, or up to a revision; every key in order.
+    /// The state at the end of a chain, or at its `cut`, or at a revision; every key in order.
     ///
     /// # Errors
     /// When a file is missing or damaged.
@@ -447,10 +448,10 @@ impl Archive {
             .map_err(damaged(&chain.base))
     }
 
-    /// The state after everything seen until `cut` (milliseconds since 1970), or the newest, to compare.
+    /// The state after all changes seen until `cut` (milliseconds since 1970), or the newest, for comparison.
     ///
     /// # Errors
-    /// [`ArchiveError::NotCovered`] when there is nothing for that moment.
+    /// [`ArchiveError::NotCovered`] when there is no backup for that moment.
     pub fn index(&self, cluster: &str, cut: Option<i64>) -> Result<(Index, Folded), ArchiveError> {
         let chain = chain::select(&self.holding(cluster)?.names(), cut)?;
         let mut index = Index::default();
@@ -461,7 +462,7 @@ impl Archive {
         Ok((index, folded))
     }
 
-    /// What going back to a moment (milliseconds since 1970) would change.
+    /// The changes that a restore of a moment (milliseconds since 1970) would make.
     ///
     /// # Errors
     /// As [`Archive::index`].
@@ -472,7 +473,7 @@ impl Archive {
     }
 }
 
-/// Reads and passes on.
+/// Reads from a source and passes the bytes on.
 struct Tee<'a> {
     source: &'a mut dyn Read,
     out: &'a mut dyn Write,
@@ -500,7 +501,7 @@ fn check_base(
         },
         |_| Ok(()),
     );
-    // Its end would be missing: that is not what is wrong with it.
+    // The size limit cut it off: that error comes first.
     if bounded.limit() == 0 && read.is_err() {
         return Err(BackupError::Damaged {
             whole: 0,

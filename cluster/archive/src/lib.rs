@@ -1,4 +1,4 @@
-//! Where backups of clusters are kept: by the service, sealed, for as long as the retention says.
+//! The archive of clusters' backups: stored by the service, sealed, for the time of the retention policy.
 //!
 //! ```text
 //! machine ── base, parts of the log ──► put: checked, sealed ──► object store: {cluster uid}/{name}

@@ -1,4 +1,4 @@
-//! What is done to backups in the background: merge, drop, verify.
+//! Background maintenance of backups: merge, remove, verify.
 
 use cluster_backup::{
     ObjectName, Totals, base, chain, log,
@@ -9,42 +9,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Archive, ArchiveError};
 
-/// Parts smaller than this on the object store are merged…
+/// Smaller parts in the object store are merged…
 const SMALL: u64 = 64 * 1024;
-/// …when so many follow each other.
+/// …when this many follow each other.
 const MANY: usize = 64;
 
-/// Whether what is kept can be restored.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
-    /// When that was found.
+    /// The time of the verification.
     pub at: Timestamp,
-    /// What was checked, for people.
+    /// The checks that were made, for people.
     pub checked: String,
-    /// How many keys the newest state has.
+    /// The number of keys in the newest state.
     pub keys: u64,
-    /// What is wrong, if something is.
+    /// The problem, if any.
     pub problem: Option<String>,
 }
 
-/// What tending did.
+/// The result of a maintenance round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tended {
-    /// Small parts that became part of larger ones.
+    /// Small parts that were merged into larger ones.
     pub merged: usize,
     /// Files that expired.
     pub expired: usize,
-    /// Files that were above the cluster's budget.
+    /// Files above the cluster's budget.
     pub thinned: usize,
 }
 
 impl Archive {
-    /// Restores into memory: the newest state; and, where there are two bases, the state at the newer one, from the older one
-    /// and the log between. That must be, key by key, what the machine read from etcd for the newer.
+    /// Restores into memory: the newest state; and, if there are two bases, the state at the newer one, from
+    /// the older one and the log between. That state must match, key by key, the machine's read of etcd in
+    /// the newer base.
     ///
     /// # Errors
-    /// When the object store fails. What is wrong with a backup is in the verdict.
+    /// When the object store fails. A problem of a backup is in the verdict.
     pub fn verify(&self, cluster: &str, now: Timestamp) -> Result<Verdict, ArchiveError> {
         let names = self.holding(cluster)?.names();
         let mut verdict = Verdict {
@@ -81,7 +82,7 @@ impl Archive {
         let ObjectName::Base { revision, at } = newest.base else {
             return Ok(());
         };
-        // The newest base that the log leads to from an older one.
+        // The newest base that a log reaches from an older one.
         let older: Vec<ObjectName> = names
             .iter()
             .copied()
@@ -129,10 +130,10 @@ impl Archive {
             })
     }
 
-    /// Merges small parts and drops what has expired.
+    /// Merges small parts and removes expired files.
     ///
     /// # Errors
-    /// When the object store fails; what was done until then is done.
+    /// When the object store fails; completed changes stay.
     pub fn tend(&self, cluster: &str, policy: &Retention, now: Timestamp) -> Result<Tended, ArchiveError> {
         let mut tended = Tended::default();
         let holding = self.holding(cluster)?;
@@ -144,7 +145,7 @@ impl Archive {
         for run in runs(&self.holding(cluster)?.objects) {
             match self.merge(cluster, &run) {
                 Ok(()) => tended.merged += run.len(),
-                // Left as it is: verifying tells of it.
+                // Left as it is: verification reports it.
                 Err(ArchiveError::Damaged { name, source }) => {
                     tracing::warn!(name, %source, "parts of a backup cannot be merged");
                 }
@@ -184,7 +185,7 @@ impl Archive {
             first_seen,
             last_seen,
         };
-        // First the whole, then without the parts: overlapping parts are no harm.
+        // First the merged file, then the removal of its parts: overlapping parts are harmless.
         self.put(cluster, name, merged.as_slice())?;
         for part in run.iter().filter(|part| **part != name) {
             self.remove(cluster, part)?;
@@ -193,7 +194,7 @@ impl Archive {
     }
 }
 
-/// Runs of small parts that follow each other without a gap.
+/// Sequences of small parts without a gap.
 fn runs(objects: &[(ObjectName, u64)]) -> Vec<Vec<ObjectName>> {
     let mut parts: Vec<(i64, i64, ObjectName)> = objects
         .iter()

@@ -8,32 +8,33 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Keeps files by name; names are paths like `{cluster}/{file}`.
+/// Stores files by name; names are paths like `{cluster}/{file}`.
 pub trait ObjectStore: Send + Sync + 'static {
-    /// Keeps what `fill` writes, durably, when `fill` succeeds; nothing otherwise. A file of that name is replaced.
+    /// Stores the output of `fill`, durably, if `fill` succeeds; nothing otherwise. A file of that name is
+    /// replaced.
     ///
     /// # Errors
-    /// Those of `fill`, and of the place.
+    /// Those of `fill`, and of the storage.
     fn put(&self, name: &str, fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()>;
     /// Opens a file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] when there is none; those of the place.
+    /// [`io::ErrorKind::NotFound`] when it does not exist; those of the storage.
     fn get(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
-    /// Names of all files in a folder with their sizes; the names of the folders without one.
+    /// Names of all files in a folder with their sizes; `None`: the names of the folders.
     ///
     /// # Errors
-    /// Those of the place.
+    /// Those of the storage.
     fn list(&self, folder: Option<&str>) -> io::Result<Vec<(String, u64)>>;
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
-    /// Those of the place.
+    /// Those of the storage.
     fn delete(&self, name: &str) -> io::Result<()>;
-    /// Removes a folder with all that is in it.
+    /// Removes a folder with its content.
     ///
     /// # Errors
-    /// Those of the place.
+    /// Those of the storage.
     fn delete_folder(&self, folder: &str) -> io::Result<()>;
 }
 
@@ -43,14 +44,15 @@ pub struct DirectoryStore {
     writes: AtomicU64,
 }
 
-/// Beginning of names of what is being written.
+/// The name prefix of files that are being written.
 const UNFINISHED: &str = ".new-";
 
 impl DirectoryStore {
-    /// Makes it be there, for its owner only. What was left half-written is removed when its folder is next listed.
+    /// Creates it if needed, accessible to its owner only. Half-written files are removed when their folder
+    /// is next listed.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn open(root: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         Ok(Self {
@@ -109,13 +111,13 @@ impl ObjectStore for DirectoryStore {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            // Removed by somebody else meanwhile: then it is not there.
+            // Removed meanwhile: not listed.
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() != folder.is_none() {
                 continue;
             }
             if name.starts_with(UNFINISHED) {
-                // Another process wrote that, and it is no more: one service a stamp.
+                // Left by another process, which has ended: a stamp has one service.
                 if !name.starts_with(&own) {
                     let _gone = fs::remove_file(entry.path());
                 }

@@ -1,18 +1,18 @@
-//! Streams, sealed in pieces: each piece is bound to its stream's name, its number, and whether it is the last.
+//! Sealed streams: each piece is bound to its stream's name, its number, and whether it is the last.
 
 use std::io::{self, Read, Write};
 
 use base_sealer::Sealer;
 
 const PIECE: usize = 256 * 1024;
-/// What sealing adds, generously; no piece is longer.
+/// The overhead of sealing, with a margin; no piece is longer.
 const LONGEST: u32 = (PIECE + 1024) as u32;
 
 fn piece(name: &str, number: u64, last: bool) -> String {
     format!("{name}#{number}{}", if last { "." } else { "" })
 }
 
-/// Seals what is written to it. Worth nothing without [`SealedWriter::finish`].
+/// Seals the data written to it. Invalid without [`SealedWriter::finish`].
 pub(crate) struct SealedWriter<'a> {
     sealer: &'a Sealer,
     name: &'a str,
@@ -46,7 +46,7 @@ impl<'a> SealedWriter<'a> {
         Ok(())
     }
 
-    /// Seals the last piece. Returns how many bytes all are.
+    /// Seals the last piece. Returns the total number of bytes.
     pub(crate) fn finish(mut self) -> io::Result<u64> {
         self.put(true)?;
         Ok(self.written)
@@ -68,7 +68,7 @@ impl Write for SealedWriter<'_> {
     }
 }
 
-/// Unseals a stream. An end that is not the last piece is an error, not an end.
+/// Unseals a stream. A missing last piece is an error, not an end.
 pub(crate) struct SealedReader<R> {
     sealer: std::sync::Arc<Sealer>,
     name: String,
@@ -103,7 +103,7 @@ impl<R: Read> SealedReader<R> {
         let mut sealed = vec![0; length as usize];
         self.source.read_exact(&mut sealed)?;
         let open = |last| self.sealer.unseal(&piece(&self.name, self.number, last), &sealed);
-        // Most pieces of most streams are the only one.
+        // Most streams have a single piece.
         let (opened, last) = match open(true) {
             Ok(opened) => (opened, true),
             Err(_) => (open(false).map_err(|error| damaged(&error.to_string()))?, false),

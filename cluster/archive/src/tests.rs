@@ -31,7 +31,7 @@ fn entry(number: i64, revision: i64) -> Entry {
     }
 }
 
-/// A base with one key a revision.
+/// A base with one key for each revision.
 fn base(revision: i64, at: i64) -> (ObjectName, Vec<u8>) {
     let mut writer = BaseWriter::new(revision, at);
     for number in 1..=revision {
@@ -72,7 +72,7 @@ fn filled(archive: &Archive, parts: i64) {
 fn what_is_kept_comes_back_and_is_sealed_in_the_object_store() {
     let directory = tempfile::tempdir().unwrap();
     filled(&archive(directory.path()), 9);
-    // A new process: the key is read from beside.
+    // A new process: the key is read from its file.
     let again = archive(directory.path());
     let (index, folded) = again.index("u1", Some(79)).unwrap();
     assert_eq!((index.len(), folded.revision), (7, 7));
@@ -164,7 +164,7 @@ fn verifying_compares_base_and_log_with_what_the_machine_read() {
     assert_eq!((verdict.problem, verdict.keys), (None, 9));
     assert!(verdict.checked.contains("8 keys"), "{}", verdict.checked);
 
-    // A base that does not hold what base and log give: here, one with another value.
+    // A base that contradicts the previous base and the log: here, with another value.
     archive.remove("u1", &name).unwrap();
     let mut writer = BaseWriter::new(8, 85);
     for number in 1..=8 {
@@ -192,7 +192,7 @@ fn damage_in_the_object_store_is_found() {
     std::fs::write(&path, bytes).unwrap();
     assert!(archive.verify("u1", NOW).unwrap().problem.is_some());
     archive.remove("u1", &part(5).0).unwrap();
-    // A gap: the newest state ends before it, and the moments after it are not offered.
+    // A gap: the newest state ends before it, and later moments are not offered.
     assert_eq!(archive.holding("u1").unwrap().spans()[0].until, 40);
     let moment = chain::end_of_second(1000);
     assert!(matches!(
@@ -212,7 +212,7 @@ fn a_forgotten_cluster_leaves_nothing() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-/// A directory where reading one cluster's key waits until it is let go.
+/// A directory in which reading one cluster's key blocks until released.
 struct Stuck {
     directory: DirectoryStore,
     reached: mpsc::Sender<()>,
@@ -264,7 +264,7 @@ fn a_cluster_waits_for_its_own_key_only() {
         std::thread::spawn(move || {
             let (name, bytes) = base(3, 30);
             archive.put(cluster, name, bytes.as_slice()).unwrap();
-            // Nobody waits for it any more when the test has failed.
+            // After a failed test no receiver is left.
             let _over = done.send(());
         });
         is_done
@@ -276,7 +276,7 @@ fn a_cluster_waits_for_its_own_key_only() {
     let_go.send(()).unwrap();
     assert!(passed, "another cluster waited for the key");
     stuck.recv().unwrap();
-    // Made once, and known from then on.
+    // Created once, and cached from then on.
     archive.get("stuck", &base(3, 30).0).unwrap();
 }
 
@@ -316,7 +316,7 @@ fn a_cluster_that_writes_much_stays_within_its_budget() {
             .iter()
             .map(|(_, size)| size)
             .sum();
-        // An eighth may come before it is looked again, and the newest always stays.
+        // An eighth of the budget may come between checks, and the newest base always stays.
         assert!(kept <= 20_000 + 20_000 / 8 + 10_000, "{kept} at {revision}");
     }
     let (index, folded) = archive.index("u1", None).unwrap();

@@ -8,7 +8,7 @@ use crate::{
     frame::{self, FULL, Frames, Head, Kind},
 };
 
-/// Writes a base: entries in the order of their keys, then the end.
+/// Writes a base: entries in key order, then the end.
 pub struct BaseWriter {
     revision: i64,
     at: i64,
@@ -19,8 +19,8 @@ pub struct BaseWriter {
 }
 
 impl BaseWriter {
-    /// A base at this revision. `at`: the moment the revision was the newest known, milliseconds since 1970; everything up
-    /// to the revision was seen by then.
+    /// A base at this revision. `at`: the time when the revision was the newest, milliseconds since 1970; all
+    /// changes up to the revision were seen by then.
     pub fn new(revision: i64, at: i64) -> Self {
         Self {
             revision,
@@ -43,10 +43,10 @@ impl BaseWriter {
         }
     }
 
-    /// Adds an entry; gives bytes to write when enough have come together.
+    /// Adds an entry; returns bytes to write when a frame is full.
     ///
     /// # Errors
-    /// When its key is not behind the one before.
+    /// When its key is not after the previous one.
     pub fn add(&mut self, entry: &Entry) -> Result<Option<Vec<u8>>, BackupError> {
         if self.last_key.as_ref().is_some_and(|last| *last >= entry.key) {
             return Err(BackupError::Order(entry.revision));
@@ -71,7 +71,7 @@ impl BaseWriter {
         Ok(bytes)
     }
 
-    /// The last bytes, and what the base holds.
+    /// The last bytes, and the totals of the base.
     ///
     /// # Errors
     /// When a frame cannot be written.
@@ -92,23 +92,23 @@ impl BaseWriter {
     }
 }
 
-/// What a base says at its end.
+/// The end record of a base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseEnd {
     /// Its revision.
     pub revision: i64,
-    /// When that was the newest, milliseconds since 1970.
+    /// The time when it was the newest, milliseconds since 1970.
     pub at: i64,
-    /// What it holds.
+    /// Its totals.
     pub totals: Totals,
     /// Its leases.
     pub leases: Vec<Lease>,
 }
 
-/// Reads a whole base, in order. Its end is only given when everything before it was as it says.
+/// Reads a whole base, in order. Its end is returned only if everything before it matches.
 ///
 /// # Errors
-/// When it is torn, damaged, in a wrong order or never finished; or what `each` says.
+/// When it is torn, damaged, in a wrong order or unfinished; or an error of `each`.
 pub fn read(
     source: impl Read,
     mut each: impl FnMut(Entry) -> Result<(), BackupError>,

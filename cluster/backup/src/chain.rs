@@ -1,23 +1,23 @@
-//! Which files give a moment, and which moments can be had.
+//! Selects the files that restore a moment, and lists restorable moments.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ObjectName;
 
-/// A base and the log parts behind it, in order, without a gap.
+/// A base and the log parts after it, in order, without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     /// The base.
     pub base: ObjectName,
-    /// What comes after.
+    /// The log parts after it.
     pub logs: Vec<ObjectName>,
-    /// The last moment that they tell of, milliseconds since 1970.
+    /// The last moment they cover, milliseconds since 1970.
     pub until: i64,
     /// The last revision.
     pub last: i64,
 }
 
-/// Moments that can be restored, milliseconds since 1970, both included.
+/// Restorable moments, milliseconds since 1970, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Span {
@@ -27,7 +27,7 @@ pub struct Span {
     pub until: i64,
 }
 
-/// Why there is nothing for a moment.
+/// The reason why a moment cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotCovered {
     /// No base at all.
@@ -36,14 +36,14 @@ pub enum NotCovered {
     /// Before the first, in a gap, or not yet backed up.
     #[error("that moment is not in the backup")]
     Outside {
-        /// The nearest moment before it that is.
+        /// The nearest restorable moment before it.
         before: Option<i64>,
-        /// The nearest moment after it that is.
+        /// The nearest restorable moment after it.
         after: Option<i64>,
     },
 }
 
-/// The end of the second that a moment lies in: all that was seen in that second belongs to it.
+/// The end of the second of a moment: all changes seen in that second belong to it.
 pub fn end_of_second(milliseconds: i64) -> i64 {
     milliseconds
         .div_euclid(1000)
@@ -51,10 +51,10 @@ pub fn end_of_second(milliseconds: i64) -> i64 {
         .saturating_add(999)
 }
 
-/// The chain that gives the state after everything seen until `cut`; the newest state without one.
+/// The chain for the state after all changes seen until `cut`; without it, for the newest state.
 ///
 /// # Errors
-/// When there is none.
+/// When the moment is not covered.
 pub fn select(names: &[ObjectName], cut: Option<i64>) -> Result<Chain, NotCovered> {
     let bases = bases(names);
     let logs = logs(names);
@@ -66,7 +66,7 @@ pub fn select(names: &[ObjectName], cut: Option<i64>) -> Result<Chain, NotCovere
         None => newest_first.next().map(|base| follow(*base, &logs, None).0),
         Some(cut) => newest_first.find_map(|base| {
             let (chain, beyond) = follow(*base, &logs, Some(cut));
-            // Nothing is known to come after its end: that was the last of its second.
+            // Without a later part, its last change is the last of its second.
             (beyond || end_of_second(chain.until) >= cut).then_some(chain)
         }),
     };
@@ -90,7 +90,7 @@ pub fn select(names: &[ObjectName], cut: Option<i64>) -> Result<Chain, NotCovere
     })
 }
 
-/// All moments that can be restored, in order.
+/// All restorable moments, in order.
 pub fn spans(names: &[ObjectName]) -> Vec<Span> {
     let logs = logs(names);
     let mut spans: Vec<Span> = Vec::new();
@@ -107,7 +107,7 @@ pub fn spans(names: &[ObjectName]) -> Vec<Span> {
     spans
 }
 
-/// Bases by time.
+/// Bases in order of time.
 fn bases(names: &[ObjectName]) -> Vec<ObjectName> {
     let mut bases: Vec<_> = names
         .iter()
@@ -122,7 +122,7 @@ fn bases(names: &[ObjectName]) -> Vec<ObjectName> {
     bases
 }
 
-/// Parts of logs by where they begin: (previous, last, first seen, last seen).
+/// Parts of logs by their start: (previous, last, first seen, last seen).
 fn logs(names: &[ObjectName]) -> Vec<(i64, i64, i64, i64)> {
     let mut logs: Vec<_> = names
         .iter()
@@ -140,8 +140,8 @@ fn logs(names: &[ObjectName]) -> Vec<(i64, i64, i64, i64)> {
     logs
 }
 
-/// From a base on, as far as parts follow each other, and no further than `cut` needs. Also whether the next part without
-/// a gap begins after `cut`: then nothing happened between.
+/// Starts at a base and follows parts without a gap, no further than `cut` needs. Also returns whether the
+/// next part without a gap starts after `cut`: then no change happened in between.
 fn follow(base: ObjectName, logs: &[(i64, i64, i64, i64)], cut: Option<i64>) -> (Chain, bool) {
     let ObjectName::Base { revision, at } = base else {
         let until = base.until();
@@ -163,8 +163,9 @@ fn follow(base: ObjectName, logs: &[(i64, i64, i64, i64)], cut: Option<i64>) -> 
     };
     let mut rest = logs;
     loop {
-        // Parts that begin at or before the place where we are; the furthest of those that lead on. What was seen before the
-        // base's time is in the base, or from a history that ended before (etcd was restored or began anew).
+        // Parts that start at or before the current position; the furthest of those that continue. Changes
+        // seen before the base's time are in the base, or in an earlier history (etcd was restored or started
+        // anew).
         let begun = rest.partition_point(|(previous, ..)| *previous <= chain.last);
         let best = rest[..begun]
             .iter()
@@ -174,7 +175,7 @@ fn follow(base: ObjectName, logs: &[(i64, i64, i64, i64)], cut: Option<i64>) -> 
             if begun == rest.len() || begun == 0 {
                 return (chain, false);
             }
-            // Only those that begin later are left.
+            // Only parts that start later are left.
             rest = &rest[begun..];
             if rest.first().is_some_and(|(previous, ..)| *previous > chain.last) {
                 return (chain, false);
@@ -267,7 +268,7 @@ mod tests {
         );
         assert_eq!(select(&names, Some(5_000)), Err(outside(None, Some(10_000))));
         assert_eq!(select(&names, Some(70_000)), Err(outside(Some(60_000), None)));
-        // The rest of the second in which the last change was seen.
+        // The rest of the second of the last change.
         assert_eq!(select(&names, Some(end_of_second(60_000))).unwrap().last, 95);
         assert_eq!(select(&[], None), Err(NotCovered::Nothing));
         assert_eq!(spans(&names).len(), 2);

@@ -14,7 +14,7 @@ pub(crate) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-/// A signed number that is rarely negative, as its bits.
+/// Writes a signed number that is rarely negative, as its bits.
 pub(crate) fn put_signed(out: &mut Vec<u8>, number: i64) {
     put_number(out, number.cast_unsigned());
 }
@@ -24,10 +24,10 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Reads a payload from its start. A payload's checksum was right, so what does not fit was written wrong.
+/// Reads a payload from its start. Its checksum was valid, so a mismatch is an error of the writer.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
-    /// For errors: where the frame is.
+    /// For errors: the position of the frame.
     whole: u64,
 }
 

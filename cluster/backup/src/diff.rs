@@ -1,4 +1,4 @@
-//! What a restore would change, told before it is done.
+//! The changes that a restore would make, computed before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Entry;
 
-/// A state without its contents: enough to compare.
+/// A state without its values: enough for a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index(BTreeMap<Vec<u8>, [u8; 16]>);
 
@@ -19,7 +19,7 @@ impl Index {
         self.0.insert(entry.key.clone(), short);
     }
 
-    /// How many keys.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -30,21 +30,21 @@ impl Index {
     }
 }
 
-/// What would be different afterwards.
+/// The differences after a restore.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Preview {
-    /// Objects that would be as they were.
+    /// Objects that would be reverted.
     pub change: u64,
-    /// Objects that would be there again.
+    /// Objects that would appear again.
     pub appear: u64,
-    /// Objects that would be gone.
+    /// Objects that would disappear.
     pub disappear: u64,
-    /// Namespaces that would be there again.
+    /// Namespaces that would appear again.
     pub namespaces_appear: Vec<String>,
-    /// Namespaces that would be gone.
+    /// Namespaces that would disappear.
     pub namespaces_disappear: Vec<String>,
-    /// Heartbeats and events that would be different: they come and go by themselves and are counted nowhere else.
+    /// Heartbeats and events that would differ: they change by themselves and are not counted elsewhere.
     pub passing: u64,
     /// By resource and namespace, the most changed first.
     pub rows: Vec<Row>,
@@ -58,26 +58,26 @@ pub struct Row {
     pub resource: String,
     /// Empty for resources without a namespace.
     pub namespace: String,
-    /// Objects that would be as they were.
+    /// Objects that would be reverted.
     pub change: u64,
-    /// Objects that would be there again.
+    /// Objects that would appear again.
     pub appear: u64,
-    /// Objects that would be gone.
+    /// Objects that would disappear.
     pub disappear: u64,
 }
 
-/// What a key of Kubernetes' stands for.
+/// The object of a Kubernetes key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     /// e.g. `deployments`.
     pub resource: String,
-    /// Empty where there is none.
+    /// Empty for cluster-scoped objects.
     pub namespace: String,
     /// Its name.
     pub name: String,
 }
 
-/// Reads a key of Kubernetes', `/registry/…`.
+/// Parses a key of Kubernetes, `/registry/…`.
 pub fn object(key: &[u8]) -> Object {
     let text = String::from_utf8_lossy(key);
     let Some(rest) = text.strip_prefix("/registry/") else {
@@ -95,7 +95,7 @@ pub fn object(key: &[u8]) -> Object {
             if kind == "specs" { "services" } else { "endpoints" }.to_owned()
         }
         ("minions", _) => "nodes".to_owned(),
-        // Resources of other groups than the built-in ones have the group first.
+        // Keys of custom resources start with the group.
         (group, Some(resource)) if group.contains('.') => {
             let full = format!("{resource}.{group}");
             parts.remove(0);
@@ -111,12 +111,12 @@ pub fn object(key: &[u8]) -> Object {
     }
 }
 
-/// Written all the time by the cluster itself, and expiring by itself.
+/// Whether objects of this resource are written all the time by the cluster itself, and expire.
 fn passes(resource: &str) -> bool {
     matches!(resource, "leases" | "events" | "masterleases")
 }
 
-/// Compares what is with what was.
+/// Compares the current state with an earlier one.
 pub fn preview(now: &Index, then: &Index) -> Preview {
     let mut preview = Preview::default();
     let mut rows: BTreeMap<(String, String), Row> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Base and log, folded into the state of a moment.
+//! Folds base and log into the state of a moment.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,17 +12,17 @@ use crate::{
     log::{self, Item},
 };
 
-/// Changes after a base, by key. Logs first, then the base streams through it: in memory is only what changed.
+/// Changes after a base, by key. Logs first, then the base is streamed: only changes are in memory.
 pub struct Fold {
     cut: Option<i64>,
-    /// Nothing after this revision is taken.
+    /// Later revisions are ignored.
     limit: i64,
     base: i64,
-    /// The last revision that was taken whole.
+    /// The last revision that was read completely.
     position: i64,
     overlay: BTreeMap<Vec<u8>, Option<Entry>>,
     leases: BTreeMap<i64, i64>,
-    /// A change after the moment was met.
+    /// Whether a change after the moment was read.
     beyond: bool,
 }
 
@@ -31,14 +31,15 @@ pub struct Fold {
 pub struct Folded {
     /// The last revision in it.
     pub revision: i64,
-    /// What it holds.
+    /// Its totals.
     pub totals: Totals,
-    /// The leases that its keys go with. One whose length is not known has 0.
+    /// The leases of its keys. The TTL is 0 if unknown.
     pub leases: Vec<Lease>,
 }
 
 impl Fold {
-    /// Onto the base at this revision: the state after everything that was seen until `cut`, milliseconds since 1970.
+    /// A fold onto the base at this revision: the state after all changes seen until `cut`, milliseconds
+    /// since 1970.
     pub fn onto(base: i64, cut: Option<i64>) -> Self {
         Self {
             cut,
@@ -51,27 +52,28 @@ impl Fold {
         }
     }
 
-    /// The state at a revision, rather than at a moment.
+    /// Folds to a revision instead of a moment.
     #[must_use]
     pub fn until_revision(mut self, revision: i64) -> Self {
         self.limit = revision;
         self
     }
 
-    /// Whether the log has reached beyond the moment: what follows changes nothing any more.
+    /// Whether the log has passed the moment: further parts change nothing.
     pub fn is_beyond(&self) -> bool {
         self.beyond
     }
 
-    /// The last revision that was taken.
+    /// The last revision that was read.
     pub fn position(&self) -> i64 {
         self.position
     }
 
-    /// Takes the next part of the log. Parts may overlap; they may not leave a gap.
+    /// Reads the next part of the log. Parts may overlap; they may not leave a gap.
     ///
     /// # Errors
-    /// When it is damaged, in a wrong order, or something is missing before it. What was taken before the damage is whole.
+    /// When it is damaged, in a wrong order, or a part before it is missing. Changes before the damage are
+    /// complete.
     pub fn log(&mut self, source: impl Read) -> Result<(), BackupError> {
         for frame in Frames::new(source) {
             let frame = frame?;
@@ -94,7 +96,7 @@ impl Fold {
                         self.leases.insert(lease.id, lease.ttl);
                     }
                     Item::Change(change) if change.revision > taken && !self.beyond => {
-                        // A transaction is taken as a whole: its first change says when it was.
+                        // A transaction is applied as a whole: its first change has its time.
                         let begins = change.revision > self.position;
                         let late = self.cut.is_some_and(|cut| change.seen > cut);
                         if begins && (late || change.revision > self.limit) {
@@ -124,7 +126,8 @@ impl Fold {
     /// Streams the base through the changes: every key of the moment, in order.
     ///
     /// # Errors
-    /// When the base is not whole or not the one meant: then what `each` was given is worth nothing. Or what `each` says.
+    /// When the base is incomplete or another one: then the entries given to `each` are invalid. Or an error
+    /// of `each`.
     pub fn finish(
         mut self,
         base: impl Read,
@@ -139,7 +142,7 @@ impl Fold {
             }
             each(entry)
         };
-        // Up to where changes were given out.
+        // The position up to which changes were given out.
         let mut given: Bound<Vec<u8>> = Bound::Unbounded;
         let overlay = &self.overlay;
         let end = base::read(base, |entry| {

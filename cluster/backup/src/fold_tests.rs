@@ -15,11 +15,11 @@ use crate::{
 
 type Model = BTreeMap<Vec<u8>, Entry>;
 
-/// One step of a history: how long after the one before, and what changes in one transaction.
+/// One step of a history: the time since the previous one, and the changes of one transaction.
 type Step = (u16, Vec<(u8, Option<Vec<u8>>)>);
 
 struct History {
-    /// After each revision: when it was, and the state.
+    /// After each revision: its time, and the state.
     states: Vec<(i64, i64, Model)>,
     changes: Vec<Change>,
 }
@@ -91,7 +91,7 @@ fn log_of(history: &History, after: usize, every: usize) -> Vec<u8> {
             count = 0;
         }
         if count == 0 {
-            // What is known of a lease stands before the change that uses it.
+            // A lease comes before the change that uses it.
             writer.lease(Lease { id: 1, ttl: 60 });
         }
         writer.add(change).unwrap();
@@ -200,7 +200,7 @@ proptest! {
         let history = history(&steps);
         let split = split.index(history.states.len());
         let (early, late) = (log_of(&history, 0, 1), log_of(&history, split, 1));
-        // What is before `split`, exactly.
+        // Changes before `split`, exactly.
         let mut parts = Vec::new();
         for frame in Frames::new(early.as_slice()) {
             let frame = frame.unwrap();
@@ -263,7 +263,7 @@ fn an_unfinished_or_wrong_base_is_refused() {
     assert!(fold(&base[..end], 5, &[&log], None).is_err());
     let whole = extent(&[][..]).bytes;
     assert_eq!(whole, 0);
-    // Another base than the one that the changes are for, and one from after the moment.
+    // Another base than the one of the changes, and one after the moment.
     assert!(fold(&base, 4, &[&log_of(&history, 3, 1)], None).is_err());
     assert!(fold(&base, 5, &[], Some(history.states[4].1 - 1)).is_err());
     assert!(fold(&[], 1, &[], None).is_err());

@@ -1,13 +1,13 @@
-//! Frames: what base and log files consist of.
+//! Frames: the units of base and log files.
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 4 | `LFB1` |
 //! | 4 | [`Kind`] as a little-endian number (as all numbers here) |
 //! | 8 | the revision that it continues |
-//! | 8 | the last revision in it |
-//! | 8 + 8 | when its first and last change were seen, milliseconds since 1970 |
-//! | 4 | how many items |
+//! | 8 | its last revision |
+//! | 8 + 8 | the times of its first and last change, milliseconds since 1970 |
+//! | 4 | number of items |
 //! | 4 + 4 | length of the payload, and of the payload as compressed (zstd) |
 //! | 16 | the first half of SHA-256 over all that and the compressed payload |
 //! | … | the compressed payload |
@@ -21,19 +21,20 @@ use crate::BackupError;
 const MAGIC: [u8; 4] = *b"LFB1";
 const HEAD: usize = 52;
 const SUM: usize = 16;
-/// No payload is larger. etcd takes requests of 1.5 MiB, and a frame is closed as soon as it is past [`FULL`].
+/// The size limit of a payload. etcd's limit for requests is 1.5 MiB, and a frame is closed as soon as it
+/// exceeds [`FULL`].
 const LARGEST: u32 = 64 * 1024 * 1024;
-/// A payload of this size is worth a frame of its own: small enough to hold several in memory, large enough to compress.
+/// A payload of this size becomes a frame: small enough to hold several in memory, large enough to compress.
 pub const FULL: usize = 256 * 1024;
 /// Fast; the writer shares a machine with etcd.
 const LEVEL: i32 = 1;
 
-/// What a frame holds.
+/// The content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Keys of a base, in order.
     Base,
-    /// Leases of a base, and its totals: nothing follows.
+    /// Leases of a base, and its totals: the last frame.
     End,
     /// Changes.
     Log,
@@ -55,31 +56,31 @@ impl Kind {
     }
 }
 
-/// What stands before a payload.
+/// The header of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// What it holds.
+    /// The kind of content.
     pub kind: Kind,
-    /// The revision that it continues: there is nothing between that one and the first change in it.
+    /// The revision that it continues: no changes are missing between that one and its first.
     pub previous: i64,
-    /// The last revision in it.
+    /// Its last revision.
     pub last: i64,
-    /// When its first change was seen, milliseconds since 1970.
+    /// The time of its first change, milliseconds since 1970.
     pub first_seen: i64,
-    /// When its last change was seen.
+    /// The time of its last change.
     pub last_seen: i64,
-    /// Items in it.
+    /// The number of items.
     pub count: u32,
 }
 
-/// A frame as read.
+/// A frame that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What stands before it.
+    /// Its header.
     pub head: Head,
-    /// Not compressed.
+    /// The decompressed payload.
     pub payload: Vec<u8>,
-    /// Where it begins in its file.
+    /// Its position in its file.
     pub at: u64,
 }
 
@@ -119,7 +120,7 @@ fn sum(head: &[u8], packed: &[u8]) -> [u8; SUM] {
     sum
 }
 
-/// Reads frames one after the other. After an error nothing more comes.
+/// Reads frames in order. Ends after an error.
 pub struct Frames<R> {
     source: R,
     whole: u64,
@@ -148,7 +149,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Fills the buffer; how much was there.
+    /// Fills the buffer; returns the number of bytes read.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, BackupError> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -183,7 +184,7 @@ impl<R: Read> Frames<R> {
         if length > LARGEST || packed_length > LARGEST + LARGEST / 64 {
             return Err(self.damaged("a block of an impossible size"));
         }
-        // Grows with what is really there, so that a wrong length costs nothing.
+        // Grows with the data that is there, so that a wrong length costs nothing.
         let mut packed = Vec::new();
         (&mut self.source)
             .take(u64::from(packed_length))

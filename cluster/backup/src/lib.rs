@@ -1,5 +1,5 @@
-//! What a continuous backup of etcd is made of, and how the state of any second comes out of it again. Pure: bytes in,
-//! bytes out; no clock, no files, no network.
+//! The format of a continuous backup of etcd, and the computation of the state of any second from it. Pure:
+//! bytes in, bytes out; no clock, no files, no network.
 //!
 //! A backup is logical. A *base* holds every key at one revision. A *log* holds every change after a revision, in
 //! order, each with the time at which it was seen. The state of a second is the newest base before it, and the log from
@@ -10,13 +10,14 @@
 //!             12:00:00                       12:30:00      ▲ 12:41:07: base 5210 and the log up to there
 //! ```
 //!
-//! Base and log are files of [`frame`]s: compressed, each with a checksum and the revision that it continues, so that a torn
-//! end is recognised and a gap cannot pass unseen. Files are called by what they hold ([`ObjectName`]), so a list of names
-//! is enough to say which seconds can be restored ([`chain`]) and what may go ([`retention`]).
+//! Base and log are files of [`frame`]s: compressed, each with a checksum and the revision that it continues,
+//! so that torn ends and gaps are detected. File names contain the covered range ([`ObjectName`]), so a list
+//! of names is enough to determine which seconds can be restored ([`chain`]) and which files may be removed
+//! ([`retention`]).
 //!
-//! Always true: a fold either gives exactly the keys of the asked moment or an error; changes of one transaction
-//! (one revision) are taken together or not at all; a base and the fold up to its revision have the same [`Totals`], which
-//! is how backups are verified.
+//! Always true: a fold gives either exactly the keys of the requested moment or an error; changes of one
+//! transaction (one revision) are applied together or not at all; a base and the fold up to its revision have
+//! the same [`Totals`], by which backups are verified.
 //!
 //! Called by `machine/backup` (writes, restores) and `cluster/archive` (keeps, verifies, compares).
 
@@ -34,68 +35,68 @@ pub use names::ObjectName;
 
 use serde::{Deserialize, Serialize};
 
-/// A key as it is at one revision.
+/// A key at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name.
+    /// The key.
     pub key: Vec<u8>,
-    /// What it holds.
+    /// Its value.
     pub value: Vec<u8>,
-    /// The revision that wrote it last.
+    /// The revision that last wrote it.
     pub revision: i64,
-    /// The lease it goes with, or 0.
+    /// The lease it is attached to, or 0.
     pub lease: i64,
 }
 
 /// A change of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The transaction it belongs to.
+    /// The revision of its transaction.
     pub revision: i64,
-    /// When it was seen, milliseconds since 1970. Never goes back within a log.
+    /// The time when it was seen, milliseconds since 1970. Never decreases within a log.
     pub seen: i64,
-    /// Which key.
+    /// The key.
     pub key: Vec<u8>,
-    /// What it holds now, and its lease or 0; `None`: it is gone.
+    /// Its new value, and its lease or 0; `None`: deleted.
     pub now: Option<(Vec<u8>, i64)>,
 }
 
-/// A lease: keys with it go when nobody renews it. Kubernetes has its events expire so.
+/// A lease: its keys are deleted when it is not renewed. Kubernetes' events expire this way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// Its identity.
     pub id: i64,
-    /// Seconds that it was granted for.
+    /// The TTL in seconds.
     pub ttl: i64,
 }
 
-/// What tells two states apart.
+/// A summary that identifies a state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
-    /// How many keys.
+    /// The number of keys.
     pub keys: u64,
-    /// How many bytes of keys and values.
+    /// The size of keys and values in bytes.
     pub bytes: u64,
     /// SHA-256 over all keys in order with values and revisions, hex.
     pub digest: String,
 }
 
-/// What is not as a backup is written.
+/// An invalid backup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
-    /// The file ends in the middle of a frame: whoever wrote it did not get further.
+    /// The file ends in the middle of a frame: the writer did not get further.
     #[error("it ends in the middle of a block, after {whole} whole bytes")]
     Torn {
         /// Bytes up to the end of the last whole frame.
         whole: u64,
     },
-    /// A frame's checksum or shape is not right.
+    /// A frame's checksum or structure is wrong.
     #[error("it is damaged {whole} bytes from its start: {why}")]
     Damaged {
         /// Bytes up to the end of the last whole frame.
         whole: u64,
-        /// What is wrong.
+        /// The problem.
         why: &'static str,
     },
     /// Changes are missing.
@@ -106,18 +107,18 @@ pub enum BackupError {
         /// The revision that the next part continues.
         to: i64,
     },
-    /// Revisions, times or keys go back.
+    /// Revisions, times or keys decrease.
     #[error("its order is wrong at revision {0}")]
     Order(i64),
-    /// A base without its end: it was never finished.
+    /// A base without its end record.
     #[error("the base has no end")]
     Unfinished,
-    /// What was read is not what its end says.
+    /// The content does not match the end record.
     #[error("the base holds {found} keys and says {said}")]
     Miscount {
-        /// Keys read.
+        /// Number of keys read.
         found: u64,
-        /// Keys that the end tells of.
+        /// Number of keys in the end record.
         said: u64,
     },
     /// The medium failed.
@@ -131,7 +132,7 @@ impl From<std::io::Error> for BackupError {
     }
 }
 
-/// Adds up [`Totals`] over keys in order.
+/// Computes [`Totals`] over keys in order.
 #[derive(Default)]
 pub struct Tally {
     keys: u64,
@@ -140,7 +141,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one more.
+    /// Adds an entry.
     pub fn add(&mut self, entry: &Entry) {
         use sha2::Digest as _;
         self.keys += 1;
@@ -152,7 +153,7 @@ impl Tally {
         self.digest.update(&entry.value);
     }
 
-    /// The sum.
+    /// The result.
     pub fn totals(self) -> Totals {
         use sha2::Digest as _;
         Totals {

@@ -14,20 +14,20 @@ const LEASE: u8 = 3;
 
 /// Collects changes into the next frame of a log.
 pub struct LogWriter {
-    /// The last revision of the frame before.
+    /// The last revision of the previous frame.
     previous: i64,
     payload: Vec<u8>,
     count: u32,
     first_seen: i64,
     last_seen: i64,
     last: i64,
-    /// Whether the frame has a change already.
+    /// Whether the frame has a change.
     begun: bool,
 }
 
 impl LogWriter {
-    /// A log whose next change comes right after this revision; nothing in it was seen before `seen`, milliseconds since
-    /// 1970.
+    /// A log whose next change follows this revision; all its changes are seen at or after `seen`,
+    /// milliseconds since 1970.
     pub fn after(revision: i64, seen: i64) -> Self {
         Self {
             previous: revision,
@@ -45,13 +45,13 @@ impl LogWriter {
         self.last
     }
 
-    /// When the last change was seen: the next cannot be earlier, whatever the clock says.
+    /// The time of the last change: the next cannot be earlier, whatever the clock says.
     pub fn last_seen(&self) -> i64 {
         self.last_seen
     }
 
-    /// Nothing that is added from now on was seen before this, milliseconds since 1970: a base was made then, and what
-    /// comes after it is told from what is in it by its time.
+    /// Later changes are seen at or after this time, milliseconds since 1970: a base was made then, and
+    /// changes after it are distinguished from its content by their time.
     pub fn not_before(&mut self, seen: i64) {
         self.last_seen = self.last_seen.max(seen);
         if !self.begun {
@@ -59,17 +59,17 @@ impl LogWriter {
         }
     }
 
-    /// Whether nothing was added since the last frame.
+    /// Whether no changes were added since the last frame.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Whether enough has come together for a frame of its own.
+    /// Whether the pending changes fill a frame.
     pub fn is_full(&self) -> bool {
         self.payload.len() >= FULL
     }
 
-    /// Adds what is known of a lease.
+    /// Adds a lease.
     pub fn lease(&mut self, lease: Lease) {
         self.payload.push(LEASE);
         put_signed(&mut self.payload, lease.id);
@@ -80,13 +80,13 @@ impl LogWriter {
     /// Adds a change.
     ///
     /// # Errors
-    /// When its revision or time is before that of the change before.
+    /// When its revision or time is before that of the previous change.
     pub fn add(&mut self, change: &Change) -> Result<(), BackupError> {
         if change.revision < self.last || change.revision <= self.previous || change.seen < self.last_seen {
             return Err(BackupError::Order(change.revision));
         }
         if !self.begun {
-            // Not when the frame was begun: what is known of a lease may stand before.
+            // Not at the start of the frame: leases may come first.
             self.begun = true;
             self.first_seen = change.seen;
             self.last_seen = change.seen;
@@ -106,8 +106,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Closes the frame: the head it got, and its bytes. A transaction's changes must all be in: the next frame begins with
-    /// a later revision.
+    /// Closes the frame: its head, and its bytes. All changes of a transaction must be in it: the next frame
+    /// starts with a later revision.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -130,19 +130,19 @@ impl LogWriter {
     }
 }
 
-/// What a log holds.
+/// An item of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     /// A change.
     Change(Change),
-    /// What is known of a lease.
+    /// A lease.
     Lease(Lease),
 }
 
 /// Reads the changes of one frame.
 ///
 /// # Errors
-/// When it is not one of a log, or not as it says.
+/// When it is not a frame of a log, or does not match its head.
 pub fn items(
     frame: &frame::Frame,
     mut each: impl FnMut(Item) -> Result<(), BackupError>,
@@ -193,21 +193,22 @@ pub fn items(
     }
 }
 
-/// What a file of a log covers, as far as it is whole.
+/// The range covered by a file of a log, up to its last whole frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extent {
     /// Bytes up to the end of the last whole frame.
     pub bytes: u64,
-    /// The revision that it continues, the last one, when its first change was seen and its last. `None`: no whole frame.
+    /// The revision that it continues, its last one, and the times of its first and last change. `None`: no
+    /// whole frame.
     pub covers: Option<(i64, i64, i64, i64)>,
 }
 
-/// Whether a frame follows what ends with this revision, seen at this time, in the same file.
+/// Whether a frame continues data that ends with this revision, seen at this time, in the same file.
 pub fn follows(last: i64, last_seen: i64, head: &Head) -> bool {
     head.previous == last && head.first_seen >= last_seen
 }
 
-/// How far a file is whole: up to where something is torn, damaged or does not continue what is before it.
+/// The whole part of a file: up to a torn or damaged frame, or one that does not continue the previous one.
 pub fn extent(source: impl Read) -> Extent {
     let mut extent = Extent::default();
     let mut frames = Frames::new(source);
@@ -228,10 +229,10 @@ pub fn extent(source: impl Read) -> Extent {
     extent
 }
 
-/// Reads a part of a log as a whole: every frame of it, and every change in them.
+/// Reads a whole part of a log: every frame of it, and every change in them.
 ///
 /// # Errors
-/// What is wrong with it, if something is: then nothing of it is to be kept.
+/// Its first problem, if any: then the whole part must be rejected.
 pub fn check(source: impl Read) -> Result<Extent, BackupError> {
     let mut extent = Extent::default();
     let mut frames = Frames::new(source);
@@ -257,10 +258,10 @@ pub fn check(source: impl Read) -> Result<Extent, BackupError> {
     Ok(extent)
 }
 
-/// Several parts of a log, one after the other, as one with large frames: a few changes in a frame compress badly.
+/// Merges consecutive parts of a log into one with large frames: small frames compress badly.
 ///
 /// # Errors
-/// When a part is damaged or does not continue the one before.
+/// When a part is damaged or does not continue the previous one.
 pub fn merge<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, BackupError> {
     let mut out = Vec::new();
     let mut writer: Option<LogWriter> = None;
@@ -282,7 +283,7 @@ pub fn merge<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, B
                 }
                 Item::Change(change) => writer.add(&change),
             })?;
-            // A frame ends with a whole transaction, so this is a place to end one.
+            // A frame ends with a whole transaction, so a frame may end here.
             if writer.is_full() {
                 out.extend(writer.flush()?.1);
             }

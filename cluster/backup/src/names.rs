@@ -1,4 +1,4 @@
-//! Names of files: what they hold, so that a list of names is enough to choose.
+//! File names with the covered range, so that a list of names is enough for a selection.
 
 use std::fmt;
 
@@ -9,24 +9,24 @@ pub enum ObjectName {
     Base {
         /// The revision.
         revision: i64,
-        /// When that was the newest, milliseconds since 1970.
+        /// The time when it was the newest, milliseconds since 1970.
         at: i64,
     },
     /// Every change after a revision up to another.
     Log {
         /// The revision that it continues.
         previous: i64,
-        /// The last one in it.
+        /// Its last revision.
         last: i64,
-        /// When its first change was seen, milliseconds since 1970.
+        /// The time of its first change, milliseconds since 1970.
         first_seen: i64,
-        /// When its last change was seen.
+        /// The time of its last change.
         last_seen: i64,
     },
 }
 
 impl ObjectName {
-    /// Reads a name.
+    /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let kind = parts.next()?;
@@ -53,11 +53,11 @@ impl ObjectName {
             }
             _ => return None,
         };
-        // One name for one thing: no upper case.
+        // Names are unique: no upper case.
         (name.to_string() == text).then_some(name)
     }
 
-    /// The last moment that it tells of, milliseconds since 1970.
+    /// The last moment that it covers, milliseconds since 1970.
     pub fn until(&self) -> i64 {
         match self {
             Self::Base { at, .. } => *at,

@@ -1,4 +1,4 @@
-//! What of a backup may go: what is older than the policy wants, and what is above a budget.
+//! Selects removable files of a backup: those older than the policy requires, and those above a budget.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,14 @@ use crate::{ObjectName, chain};
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
 
-/// How long what is kept. All in milliseconds.
+/// Retention periods, all in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Every second of this time back can be restored.
+    /// Period in which every second can be restored.
     pub every_second: i64,
-    /// A base an hour of this time back.
+    /// Period with one base per hour.
     pub hourly: i64,
-    /// A base a day of this time back.
+    /// Period with one base per day.
     pub daily: i64,
 }
 
@@ -28,11 +28,11 @@ impl Default for Retention {
     }
 }
 
-/// The files that may go. The newest base and what follows it never do.
+/// The files that may be removed. Never the newest base and the logs after it.
 pub fn expired(names: &[ObjectName], policy: &Retention, now: i64) -> Vec<ObjectName> {
     let border = now.saturating_sub(policy.every_second);
     let mut keep: BTreeSet<ObjectName> = BTreeSet::new();
-    // Every second since the border: what is younger, and the chain that leads up to it.
+    // Every second since the border: younger files, and the chain that leads up to it.
     keep.extend(names.iter().filter(|name| name.until() >= border));
     for moment in [Some(border), None] {
         if let Ok(chain) = chain::select(names, moment) {
@@ -40,7 +40,8 @@ pub fn expired(names: &[ObjectName], policy: &Retention, now: i64) -> Vec<Object
             keep.extend(chain.logs);
         }
     }
-    // The first base of each hour, of each day. Of a kept slot the same base stays the first, so nothing is kept by turns.
+    // The first base of each hour, of each day. The first base of a slot stays the first, so the selection is
+    // stable.
     let mut slots: BTreeMap<(i64, i64), ObjectName> = BTreeMap::new();
     let mut bases: Vec<_> = names
         .iter()
@@ -64,12 +65,12 @@ pub fn expired(names: &[ObjectName], policy: &Retention, now: i64) -> Vec<Object
         .collect()
 }
 
-/// How far apart bases are left, one after the other, while the rest is above the budget.
+/// Spacings of bases that are tried in order, while the rest is above the budget.
 const SPACINGS: [i64; 3] = [HOUR, 3 * HOUR, 6 * HOUR];
 
-/// What to remove so that the rest fits into a budget (sizes and budget in bytes), chosen so that as little as possible is lost:
-/// first bases between which the log leads on (restoring takes longer, nothing is lost), then what is oldest. The newest base
-/// and what follows it stay in any case.
+/// The files to remove so that the rest fits into a budget (sizes and budget in bytes), with the least loss:
+/// first bases between which the log is continuous (a restore takes longer, nothing is lost), then the oldest
+/// files. The newest base and the logs after it always stay.
 pub fn above_budget(objects: &[(ObjectName, u64)], budget: u64) -> Vec<ObjectName> {
     let mut left: Vec<(ObjectName, u64)> = objects.to_vec();
     left.sort_by_key(|(name, _)| (name.until(), *name));
@@ -105,7 +106,8 @@ pub fn above_budget(objects: &[(ObjectName, u64)], budget: u64) -> Vec<ObjectNam
     gone
 }
 
-/// Whether the chain of an earlier base leads past this one, and the bases around it are no further apart than `spacing`.
+/// Whether the chain of an earlier base continues past this one, and the bases around it are no further apart
+/// than `spacing`.
 fn is_redundant(names: &[ObjectName], base: ObjectName, spacing: i64) -> bool {
     let ObjectName::Base { revision, at } = base else {
         return false;

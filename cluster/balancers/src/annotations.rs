@@ -1,44 +1,45 @@
-//! The annotations of load balancers that AKS knows, each with what becomes of it here.
+//! The load balancer annotations of AKS, each with its effect here.
 //!
-//! Always true: one table; an annotation that is not in it is told as unknown, so that nobody believes in one that nobody reads.
+//! Always true: one table; an annotation that is not in it is reported as unknown, so that no user relies on
+//! an ignored one.
 
-/// What all of them begin with.
+/// The common prefix.
 pub(crate) const PREFIX: &str = "service.beta.kubernetes.io/";
 
-/// Makes it an internal one.
+/// Requests an internal load balancer.
 pub(crate) const INTERNAL: &str = "azure-load-balancer-internal";
-/// In which subnet an internal one is.
+/// The subnet of an internal one.
 pub(crate) const SUBNET: &str = "azure-load-balancer-internal-subnet";
-/// The address that it is to have.
+/// The requested address.
 pub(crate) const ADDRESS: &str = "azure-load-balancer-ipv4";
-/// Who may connect, Kubernetes' own.
+/// Permitted clients, Kubernetes' own annotation.
 pub(crate) const SOURCES: &str = "load-balancer-source-ranges";
-/// Who may connect, AKS' own.
+/// Permitted clients, AKS' own annotation.
 pub(crate) const IP_RANGES: &str = "azure-allowed-ip-ranges";
-/// Who may connect, by service tags.
+/// Permitted clients, by service tags.
 pub(crate) const SERVICE_TAGS: &str = "azure-allowed-service-tags";
-/// What the name of an annotation about one port ends with that takes the port out.
+/// The suffix of an annotation that excludes one port.
 const NO_RULE: &str = "_no_lb_rule";
 
-/// What becomes of an annotation.
+/// The effect of an annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It does what it says.
+    /// It has its documented effect.
     Effective,
-    /// It is kept and does nothing; the sentence says why.
+    /// It is kept without effect; the sentence gives the reason.
     NoEffect,
-    /// A Service with it gets no load balancer: without what it asks for, the Service would be another one.
+    /// A Service with it gets no load balancer: without its effect, the Service would be a different one.
     Refused,
 }
 
-/// An annotation that AKS knows.
+/// An annotation of AKS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Annotation {
     /// Its name without `service.beta.kubernetes.io/`.
     pub name: &'static str,
-    /// What becomes of it.
+    /// Its effect.
     pub class: Class,
-    /// Why, or what it does: half a sentence.
+    /// The reason, or the effect: half a sentence.
     pub about: &'static str,
 }
 
@@ -46,7 +47,7 @@ const fn row(name: &'static str, class: Class, about: &'static str) -> Annotatio
     Annotation { name, class, about }
 }
 
-/// All of them.
+/// All annotations.
 pub const ANNOTATIONS: &[Annotation] = &[
     row(
         INTERNAL,
@@ -183,7 +184,8 @@ pub const ANNOTATIONS: &[Annotation] = &[
 const NO_PROBES: &str = "nothing is probed: nodes are in rotation by what is known of them";
 const NO_PRIVATE_LINK: &str = "there is no private link service";
 
-/// What is to be said of an annotation of this name, without the prefix: what becomes of it and why. `None`: it is none of AKS'.
+/// The class and the reason of an annotation, by its name without the prefix. `None`: not an annotation of
+/// AKS.
 pub(crate) fn class_of(name: &str) -> Option<(Class, &'static str)> {
     if let Some(known) = ANNOTATIONS.iter().find(|known| known.name == name) {
         return Some((known.class, known.about));
@@ -199,7 +201,7 @@ pub(crate) fn class_of(name: &str) -> Option<(Class, &'static str)> {
         .then_some((Class::NoEffect, "it is not known"))
 }
 
-/// The annotation that takes a port out, without the prefix.
+/// The annotation that excludes a port, without the prefix.
 pub(crate) fn no_rule(port: u16) -> String {
     format!("port_{port}{NO_RULE}")
 }

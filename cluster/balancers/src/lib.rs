@@ -1,11 +1,11 @@
-//! Load balancers: what a Kubernetes Service of type LoadBalancer asks for.
+//! Load balancers requested by Kubernetes Services of type LoadBalancer.
 //!
-//! Owns the reading of the object with its annotations, and nothing of what is made of it: addresses, rotation and routers are others'.
+//! Owns the parsing of the object with its annotations; addresses, rotation and routers are elsewhere.
 //!
-//! Always true: pure; what cannot be done as it was asked for is refused with a sentence that names the field or the annotation, and is
-//! never done otherwise; what has no effect is told as well.
+//! Always true: pure; an unsupported request is refused with a sentence that names the field or the
+//! annotation, and never replaced by something else; settings without effect are reported as well.
 //!
-//! Called by: the loops (what a look at the cluster found), the planner (what follows from it).
+//! Called by: the loops (for observed objects), the planner (for decisions).
 
 mod annotations;
 
@@ -22,37 +22,37 @@ pub use annotations::{ANNOTATIONS, Annotation, Class};
 
 use annotations::{ADDRESS, INTERNAL, IP_RANGES, PREFIX, SERVICE_TAGS, SOURCES, SUBNET, class_of, no_rule};
 
-/// What keeps a Service until its load balancer is gone; upstream's name for it.
+/// The finalizer of a Service until its load balancer is gone; upstream's name.
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 /// Nodes with this label are in no rotation, whatever its value.
 pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-/// How traffic that is for a Service's address is treated inside the cluster: kube-proxy takes it at once.
+/// The treatment of traffic to a Service's address inside the cluster: kube-proxy handles it directly.
 pub const IP_MODE: &str = "VIP";
-/// A Service has no more ports than Azure's load balancer has rules.
+/// The port limit of a Service, as Azure's load balancer has for rules.
 const MOST_PORTS: usize = 250;
-/// Ranges that may connect, at most.
+/// The limit of source ranges.
 const MOST_SOURCES: usize = 200;
 
-/// What a Service asks for.
+/// The load balancer that a Service requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     /// `metadata.namespace`
     pub namespace: String,
     /// `metadata.name`
     pub name: String,
-    /// `metadata.uid`: one that is made anew under its name has another.
+    /// `metadata.uid`: a recreated Service has another.
     pub uid: String,
-    /// Somebody has deleted it.
+    /// Whether it is being deleted.
     pub deleting: bool,
     /// Whether it has the [`FINALIZER`].
     pub finalizer: bool,
-    /// The address that its status tells of; `None`: none, or not in the way that it is to be told.
+    /// The address in its status; `None`: no address, or not in the desired form.
     pub shown: Option<Ipv4Addr>,
     /// Whether its address is one of the cluster's own network.
     pub internal: bool,
-    /// The subnet that an internal one is to be in, by its name.
+    /// The subnet of an internal one, by its name.
     pub subnet: Option<String>,
-    /// The address that it is to have.
+    /// The requested address.
     pub address: Option<Ipv4Addr>,
     /// Its ports, in order.
     pub ports: Vec<Port>,
@@ -62,11 +62,11 @@ pub struct Wish {
     pub endpoints: BTreeSet<String>,
     /// Whether all connections of a client go to the same node.
     pub sticky: bool,
-    /// Who may connect; empty: everybody.
+    /// Permitted clients; empty: all.
     pub sources: Vec<Addresses>,
-    /// Why it gets no load balancer: a sentence with a next step.
+    /// The reason why it gets no load balancer: a sentence with a next step.
     pub refusal: Option<String>,
-    /// What of it has no effect: half a sentence each.
+    /// Settings without effect: half a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -75,14 +75,14 @@ pub struct Wish {
 pub struct Port {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// At its address.
+    /// Port at its address.
     pub port: u16,
-    /// At the nodes.
+    /// Port at the nodes.
     pub node_port: u16,
 }
 
 impl Wish {
-    /// What a Service asks for; `None` for one that asks for nothing of us: of another type, or of another load balancer's class.
+    /// Parses a Service; `None` for one that is not ours: of another type, or of another load balancer class.
     pub fn read(service: &Value, endpoints: BTreeSet<String>) -> Option<Self> {
         let (metadata, spec) = (&service["metadata"], &service["spec"]);
         let text = |name: &str| metadata[name].as_str().map(str::to_owned);
@@ -120,7 +120,7 @@ impl Wish {
         format!("{}/{}", self.namespace, self.name)
     }
 
-    /// What may be wrong with it.
+    /// Reads and checks its settings.
     fn fill(&mut self, spec: &Value, asked: &Annotations<'_>) -> Result<(), String> {
         asked.refused()?;
         if self.subnet.is_some() && !self.internal {
@@ -144,12 +144,12 @@ impl Wish {
     }
 }
 
-/// Whether only nodes with an endpoint of a Service are in rotation, so that its endpoints have to be known.
+/// Whether only nodes with an endpoint of a Service are in rotation, so that its endpoints are needed.
 pub fn is_local(service: &Value) -> bool {
     service["spec"]["externalTrafficPolicy"] == "Local"
 }
 
-/// A Service's annotations that begin with [`PREFIX`], by the rest of their names.
+/// A Service's annotations with [`PREFIX`], by the rest of their names.
 struct Annotations<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Annotations<'a> {
@@ -168,13 +168,13 @@ impl<'a> Annotations<'a> {
             .is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
-    /// What is in a list with commas.
+    /// The items of a comma-separated list.
     fn list(&self, name: &str) -> impl Iterator<Item = &'a str> {
         let items = self.get(name).into_iter().flat_map(|value| value.split(','));
         items.map(str::trim).filter(|item| !item.is_empty())
     }
 
-    /// An annotation that says no asks for nothing.
+    /// Annotations that are set; `false` counts as not set.
     fn asking(&self) -> impl Iterator<Item = (&'a str, Class, &'static str)> {
         let asking = self
             .0
@@ -200,7 +200,7 @@ impl<'a> Annotations<'a> {
     }
 }
 
-/// The address that a status tells of, where that is the only one and told as it is to be.
+/// The address in a status, if it is the only one and has the desired form.
 fn shown(status: &Value) -> Option<Ipv4Addr> {
     let ingress = status["loadBalancer"]["ingress"].as_array()?;
     match ingress.as_slice() {
@@ -262,7 +262,7 @@ fn ports(spec: &Value, asked: &Annotations<'_>) -> Result<Vec<Port>, String> {
     Ok(ports)
 }
 
-/// Who may connect: ranges of the spec, else of Kubernetes' annotation; beside them what AKS' annotations add.
+/// Permitted clients: ranges of the spec, else of Kubernetes' annotation; plus those of AKS' annotations.
 fn sources(spec: &Value, asked: &Annotations<'_>) -> Result<Vec<Addresses>, String> {
     let mut sources = Vec::new();
     let mut add = |field: &str, text: &str| match Addresses::parse(text) {
@@ -271,7 +271,7 @@ fn sources(spec: &Value, asked: &Annotations<'_>) -> Result<Vec<Addresses>, Stri
             Ok(())
         }
         _ => Err(format!(
-            "{field}: {text:?} is no IPv4 range such as 10.0.0.0/8; correct it, or remove it"
+            "{field}: {text:?} is not an IPv4 range such as 10.0.0.0/8; correct it, or remove it"
         )),
     };
     let own: Vec<&str> = spec["loadBalancerSourceRanges"]

@@ -1,10 +1,10 @@
-//! What Services ask for, and what is refused.
+//! Requests of Services, and refusals.
 
 use serde_json::json;
 
 use super::*;
 
-/// A Service with one port, changed as said.
+/// A Service with one port, with a change.
 fn service(change: impl FnOnce(&mut Value)) -> Value {
     let mut service = json!({
         "metadata": { "namespace": "shop", "name": "web", "uid": "u1", "annotations": {} },

@@ -1,8 +1,9 @@
-//! Who reaches the API server from outside the cluster's own network: rules of a control plane machine, for its card in the stamp's
-//! network.
+//! Access to the API server from outside the cluster's own network: rules of a control plane machine, for its
+//! interface in the stamp's network.
 //!
-//! Always true: on a machine that starts, the rules are there before the API server is; while it runs, new rules take the place of the old
-//! ones at once, and hold for connections that there are as well. Loopback and the card in the VNET are not their business.
+//! Always true: on a machine that starts, the rules are set before the API server starts; while it runs, new
+//! rules replace the old ones at once, and apply to existing connections as well. Loopback and the interface
+//! in the VNET are not affected.
 
 use std::net::Ipv4Addr;
 
@@ -13,17 +14,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{API_PORT, ControlPlanePlace, members::STAMP_CARD, plain, words};
 
-/// The rules, and what loads them.
+/// The rules, and the command that loads them.
 pub(crate) struct Rules {
     file: File,
     restricted: bool,
 }
 
 impl Rules {
-    /// Those of a member.
+    /// The rules of a member.
     pub(crate) fn of(access: &ApiAccess, place: &ControlPlanePlace) -> Self {
         let text = ruleset(access, &place.always);
-        // What loads a file is run again when it is another one.
+        // The path contains the hash, so that the task that loads it runs again for other rules.
         let hash = hex::encode(&Sha256::digest(text.as_bytes())[..4]);
         Self {
             file: plain(&format!("/etc/landfall/access-{hash}.nft"), text),
@@ -35,12 +36,12 @@ impl Rules {
         words(["nft", "-f", &self.file.path])
     }
 
-    /// Before anything runs. A machine that starts has no rules of before that would have to go.
+    /// Before any process. A machine that starts has no earlier rules to remove.
     pub(crate) fn setup(&self) -> Option<Command> {
         self.restricted.then(|| Command { argv: self.load() })
     }
 
-    /// On a machine that runs.
+    /// On a running machine.
     pub(crate) fn task(&self) -> Task {
         Task {
             name: "access".to_owned(),
@@ -53,7 +54,7 @@ impl Rules {
     }
 }
 
-/// Whoever may not is told so at once. Declared, deleted, declared again: the same result however often it is loaded.
+/// Other clients are rejected at once. Declared, deleted, declared again, so that loading is idempotent.
 fn ruleset(access: &ApiAccess, always: &[Ipv4Addr]) -> String {
     let ranges = match access {
         ApiAccess::Open => None,
@@ -115,7 +116,7 @@ mod tests {
                 r#"iifname "eth0" ip saddr != { 100.64.16.1/32, 100.64.16.8/32 } tcp dport 443 reject with tcp reset"#,
             ),
             (
-                // One in another, two beside each other, and one of those that always may.
+                // One range inside another, two adjacent ones, and one that is always permitted.
                 ranges(&[
                     "203.0.113.0/24",
                     "203.0.113.7/32",
@@ -148,7 +149,7 @@ mod tests {
         let private = Rules::of(&ApiAccess::Private, &place());
         assert_eq!(open.setup(), None);
         assert_eq!(private.setup().unwrap().argv, private.task().argv);
-        // Another task of the same name is run anew.
+        // A task that differs under the same name runs again.
         assert_ne!(open.task(), private.task());
         assert_eq!(private.task(), Rules::of(&ApiAccess::Private, &place()).task());
         assert!(private.task().argv.contains(&private.into_file().path));

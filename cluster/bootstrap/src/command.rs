@@ -1,25 +1,26 @@
-//! A command that runs in a pod, with the node image's own kubectl.
+//! A command in a pod, with the node image's own kubectl.
 //!
-//! Always true: nothing is pulled; without a token the command is the cluster's administrator, with one it is whoever the token is of, and
-//! its pod's own account may do nothing; what it is given lies in a secret of its own, and is gone when the command is.
+//! Always true: no image is pulled; without a token the command runs as cluster administrator, with one as
+//! the token's user, and its pod's own account has no rights; its inputs are in a separate secret, and are
+//! removed with the command.
 
 use cluster_api::{COMMAND_NAMESPACE, command_name};
 use serde_json::{Value, json};
 
 use crate::images;
 
-/// The account of commands that come without a token, and its binding.
+/// The service account of commands without a token, and its binding.
 const ACCOUNT: &str = "landfall-command";
-/// Longer than any client waits. The pod ends then, whatever it does.
+/// Longer than any client waits. The pod ends then in any case.
 const SECONDS: u32 = 15 * 60;
-/// What it may write.
+/// The size limit of its writable volume.
 const SCRATCH: &str = "256Mi";
 
-/// What the shell does first: unpack what came along, and be somebody.
+/// The pod's script: unpacks the context, then runs the command.
 const SCRIPT: &str = "cd /command-files && { [ ! -e /command/context.zip ] || unzip -q -o /command/context.zip || exit 1; }; \
     exec sh -c \"$(cat /command/command)\"";
 
-/// All objects that a command needs. `context` is a zip archive in base64.
+/// All objects of a command. `context` is a zip archive in base64.
 pub fn command_objects(id: &str, command: &str, context: Option<&str>, token: Option<&str>) -> Vec<Value> {
     let name = command_name(id);
     let labels =
@@ -53,7 +54,7 @@ pub fn command_objects(id: &str, command: &str, context: Option<&str>, token: Op
                 "terminationGracePeriodSeconds": 1,
                 "enableServiceLinks": false,
                 "serviceAccountName": if token.is_some() { "default" } else { ACCOUNT },
-                // The user is at work: it goes where there is room, also among what the cluster itself needs.
+                // A user is waiting: it may also run on system nodes.
                 "tolerations": [{ "key": "CriticalAddonsOnly", "operator": "Exists" }],
                 "nodeSelector": { "kubernetes.io/os": "linux" },
                 "containers": [{
@@ -85,7 +86,7 @@ pub fn command_objects(id: &str, command: &str, context: Option<&str>, token: Op
     ]
 }
 
-/// The cluster as the pod reaches it, as whoever the token is of.
+/// A kubeconfig for the pod, with the user of the token.
 fn kubeconfig(token: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "default",
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(secret["data"], json!({}));
         let whose = command_objects("a1", "kubectl get nodes", Some("UEs="), Some("t0ken"));
         let pod = of_kind(&whose, "Pod");
-        // That account is bound to nothing.
+        // That account has no binding.
         assert_eq!(pod["spec"]["serviceAccountName"], "default");
         let environment = pod["spec"]["containers"][0]["env"].as_array().unwrap();
         assert!(environment.contains(&json!({ "name": "KUBECONFIG", "value": "/command/kubeconfig" })));
@@ -129,7 +130,7 @@ mod tests {
                 .contains("t0ken")
         );
         assert_eq!(secret["data"]["context.zip"], "UEs=");
-        // What anybody who may read pods reads.
+        // Text that is readable with read access to pods.
         assert!(!pod.to_string().contains("t0ken") && !pod.to_string().contains("get nodes"));
     }
 }

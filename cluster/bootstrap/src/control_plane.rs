@@ -1,4 +1,5 @@
-//! A control plane machine: etcd, API server, controller manager, scheduler; with several of them, who keeps them together.
+//! A control plane machine: etcd, API server, controller manager, scheduler; with several members, also the
+//! programs that coordinate them.
 
 use std::net::Ipv4Addr;
 
@@ -19,12 +20,12 @@ use crate::{
 
 const ENCRYPTION: &str = "/etc/kubernetes/encryption.json";
 const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.json";
-/// Read again by the API server itself when it changes.
+/// The API server reloads it when it changes.
 const AUTHENTICATION: &str = "/etc/kubernetes/authentication.json";
-/// Where an issuer's keys are, below its URL. As the API server has it.
+/// The path of an issuer's keys below its URL, as in the API server.
 pub const ISSUER_KEYS: &str = "openid/v1/jwks";
-/// Admission plug-ins beside upstream's own choice: those that AKS documents, which act on annotations of namespaces and on taints. None of
-/// them needs a file.
+/// Admission plug-ins in addition to upstream's defaults: those documented for AKS, which act on annotations
+/// of namespaces and on taints. None of them needs a file.
 const ADMISSION: [&str; 4] = [
     "NodeRestriction",
     "PodNodeSelector",
@@ -160,7 +161,7 @@ fn certificates(
             &pki.etcd,
             local(Subject::peer("etcd")).ip(at.vnet),
         ),
-        // A member refuses a peer that calls from an address which is not in its certificate.
+        // A member refuses a peer whose source address is not in its certificate.
         (
             format!("{ETCD_PKI}/peer"),
             &pki.etcd,
@@ -195,8 +196,8 @@ fn client_config(name: &str) -> String {
     format!("/etc/kubernetes/{name}.kubeconfig")
 }
 
-/// Secrets are encrypted in etcd with the first key; what is there in clear from before, or from a cluster that the state comes
-/// from, is still read.
+/// Secrets are encrypted in etcd with the first key; unencrypted ones from before, or from the source cluster
+/// of a restore, can still be read.
 fn encryption(pki: &ClusterPki) -> Value {
     let key = |name: &str, secret: &str| json!({ "name": name, "secret": secret });
     let keys: Vec<Value> = std::iter::once(key(&pki.encryption_key_name, &pki.encryption_key))
@@ -218,7 +219,7 @@ fn encryption(pki: &ClusterPki) -> Value {
     })
 }
 
-/// Who did what, without bodies; nothing for the endless reading of the components themselves.
+/// Audit events without bodies; none for the components' own read requests.
 fn audit_policy() -> Value {
     json!({
         "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
@@ -235,7 +236,7 @@ fn audit_policy() -> Value {
     })
 }
 
-/// Nobody is anonymous, except to ask whether the server lives.
+/// Anonymous access only to health checks.
 fn authentication(spec: &ClusterSpec, authority: &TokenAuthority) -> Value {
     let mut configuration = json!({
         "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
@@ -250,7 +251,7 @@ fn authentication(spec: &ClusterSpec, authority: &TokenAuthority) -> Value {
     configuration
 }
 
-/// Requests that change something, and others, that are served at the same time (AKS service limits).
+/// Concurrent mutating and other requests (AKS service limits).
 fn in_flight(tier: Tier) -> (u32, u32) {
     match tier {
         Tier::Free => (50, 100),
@@ -271,7 +272,8 @@ fn former_key(number: usize) -> String {
     format!("{PKI}/sa-former-{number}.pub")
 }
 
-/// Who issues tokens: the first signs, all are taken. So what pods have from before the cluster got an issuer that others know goes on.
+/// The issuers of tokens: the first signs, all are accepted. So tokens from before the cluster got a public
+/// issuer stay valid.
 fn issuers(spec: &ClusterSpec) -> Vec<String> {
     let own = format!("--service-account-issuer=https://{}", spec.fqdn);
     match &spec.issuer {
@@ -279,7 +281,7 @@ fn issuers(spec: &ClusterSpec) -> Vec<String> {
         Some(issuer) => vec![
             format!("--service-account-issuer={issuer}"),
             own,
-            // Nobody outside reaches the address that the API server would name.
+            // The address that the API server would publish is not reachable from outside.
             format!("--service-account-jwks-uri={issuer}{ISSUER_KEYS}"),
         ],
     }
@@ -329,7 +331,8 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         "--requestheader-username-headers=X-Remote-User".to_owned(),
         "--requestheader-group-headers=X-Remote-Group".to_owned(),
         "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
-        // There is no kube-proxy beside the API server: webhooks and aggregated APIs are reached at their pods.
+        // There is no kube-proxy beside the API server: webhooks and aggregated APIs are called at their
+        // pods.
         "--enable-aggregator-routing=true".to_owned(),
         format!("--audit-policy-file={AUDIT_POLICY}"),
         format!("--audit-log-path={AUDIT_LOG}"),
@@ -338,12 +341,13 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         "--audit-log-maxage=30".to_owned(),
         format!("--max-mutating-requests-inflight={mutating}"),
         format!("--max-requests-inflight={others}"),
-        // Told to stop, it is not ready at once and serves for a while: the VIP moves to another member before anybody is
-        // refused. With one member as well, which may be restarted for a tier that has more.
+        // After SIGTERM it becomes not ready and serves for a while: the VIP moves to another member before
+        // any request is refused. With one member as well, which may be restarted for a tier with more.
         "--shutdown-delay-duration=3s".to_owned(),
         "--profiling=false".to_owned(),
     ]);
-    // Tokens in secrets of a state that comes from another cluster. Those of its pods name another issuer and are refused.
+    // Tokens in secrets of a state restored from another cluster. Those of its pods have another issuer and
+    // are refused.
     flags.extend(
         (0..pki.former.len()).map(|number| format!("--service-account-key-file={}", former_key(number))),
     );
@@ -387,7 +391,7 @@ fn controller_manager(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process 
         format!("--tls-private-key-file={PKI}/controller-manager.key"),
         format!("--client-ca-file={PKI}/ca.crt"),
         format!("--requestheader-client-ca-file={PKI}/front-proxy-ca.crt"),
-        // Health may be asked for by anybody on loopback; nothing else may.
+        // Health endpoints are open to anonymous requests on loopback; nothing else is.
         "--authorization-always-allow-paths=/healthz,/readyz,/livez".to_owned(),
         format!("--root-ca-file={PKI}/ca.crt"),
         format!("--service-account-private-key-file={SERVICE_ACCOUNT_KEY}"),
@@ -395,11 +399,11 @@ fn controller_manager(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process 
         format!("--cluster-signing-key-file={PKI}/ca.key"),
         "--cluster-signing-duration=8760h".to_owned(),
         "--use-service-account-credentials=true".to_owned(),
-        // Landfall's own planner gives nodes their pod ranges and the VNET its routes.
+        // Landfall's own planner assigns pod ranges to nodes and routes to the VNET.
         "--allocate-node-cidrs=false".to_owned(),
         format!("--cluster-name={}", spec.name),
         leader_elect(place),
-        // At the default of 20 requests a second, the tokens it asks for at start hold everything up for 6 s.
+        // With the default of 20 requests a second, its token requests at the start delay everything by 6 s.
         "--kube-api-qps=500".to_owned(),
         "--kube-api-burst=1000".to_owned(),
         "--profiling=false".to_owned(),

@@ -1,9 +1,10 @@
-//! Who is known to an API server beside its own certificates and service accounts: those that the stamp's directory knows, by tokens of the
-//! stamp's token service. And what role assignments of the stamp give them: the API server asks the stamp's service about each request that the
-//! cluster's own roles do not permit.
+//! Users of an API server besides its own certificates and service accounts: the principals of the stamp's
+//! directory, with tokens of the stamp's token service. And their rights from role assignments of the stamp:
+//! the API server asks the stamp's service about each request that the cluster's own roles do not permit.
 //!
-//! Always true: nobody gets a name of Kubernetes' own (`system:`) from a token; only those who came with such a token are asked about; keys, and
-//! decisions, are kept by the API server for as long as it runs, so that the stamp's service may be away.
+//! Always true: no token gives a name with Kubernetes' prefix `system:`; only requests with such a token are
+//! sent for review; keys and decisions are cached by the API server while it runs, so that the stamp's
+//! service may be away.
 
 use agent_protocol::File;
 use cluster_spec::{ClusterSpec, DirectoryAccess};
@@ -12,20 +13,20 @@ use serde_json::{Value, json};
 
 use crate::object;
 
-/// The application that stands for the API servers of all clusters: whom tokens for them are for. As in AKS.
+/// The application of the API servers of all clusters: the audience of their tokens. As in AKS.
 pub const SERVER_APPLICATION: &str = "6dae42f8-4368-4678-94ff-3960e28e3630";
-/// The application that people sign in with. As in AKS.
+/// The application of interactive logins. As in AKS.
 pub const CLIENT_APPLICATION: &str = "80faf920-1908-4b52-b5ef-a8e7bedfc67a";
 
-/// Where the API server finds out whom it asks about what is permitted.
+/// The API server's authorization configuration.
 pub(crate) const AUTHORIZATION: &str = "/etc/kubernetes/authorization.json";
 const WEBHOOK: &str = "/etc/kubernetes/role-assignments.kubeconfig";
-/// What the machine's agent shows to the stamp's service: what is asked here is asked in its name.
+/// The directory of the agent's client certificate, which the API server presents to the stamp's service.
 const AGENT: &str = "/var/lib/landfall-agent";
-/// The path at which the stamp's service decides.
+/// The path of access reviews at the stamp's service.
 pub const REVIEW_PATH: &str = "/agent/v1/access-review";
 
-/// The stamp's token service, as machines and pods reach it.
+/// The stamp's token service, as seen from machines and pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TokenAuthority {
     /// Its URL without a trailing slash, e.g. `https://100.64.16.1:7443`.
@@ -34,18 +35,18 @@ pub struct TokenAuthority {
     pub ca: String,
     /// GUID of its tenant.
     pub tenant: String,
-    /// Who it says in its tokens that it is, each with the path below [`Self::url`] that its discovery is at.
+    /// The issuers of its tokens, each with the path of its discovery document below [`Self::url`].
     pub issuers: Vec<(String, String)>,
 }
 
-/// The configuration of who is known. `None`: the directory is not.
+/// The JWT authenticators of the stamp's directory.
 pub(crate) fn authenticators(directory: &DirectoryAccess, authority: &TokenAuthority) -> Vec<Value> {
     let each = authority.issuers.iter();
     each.map(|(issuer, path)| {
         json!({
             "issuer": {
                 "url": issuer,
-                // The issuer's own address is the host's, which no machine reaches.
+                // The issuer's own address is the host's, which machines cannot reach.
                 "discoveryURL": format!("{}{path}/.well-known/openid-configuration", authority.url),
                 "certificateAuthority": authority.ca,
                 "audiences": [SERVER_APPLICATION],
@@ -56,7 +57,7 @@ pub(crate) fn authenticators(directory: &DirectoryAccess, authority: &TokenAutho
                 "message": "the token is of another tenant",
             }],
             "claimMappings": {
-                // A person is called by the name that it signs in with, everybody else by its object id.
+                // A person's user name is the login name, that of other principals the object id.
                 "username": { "expression": "claims.?upn.orValue(claims.oid)" },
                 "groups": { "claim": "groups", "prefix": "" },
                 "uid": { "claim": "oid" },
@@ -76,12 +77,12 @@ pub(crate) fn authenticators(directory: &DirectoryAccess, authority: &TokenAutho
     .collect()
 }
 
-/// Whether role assignments of the stamp count in a cluster.
+/// Whether role assignments of the stamp apply in a cluster.
 pub(crate) fn asks(spec: &ClusterSpec) -> bool {
     spec.directory.as_ref().is_some_and(|directory| directory.roles)
 }
 
-/// The files with which the API server asks about role assignments.
+/// The files with which the API server sends access reviews.
 pub(crate) fn authorization(authority: &TokenAuthority) -> [File; 2] {
     let configuration = json!({
         "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration",
@@ -90,12 +91,13 @@ pub(crate) fn authorization(authority: &TokenAuthority) -> [File; 2] {
             { "type": "RBAC", "name": "rbac" },
             { "type": "Webhook", "name": "role-assignments", "webhook": {
                 "timeout": "3s",
-                // A right that is taken away is gone after so long; what was permitted goes on that long while the service is away.
+                // A revoked right stays valid for this time; cached permissions also bridge an absence of the
+                // service.
                 "authorizedTTL": "5m",
                 "unauthorizedTTL": "10s",
                 "cacheAuthorizedRequests": true,
                 "cacheUnauthorizedRequests": true,
-                // The cluster's own roles count alone then.
+                // Then only the cluster's own roles count.
                 "failurePolicy": "NoOpinion",
                 "subjectAccessReviewVersion": "v1",
                 "matchConditionSubjectAccessReviewVersion": "v1",

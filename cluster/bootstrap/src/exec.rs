@@ -1,5 +1,5 @@
-//! Kubeconfigs of those that the stamp's directory knows: there is no credential in them; a program gets a token each time. As AKS writes them, but
-//! for where the token service is.
+//! Kubeconfigs for users of the stamp's directory, without a credential; a program gets a token each time. As
+//! in AKS, except for the address of the token service.
 
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, CredentialKind, TokenFormat};
@@ -7,10 +7,11 @@ use serde_json::json;
 
 use crate::{
     directory::{CLIENT_APPLICATION, SERVER_APPLICATION},
-    kubeconfig::{context, document, user},
+    kubeconfig::{Entry, document},
 };
 
-/// A kubeconfig with which whoever has a token of the tenant reaches the cluster. `authority`: where people sign in, with a trailing slash.
+/// A kubeconfig for all users with a token of the tenant; in `namespace`, where there is one. `authority`: the
+/// URL for logins, with a trailing slash.
 pub fn directory_kubeconfig(
     spec: &ClusterSpec,
     tenant: &str,
@@ -18,9 +19,9 @@ pub fn directory_kubeconfig(
     server: &str,
     authority: &str,
     format: TokenFormat,
+    namespace: Option<&str>,
 ) -> String {
     let kind = CredentialKind::User;
-    let (user, context) = (user(kind, spec), context(kind, spec));
     let source = match format {
         TokenFormat::Exec => exec(tenant, authority),
         TokenFormat::Azure => format!(
@@ -34,7 +35,7 @@ pub fn directory_kubeconfig(
              \x20     name: azure\n"
         ),
     };
-    document(spec, pki, server, (&user, &context), &source)
+    document(spec, pki, server, &Entry::of(kind, spec, namespace), &source)
 }
 
 fn exec(tenant: &str, authority: &str) -> String {
@@ -48,9 +49,9 @@ fn exec(tenant: &str, authority: &str) -> String {
         CLIENT_APPLICATION,
         "--tenant-id",
         tenant,
-        // As one word: of two, the Azure CLI makes a configuration that forgets where the token service is.
+        // As one word: from two, the Azure CLI makes a configuration without the token service's address.
         "--login=devicecode",
-        // Not in AKS: the token service is the stamp's, and nobody else is asked about it.
+        // Not in AKS: tokens come from the stamp's own token service.
         "--authority-host",
         authority,
         "--disable-instance-discovery",

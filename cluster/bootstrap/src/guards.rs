@@ -1,4 +1,4 @@
-//! Security groups at the subnets of a cluster's network.
+//! Security groups of the subnets of a cluster's network.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -7,11 +7,11 @@ use cluster_spec::ClusterSpec;
 use fabric_api::{FilterRule, NetworkSpec};
 use ipnet::Ipv4Net;
 
-/// Sets the filters of those subnets that go by a security group, whose rules are given by the subnets' ranges. `service`: addresses
-/// outside of the VNET that the cluster's own machines need, its API's among them.
+/// Sets the filters of subnets with a security group, whose rules are given by the subnets' ranges.
+/// `service`: addresses outside the VNET that the cluster's own machines need, including its API's.
 ///
-/// What a cluster needs of itself comes before every rule of its tenant: between nodes and the control plane's hidden subnet everything
-/// passes, and nodes reach the service.
+/// The cluster's own requirements come before every rule of its tenant: all traffic between nodes and the
+/// control plane's hidden subnet is permitted, and nodes reach the service.
 pub fn guard(
     network: &mut NetworkSpec,
     spec: &ClusterSpec,
@@ -22,7 +22,7 @@ pub fn guard(
     let (any, control_plane) = (vec![Ipv4Net::default()], vec![profile.control_plane_range]);
     let mut needed = control_plane.clone();
     needed.extend(service.iter().copied().map(Ipv4Net::from));
-    // Pods' addresses are seen between nodes, as if they were of the VNET.
+    // Pods' addresses are visible between nodes, like those of the VNET.
     let within: Vec<Ipv4Net> = profile.space().iter().copied().chain(profile.pod_range).collect();
     for subnet in &mut network.subnets {
         subnet.filter = guards.get(&subnet.range).map(|rules| {
@@ -93,7 +93,7 @@ mod tests {
             within.is_some_and(|rule| rule.allow && rule.to.contains(&pods)),
             "{guarded:?}"
         );
-        // Without groups everything is as it was.
+        // Without groups nothing changes.
         guard(&mut vnet, &spec, &BTreeMap::new(), &[vip]);
         assert!(vnet.subnets.iter().all(|subnet| subnet.filter.is_none()));
     }

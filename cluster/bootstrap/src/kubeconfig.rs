@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 
 use crate::{API_PORT, BootstrapError};
 
-/// The stamp's operator: root on its host, who has the cluster's keys anyway.
+/// The stamp's operator: root on its host, with access to the cluster's keys in any case.
 const OPERATOR: &str = "landfall:operator";
 
-/// Whom a kubeconfig is for.
+/// The user of a kubeconfig.
 #[derive(Debug, Clone, Copy)]
 pub enum Bearer<'a> {
-    /// A credential, by its id: a user of its own, whose rights are a binding in the cluster.
+    /// A credential, by its id: a separate user, whose rights are a binding in the cluster.
     Credential(CredentialKind, &'a str),
     /// The stamp's operator, whatever the cluster's roles say.
     Operator,
 }
 
 impl Bearer<'_> {
-    /// What it is named as.
+    /// The kind that determines the names in the file.
     fn kind(self) -> CredentialKind {
         match self {
             Self::Credential(kind, _) => kind,
@@ -35,27 +35,28 @@ impl Bearer<'_> {
 
     fn subject(self) -> Subject {
         match self {
-            // Not the entry's name: a common name has at most 64 characters, a resource group alone may have 90.
+            // Not the entry's name: a common name has at most 64 characters, a resource group alone may have
+            // 90.
             Self::Credential(kind, id) => Subject::client(&credential_user(kind, id)),
             Self::Operator => Subject::client(OPERATOR).group("system:masters"),
         }
     }
 }
 
-/// The name AKS gives the user entry.
-pub(crate) fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
+/// AKS' name of the user entry.
+fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
     format!("{}_{}_{}", kind.name(), spec.resource_group, spec.name)
 }
 
-/// The name AKS gives the context.
-pub(crate) fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
+/// AKS' name of the context.
+fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
     match kind {
         CredentialKind::Admin => format!("{}-admin", spec.name),
         CredentialKind::User | CredentialKind::Monitoring => spec.name.clone(),
     }
 }
 
-/// What somebody shows to a cluster: a certificate that is good until `until`.
+/// A client certificate for a bearer, valid until `until`.
 ///
 /// # Errors
 /// When the certificate cannot be made.
@@ -68,32 +69,59 @@ pub fn client_certificate(
     Ok(pki.cluster.issue_until(&bearer.subject(), now, until)?)
 }
 
-/// A kubeconfig for somebody who shows this certificate.
+/// A kubeconfig with this client certificate; in `namespace`, where there is one, under names of its own.
 pub fn kubeconfig(
     spec: &ClusterSpec,
     pki: &ClusterPki,
     server: &str,
     bearer: Bearer<'_>,
     certificate: &Certificate,
+    namespace: Option<&str>,
 ) -> String {
     let kind = bearer.kind();
-    let (user, context) = (user(kind, spec), context(kind, spec));
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let (certificate, key) = (encode(&certificate.certificate), encode(&certificate.key));
     let credential = format!("    client-certificate-data: {certificate}\n    client-key-data: {key}\n");
-    document(spec, pki, server, (&user, &context), &credential)
+    document(spec, pki, server, &Entry::of(kind, spec, namespace), &credential)
 }
 
-/// A kubeconfig of a cluster with one user, named by user and context, who shows `credential` (lines below `user:`).
+/// The entries of a kubeconfig: one user and one context.
+pub(crate) struct Entry<'a> {
+    user: String,
+    context: String,
+    /// Where commands work that do not say where.
+    namespace: Option<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    /// Those of a kind, as AKS names them. Of a namespace they have its name as well, so that one file can hold several and the cluster's.
+    pub(crate) fn of(kind: CredentialKind, spec: &ClusterSpec, namespace: Option<&'a str>) -> Self {
+        let (mut user, mut context) = (user(kind, spec), context(kind, spec));
+        if let Some(namespace) = namespace {
+            user = format!("{user}_{namespace}");
+            context = format!("{context}_{namespace}");
+        }
+        Self {
+            user,
+            context,
+            namespace,
+        }
+    }
+}
+
+/// A kubeconfig of a cluster with one user and `credential` (lines below `user:`).
 pub(crate) fn document(
     spec: &ClusterSpec,
     pki: &ClusterPki,
     server: &str,
-    (user, context): (&str, &str),
+    entry: &Entry<'_>,
     credential: &str,
 ) -> String {
-    let (user, context) = (scalar(user), scalar(context));
-    // YAML by hand, as people open this file: base64, an address, and names.
+    let (user, context) = (scalar(&entry.user), scalar(&entry.context));
+    let namespace = entry.namespace.map_or_else(String::new, |namespace| {
+        format!("    namespace: {}\n", scalar(namespace))
+    });
+    // YAML written by hand, because people read this file: base64, an address, and names.
     format!(
         "apiVersion: v1\n\
          kind: Config\n\
@@ -101,7 +129,7 @@ pub(crate) fn document(
          clusters:\n\
          - cluster:\n    certificate-authority-data: {ca}\n    server: {server}\n  name: {cluster}\n\
          contexts:\n\
-         - context:\n    cluster: {cluster}\n    user: {user}\n  name: {context}\n\
+         - context:\n    cluster: {cluster}\n{namespace}    user: {user}\n  name: {context}\n\
          current-context: {context}\n\
          users:\n\
          - name: {user}\n  user:\n{credential}",
@@ -110,8 +138,8 @@ pub(crate) fn document(
     )
 }
 
-/// A name in YAML: as it is, or quoted where a reader could take it for something else than text (a cluster may be called
-/// `123`, `1e3` or `on`).
+/// A name in YAML: plain, or quoted if a parser could take it for something other than text (a cluster may be
+/// called `123`, `1e3` or `on`).
 pub(crate) fn scalar(name: &str) -> Cow<'_, str> {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -123,7 +151,7 @@ pub(crate) fn scalar(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// How the service itself reaches a cluster.
+/// The service's own access to a cluster.
 ///
 /// # Errors
 /// When the certificate cannot be made.
@@ -142,8 +170,8 @@ pub fn admin_endpoint(
     })
 }
 
-/// A kubeconfig for a component. Its credential lies beside it, as `{identity}.crt` and `{identity}.key`: what is in files
-/// of its own is read again when it changes, so that a renewed certificate needs no restart.
+/// A kubeconfig for a component. Its credential is in separate files, `{identity}.crt` and `{identity}.key`:
+/// files are reloaded when they change, so that a renewed certificate needs no restart.
 pub(crate) fn component(server: &str, ca_file: &str, user: &str, identity: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "default",

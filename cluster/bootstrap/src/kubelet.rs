@@ -1,4 +1,4 @@
-//! The kubelet: configuration, flags, and what it reserves.
+//! The kubelet: configuration, flags, and reservations.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use crate::{NodePlace, containerd, paths::CA_FILE};
 
 pub(crate) const CONFIG: &str = "/etc/kubernetes/kubelet.json";
 pub(crate) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.kubeconfig";
-/// Pods that are files, where AKS has them. The node image has the directory.
+/// The directory of static pods, as in AKS. The node image has it.
 const STATIC_PODS: &str = "/etc/kubernetes/manifests";
-/// What it is known by until it has renewed its certificate by itself, without ending.
+/// Its client certificate until it has renewed that by itself, without a restart.
 pub(crate) const IDENTITY: &str = "/etc/kubernetes/pki/kubelet-client";
 
 pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size: &VmSize) -> Value {
     let reserved = Reserved::of(size, pool.max_pods);
-    // The kubelet sees the host's cores and memory. What lies beyond the machine's size is reserved for "the system", so
-    // that Allocatable is what a machine of this size has.
+    // The kubelet sees the host's cores and memory. Everything beyond the machine's size is reserved for "the
+    // system", so that Allocatable is that of a machine of this size.
     let beyond_cores = node.host_cores.saturating_sub(size.cores);
     let beyond_memory = node.host_memory_mib.saturating_sub(size.memory_mib);
     let mut config = json!({
@@ -36,14 +36,15 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "containerRuntimeEndpoint": format!("unix://{}", containerd::SOCKET),
         "providerID": provider_id(spec, node),
         "maxPods": pool.max_pods,
-        // A quarter of what the smallest machine may have: one pod does not take the node.
+        // A quarter of the smallest machine's limit: one pod cannot exhaust the node's.
         "podPidsLimit": 4096,
         "registerWithTaints": pool.taints.iter().filter_map(|taint| parse_taint(taint)).collect::<Vec<_>>(),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": "/",
         "failCgroupV1": false,
         "failSwapOn": false,
-        // As on any node. A host that has not CAP_SYS_RESOURCE to give refuses it: the kubelet says so and goes on with the machine's own.
+        // As on any node. A host without CAP_SYS_RESOURCE refuses it: the kubelet logs that and continues
+        // with the machine's own value.
         "oomScoreAdj": -999,
         "kubeReserved": { "cpu": format!("{}m", reserved.cpu_millis), "memory": format!("{}Mi", reserved.memory_mib) },
         "systemReserved": { "cpu": format!("{beyond_cores}"), "memory": format!("{beyond_memory}Mi") },
@@ -53,9 +54,9 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "nodeStatusUpdateFrequency": "10s",
         "protectKernelDefaults": false,
         "makeIPTablesUtilChains": true,
-        // What says nothing of a seccomp profile goes by the container runtime's own.
+        // Pods without a seccomp profile get the container runtime's default.
         "seccompDefault": true,
-        // A large image holds nobody else's up.
+        // A large image does not delay others.
         "serializeImagePulls": false,
         "staticPodPath": STATIC_PODS,
         "healthzBindAddress": "127.0.0.1",
@@ -69,18 +70,29 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
     config
 }
 
-/// When pods are evicted and images removed. Images of the node image are pinned when they are imported (`node::import`), and the kubelet
-/// removes no pinned image, neither for its thresholds nor under disk pressure.
+/// The allocatable resources of a machine of a size: thousandths of a core, and bytes of memory.
+pub(crate) fn allocatable(size: &VmSize, max_pods: u32) -> (u64, u64) {
+    let reserved = Reserved::of(size, max_pods);
+    let cpu = u64::from(size.cores) * 1000 - u64::from(reserved.cpu_millis);
+    // Includes the memory that `evictionHard` keeps free.
+    let memory = size.memory_mib.saturating_sub(reserved.memory_mib + 100);
+    (cpu, memory << 20)
+}
+
+/// Thresholds of pod eviction and image garbage collection. Images of the node image are pinned when they are
+/// imported (`node::import`), and the kubelet removes no pinned image, neither by its thresholds nor under
+/// disk pressure.
 fn disk(own: bool) -> Value {
     if own {
-        // As on AKS. Images lie on the same filesystem, so its one threshold holds for both: unused images are removed first.
+        // As in AKS. Images are on the same filesystem, so its one threshold applies to both: unused images
+        // are removed first.
         json!({
             "evictionHard": { "memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%" },
             "imageGCHighThresholdPercent": 85,
             "imageGCLowThresholdPercent": 80
         })
     } else {
-        // The host's disk, shared: how full it is says nothing about this machine. Images are removed by age.
+        // The host's disk, shared: its usage says nothing about this machine. Images are removed by age.
         json!({
             "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%" },
             "imageGCHighThresholdPercent": 100,
@@ -115,8 +127,8 @@ pub(crate) fn flags(node: &NodePlace, labels: &BTreeMap<String, String>, signing
     ]
 }
 
-/// The labels that a kubelet may give itself: outside the Kubernetes domains all, within them a short list (the
-/// admission plugin `NodeRestriction`). The service adds the others.
+/// The labels that a kubelet may set on itself: all outside the Kubernetes domains, and a short list within
+/// them (the admission plugin `NodeRestriction`). The service sets the others.
 pub(crate) fn own_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     const ALLOWED: &[&str] = &[
         "node.kubernetes.io/instance-type",
@@ -140,7 +152,7 @@ pub(crate) fn own_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, 
         .collect()
 }
 
-/// As Azure's cloud provider writes it.
+/// In the format of Azure's cloud provider.
 fn provider_id(spec: &ClusterSpec, node: &NodePlace) -> String {
     let (scale_set, index) = node
         .node_name
@@ -161,7 +173,7 @@ fn parse_taint(taint: &str) -> Option<Value> {
     Some(json!({ "key": key, "value": value, "effect": effect }))
 }
 
-/// What AKS reserves for Kubernetes itself on a node (its documented formula, Kubernetes 1.29 and later).
+/// AKS' reservation for Kubernetes itself on a node (its documented formula, Kubernetes 1.29 and later).
 #[derive(Debug, PartialEq, Eq)]
 struct Reserved {
     cpu_millis: u32,
@@ -179,7 +191,7 @@ impl Reserved {
             32..64 => 420,
             _ => 740,
         };
-        // 20 MB a pod and 50 MB, at most a quarter of the memory.
+        // 20 MB per pod and 50 MB, at most a quarter of the memory.
         let memory_mib = (20 * u64::from(max_pods) + 50).min(size.memory_mib / 4);
         Self {
             cpu_millis,

@@ -1,12 +1,13 @@
-//! From a desired cluster to what each of its machines has to be: files, processes, network cards, node objects,
-//! kubeconfigs. All Kubernetes flags and configuration files are here, and nowhere else.
+//! Renders the desired state of a cluster into configurations of its machines: files, processes, network
+//! interfaces, node objects, kubeconfigs. All Kubernetes flags and configuration files are here, and nowhere
+//! else.
 //!
-//! Called by the control loops (configurations), by the provider's credentials, and by the bench's floor, which starts the
-//! same programs with the same flags. No I/O; the only chance in it is the keys of certificates, so a result is computed
-//! once, kept sealed in the store, and computed again when its inputs change.
+//! Called by the control loops (configurations), by the provider's credentials, and by the bench's floor,
+//! which starts the same programs with the same flags. No I/O; only the keys of certificates are random, so a
+//! result is computed once, kept sealed in the store, and computed again when its inputs change.
 //!
-//! Always true: a node's configuration holds credentials of that node only; no program listens on plain HTTP beyond
-//! loopback; whatever is written into a machine is in [`agent_protocol::MachineConfig`], and nothing else is.
+//! Always true: a node's configuration holds credentials of that node only; no program listens on plain HTTP
+//! beyond loopback; a machine gets nothing except its [`agent_protocol::MachineConfig`].
 
 mod access;
 mod command;
@@ -35,7 +36,7 @@ pub use guards::guard;
 pub use kubeconfig::{Bearer, admin_endpoint, client_certificate, kubeconfig};
 pub use members::{bare_etcd, member_address};
 pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
-pub use node::{node_config, node_wish};
+pub use node::{NodeTemplate, node_config, node_template, node_wish};
 
 use std::net::Ipv4Addr;
 
@@ -44,7 +45,7 @@ use cluster_pki::{Certificate, PkiError};
 use cluster_spec::Tier;
 use ipnet::Ipv4Net;
 
-/// Container images that every node image carries beside those of the add-ons; nothing is pulled to start a cluster.
+/// Container images in every node image, besides those of the add-ons; no image is pulled to start a cluster.
 pub mod images {
     use cluster_addons::Image;
 
@@ -53,14 +54,14 @@ pub mod images {
         name: "pause",
         reference: "landfall.dev/pause:1",
     };
-    /// For tests and first looks.
+    /// For tests and experiments.
     pub const BUSYBOX: Image = Image {
         name: "busybox",
         reference: "landfall.dev/busybox:1",
     };
 }
 
-/// Where a control plane machine is.
+/// The addresses of a control plane machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControlPlaneAddresses {
@@ -72,7 +73,7 @@ pub struct ControlPlaneAddresses {
     pub vnet: Ipv4Addr,
 }
 
-/// A member of a cluster's control plane, as the others have to know it.
+/// A member of a cluster's control plane, as configured in the others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
@@ -84,28 +85,30 @@ pub struct Member {
     pub vnet: Ipv4Addr,
 }
 
-/// A control plane machine among the others.
+/// A control plane machine and its fellow members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPlanePlace {
     /// Its machine's id.
     pub machine: String,
     /// Its cluster's uid.
     pub cluster: String,
-    /// Where it is.
+    /// Its addresses.
     pub at: ControlPlaneAddresses,
-    /// All members that are to be, itself among them.
+    /// All configured members, including itself.
     pub members: Vec<Member>,
     /// Whether the cluster's etcd was formed before.
     pub formed: bool,
-    /// Whether the members hold the VIP among themselves. If not, the fabric has put it on the only one's card.
+    /// Whether the members move the VIP among themselves. If not, the fabric has put it on the only member's
+    /// interface.
     pub roaming: bool,
-    /// Who reaches the API server however few may: the stamp's service, and the cluster's own network as it is seen outside.
+    /// Addresses that always reach the API server: the stamp's service, and the cluster's own network as seen
+    /// from outside.
     pub always: Vec<Ipv4Addr>,
-    /// The tier whose limits the API servers go by.
+    /// The tier with the limits of the API servers.
     pub limits: Tier,
     /// The restore that its data must come from, if any.
     pub restore: Option<EtcdRestore>,
-    /// Where those that the stamp's directory knows get their tokens. Only counts in clusters that take them.
+    /// The token service of the stamp's directory. Only used in clusters that accept its tokens.
     pub authority: TokenAuthority,
 }
 
@@ -131,7 +134,7 @@ impl ControlPlanePlace {
     }
 }
 
-/// Where a node is and who it is.
+/// The place and identity of a node.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodePlace {
@@ -145,21 +148,21 @@ pub struct NodePlace {
     pub subscription: String,
     /// Machine id.
     pub machine: String,
-    /// Cores of the host it runs on, so that what it may not use can be reserved.
+    /// Cores of its host, so that those beyond its size can be reserved.
     pub host_cores: u32,
-    /// Memory of the host it runs on, MiB.
+    /// Memory of its host, MiB.
     pub host_memory_mib: u64,
-    /// Whether its disk is a filesystem of its own size, not the host's disk.
+    /// Whether its disk is a separate filesystem of its own size, not the host's disk.
     pub own_disk: bool,
 }
 
-/// Why a machine's configuration could not be computed.
+/// The reason why a machine's configuration could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A certificate could not be made.
     #[error("cannot make a credential")]
     Pki(#[from] PkiError),
-    /// The size is not in the catalogue (the provider lets none through).
+    /// The size is not in the catalogue (the provider refuses such sizes).
     #[error("the size {0} is not in the catalogue")]
     UnknownSize(String),
     /// A node of this plugin needs a pod range.
@@ -170,7 +173,7 @@ pub enum BootstrapError {
 /// The port of every API server.
 pub const API_PORT: u16 = 443;
 
-/// A file that only root reads.
+/// A file readable by root only.
 fn secret(path: &str, content: impl Into<String>) -> File {
     File {
         path: path.to_owned(),
@@ -179,7 +182,7 @@ fn secret(path: &str, content: impl Into<String>) -> File {
     }
 }
 
-/// A file that is no secret.
+/// A world-readable file.
 fn plain(path: &str, content: impl Into<String>) -> File {
     File {
         path: path.to_owned(),
@@ -196,12 +199,12 @@ fn pair(path: &str, certificate: &Certificate) -> [File; 2] {
     ]
 }
 
-/// A file with an object in it. JSON is YAML, so every Kubernetes component reads it.
+/// A JSON file. JSON is valid YAML, so every Kubernetes component reads it.
 fn object(path: &str, value: &serde_json::Value) -> File {
     secret(path, value.to_string())
 }
 
-/// A file that one of the agent's programs reads.
+/// A configuration file of a subcommand of the agent.
 fn configuration(path: &str, content: &impl serde::Serialize) -> File {
     let text = serde_json::to_string(content).expect("configurations are plain data with string keys");
     secret(path, text)

@@ -1,8 +1,8 @@
-//! etcd, and what keeps several members of a control plane together: who belongs to etcd, and who holds the VIP. These are
-//! programs of the agent's binary, each with a file of its own that says what it has to know.
+//! etcd, and the programs that coordinate several members of a control plane: etcd's membership, and the
+//! holder of the VIP. These are subcommands of the agent's binary, each with its own configuration file.
 //!
-//! Always true: peers speak over the VNET, under certificates that name their addresses there; nothing in a file of a running
-//! member changes but by the planner, which lets members restart one at a time.
+//! Always true: peers connect over the VNET, with certificates for their addresses there; a running member's
+//! files change only by the planner, which restarts members one at a time.
 
 use std::net::Ipv4Addr;
 
@@ -30,20 +30,21 @@ const MEMBERSHIP_CONFIG: &str = "/etc/landfall/etcd-keeper.json";
 const BACKUP_CONFIG: &str = "/etc/landfall/etcd-backup.json";
 const VIP_CONFIG: &str = "/etc/landfall/vip.json";
 const STATUS: &str = "/run/landfall";
-/// etcd's data directory. Beside it, not in it, lies what must outlive it.
+/// etcd's data directory. Files that must outlive it are beside it.
 const DATA: &str = "/var/lib/etcd/data";
 const SPOOL: &str = "/var/lib/landfall/etcd-backup";
-/// A new base of the continuous backup at least this often.
+/// The longest time between two bases of the continuous backup.
 const BASE_EVERY_SECONDS: u32 = 30 * 60;
-/// The card in the stamp's network.
+/// The interface in the stamp's network.
 pub(crate) const STAMP_CARD: &str = "eth0";
 
-/// Azure keeps the first four addresses of a subnet to itself; control plane members have the next.
+/// Azure reserves the first four addresses of a subnet; control plane members have the next.
 const FIRST_MEMBER: u32 = 4;
-/// Numbers that members of a control plane have: three, and two that are on their way out.
+/// The number of addresses of control plane members: three, and some for replacements and members being
+/// removed.
 const NUMBERS: u32 = 6;
 
-/// Where the control plane member of this number is in the VNET; `None` beyond its subnet.
+/// The address in the VNET of the control plane member with this number; `None` beyond its subnet.
 pub fn member_address(spec: &ClusterSpec, number: u32) -> Option<Ipv4Addr> {
     let range = spec.network.control_plane_range;
     let address = Ipv4Addr::from(u32::from(range.network()).checked_add(FIRST_MEMBER + number)?);
@@ -57,7 +58,7 @@ pub(crate) fn setup() -> Vec<Command> {
     }]
 }
 
-/// Whether etcd's membership has to be looked after: where there is, or was, more than one member.
+/// Whether the membership controller is needed: with more than one member, or after a cluster had several.
 fn keeps(place: &ControlPlanePlace) -> bool {
     place.roaming || place.members.len() > 1
 }
@@ -113,7 +114,8 @@ pub(crate) fn files(
             address: place.at.vip,
             interface: STAMP_CARD.to_owned(),
             own: place.at.vnet,
-            // Wherever a member can be, there or not: who holds the VIP must not restart because another comes or goes.
+            // All possible members' addresses, so that the VIP program is not restarted when a member is
+            // added or removed.
             peers: (0..NUMBERS)
                 .filter_map(|number| member_address(spec, number))
                 .filter(|address| *address != place.at.vnet)
@@ -127,7 +129,7 @@ pub(crate) fn files(
     Ok(files)
 }
 
-/// What adverts are authenticated with: every member has it already, nobody else does.
+/// The key of adverts: derived from a secret that every member has, and no other machine.
 fn vip_key(pki: &ClusterPki) -> String {
     let mut hash = Sha256::new_with_prefix(b"landfall vip ");
     hash.update(&pki.encryption_key);
@@ -147,8 +149,8 @@ fn etcd_config(place: &ControlPlanePlace) -> EtcdConfig {
     }
 }
 
-/// How large etcd's database may grow before it takes no more writes. A control plane of one shares its host with many like it: it has
-/// etcd's own default; the others have what upstream recommends at most.
+/// The limit of etcd's database size, above which it accepts no more writes. A single member shares its host
+/// with many others: it has etcd's own default; the others have upstream's recommended maximum.
 fn quota(limits: Tier) -> u64 {
     const GIB: u64 = 1 << 30;
     match limits {
@@ -160,11 +162,11 @@ fn quota(limits: Tier) -> u64 {
 fn flags(place: &ControlPlanePlace, limits: Tier) -> Vec<String> {
     let own = place.at.vnet;
     vec![
-        // The API server speaks to the member beside it; the other members ask here to be let in.
+        // The API server connects to its local member; joining members send their requests here.
         format!("--listen-client-urls=https://127.0.0.1:2379,https://{own}:2379"),
         format!("--advertise-client-urls=https://{own}:2379"),
         format!("--listen-peer-urls=https://{own}:2380"),
-        // Loopback only, so that health can be asked for without a certificate of the etcd CA.
+        // Loopback only, for health checks without a certificate of the etcd CA.
         "--listen-metrics-urls=http://127.0.0.1:2381".to_owned(),
         format!("--trusted-ca-file={ETCD_PKI}/ca.crt"),
         format!("--cert-file={ETCD_PKI}/server.crt"),
@@ -175,21 +177,21 @@ fn flags(place: &ControlPlanePlace, limits: Tier) -> Vec<String> {
         format!("--peer-key-file={ETCD_PKI}/peer.key"),
         "--peer-client-cert-auth=true".to_owned(),
         format!("--quota-backend-bytes={}", quota(limits)),
-        // The API server compacts every 5 minutes; this is for when it does not.
+        // The API server compacts every 5 minutes; this is a fallback.
         "--auto-compaction-mode=periodic".to_owned(),
         "--auto-compaction-retention=1h".to_owned(),
-        // Entries since the last snapshot, and some before it for followers, stay in memory. A follower that is further
-        // behind gets a snapshot.
+        // Entries since the last snapshot, and some earlier ones for followers, stay in memory. A follower
+        // that is further behind gets a snapshot.
         "--snapshot-count=2000".to_owned(),
         "--snapshot-catchup-entries=500".to_owned(),
-        // Whoever would win no election does not disturb the leader by asking for one.
+        // A member that could not win an election does not disturb the leader.
         "--pre-vote=true".to_owned(),
         "--logger=zap".to_owned(),
         "--log-level=warn".to_owned(),
     ]
 }
 
-/// The command line of an etcd alone, without anybody who prepares its data: what the bench's floor runs.
+/// The command line of etcd without preparation of its data: used by the bench's floor.
 pub fn bare_etcd(place: &ControlPlanePlace) -> Vec<String> {
     let (name, own) = (&place.machine, place.at.vnet);
     let all: Vec<_> = place
@@ -208,11 +210,11 @@ pub fn bare_etcd(place: &ControlPlanePlace) -> Vec<String> {
     argv
 }
 
-/// Counted up when programs of the agent's binary have to be started anew to get what is new in them. Whoever was started by an older
-/// release goes on as it is otherwise.
+/// Increased when programs of the agent's binary must be restarted for a change in them. Programs started by
+/// an older release otherwise keep running.
 const PROGRAMS: u64 = 1;
 
-/// A program of the agent's binary.
+/// A subcommand of the agent's binary.
 pub(crate) fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u8) -> Process {
     let health = Probe::Http {
         url: String::new(),
@@ -230,7 +232,7 @@ pub(crate) fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u
 }
 
 pub(crate) fn etcd(place: &ControlPlanePlace) -> Process {
-    // Its own answer, with or without a majority of the others, and whether or not it is full: a restart mends neither.
+    // Its own answer, with or without a majority, and whether or not it is full: a restart would fix neither.
     let probe = Probe::Http {
         url: "http://127.0.0.1:2381/health?serializable=true&exclude=NOSPACE".to_owned(),
         ca: None,
@@ -262,7 +264,7 @@ pub(crate) fn backup() -> Process {
     }
 }
 
-/// Whoever keeps in memory what etcd held before a restore begins anew after it.
+/// A process that caches content of etcd must restart after a restore.
 pub(crate) fn forgets(place: &ControlPlanePlace, process: Process) -> Process {
     let restore = place.restore.as_ref();
     Process {
@@ -271,13 +273,13 @@ pub(crate) fn forgets(place: &ControlPlanePlace, process: Process) -> Process {
     }
 }
 
-/// 32 bits, so that there is room to count up for other reasons.
+/// 32 bits, so that it can be increased for other reasons.
 fn short(bytes: &[u8]) -> u64 {
     let hash = Sha256::digest(bytes);
     u64::from(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
 }
 
-/// What of its file a running etcd has to be restarted for.
+/// The parts of its configuration for which a running etcd must restart.
 fn reason_to_restart(place: &ControlPlanePlace, limits: Tier) -> u64 {
     let restore = place.restore.as_ref().map(|restore| &restore.id);
     let parts = serde_json::to_vec(&(flags(place, limits), restore))
@@ -285,8 +287,8 @@ fn reason_to_restart(place: &ControlPlanePlace, limits: Tier) -> u64 {
     short(&parts)
 }
 
-/// An etcd that differs only in that its database may grow further is no reason for seconds without an API server. Releases up to the
-/// first with a quota for each tier gave the largest to all.
+/// A larger limit of the database alone does not justify seconds without an API server. Releases up to the
+/// first with a quota per tier gave the largest to all.
 fn roomier(place: &ControlPlanePlace) -> Vec<u64> {
     let tiers = [Tier::Free, Tier::Standard];
     let larger = tiers
@@ -295,7 +297,7 @@ fn roomier(place: &ControlPlanePlace) -> Vec<u64> {
     larger.map(|tier| reason_to_restart(place, tier)).collect()
 }
 
-/// The programs that keep several members together.
+/// The programs that coordinate several members.
 pub(crate) fn programs_of_several(place: &ControlPlanePlace) -> Vec<Process> {
     let status = |name: &str| Some(format!("{STATUS}/{name}.json"));
     let mut processes = Vec::new();
@@ -309,7 +311,7 @@ pub(crate) fn programs_of_several(place: &ControlPlanePlace) -> Vec<Process> {
     if place.roaming {
         processes.push(Process {
             status: status("vip"),
-            // It goes first: clients are elsewhere when the API server stops.
+            // It stops first: clients use another member when the API server stops.
             ..beside("vip", VIP_CONFIG, None, 4)
         });
     }

@@ -1,4 +1,4 @@
-//! A cluster's VNET and the network cards of its machines.
+//! A cluster's VNET and the network interfaces of its machines.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ use crate::{ControlPlaneAddresses, NodePlace};
 
 /// The nodes' subnet.
 pub const NODE_SUBNET: &str = "nodes";
-/// The hidden subnet of the control plane's own card.
+/// The hidden subnet of the control plane's own interface.
 pub const CONTROL_PLANE_SUBNET: &str = "control-plane";
 
 /// The router's address in a subnet: the first usable one, as in Azure.
@@ -18,13 +18,13 @@ fn gateway(range: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(range.network()) + 1)
 }
 
-/// The name of a subnet of a tenant's VNET: of one VNET, no two have the same range.
+/// The name of a subnet of a tenant's VNET: no two subnets of a VNET have the same range.
 fn tenant_subnet(range: Ipv4Net) -> String {
     format!("nodes-{}", range.to_string().replace(['.', '/'], "-"))
 }
 
-/// The VNET with its route table. In a tenant's VNET, that is the cluster's part of it: the subnets that its nodes are in, and routes to the
-/// nodes of others.
+/// The VNET with its route table. In a tenant's VNET, the cluster's part of it: the subnets of its nodes, and
+/// routes to nodes of others.
 pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<RouteSpec>) -> NetworkSpec {
     let profile = &spec.network;
     let subnet = |name: &str, range: Ipv4Net| SubnetSpec {
@@ -58,9 +58,9 @@ pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<
     }
 }
 
-/// A control plane machine has a card in the stamp's network, for its VIP and its agent, and one in the VNET, so that the
-/// API server reaches kubelets, webhooks and aggregated APIs directly. The VIP is on the card unless members hold it among
-/// themselves (`roaming`).
+/// A control plane machine has an interface in the stamp's network, for its VIP and its agent, and one in the
+/// VNET, so that the API server reaches kubelets, webhooks and aggregated APIs directly. The VIP is on the
+/// interface unless members move it among themselves (`roaming`).
 pub fn control_plane_nics(
     spec: &ClusterSpec,
     network: &NetworkId,
@@ -70,7 +70,7 @@ pub fn control_plane_nics(
 ) -> Vec<NicSpec> {
     let profile = &spec.network;
     let via = gateway(profile.control_plane_range);
-    // A tenant's subnets come and go; its address space stays.
+    // A tenant's subnets may change; its address space stays.
     let nodes = match &profile.vnet {
         Some(vnet) => vnet.space.clone(),
         None => vec![profile.node_range],
@@ -102,7 +102,7 @@ pub fn control_plane_nics(
     ]
 }
 
-/// A node has one card.
+/// The only interface of a node.
 pub fn node_nics(spec: &ClusterSpec, network: &NetworkId, node: &NodePlace) -> Vec<NicSpec> {
     let range = spec.network.subnet_of(node.address);
     vec![NicSpec {

@@ -1,4 +1,4 @@
-//! A node machine, and the node object that belongs to it.
+//! A node machine, and its node object.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -19,7 +19,7 @@ use crate::{
 
 const NAT_FILE: &str = "/etc/landfall/nat.nft";
 
-/// What a node machine is to be.
+/// The configuration of a node machine.
 ///
 /// # Errors
 /// When a certificate cannot be made, the size is unknown, or a pod range is missing.
@@ -72,7 +72,7 @@ pub fn node_config(
             },
         ),
         Process {
-            // It ends where it finds no container runtime, and each start is an event of the node.
+            // It exits without a container runtime, and each start is an event of the node.
             after: words(["containerd"]),
             ..process(
                 "kubelet",
@@ -110,7 +110,7 @@ pub fn node_config(
         files,
         setup: setup(spec),
         processes,
-        // Pause first: without it no pod starts at all.
+        // The pause image first: no pod can start without it.
         tasks: [images::PAUSE, images::BUSYBOX]
             .into_iter()
             .chain(cluster_addons::images())
@@ -145,10 +145,11 @@ fn import(image: Image) -> Task {
             "k8s.io",
             "images",
             "import",
-            // By the client itself: through containerd's transfer service the same archive costs three times the processor time, which an
+            // Imported by the client itself: containerd's transfer service needs three times the processor
+            // time for the same archive, at the cost of API servers that start at the same time.
             // API server that starts beside it has to do without.
             "--local",
-            // Never collected as garbage: there is nowhere to pull it from again.
+            // Never garbage-collected: it cannot be pulled again.
             "--label",
             "io.cri-containerd.pinned=pinned",
             &file,
@@ -156,21 +157,22 @@ fn import(image: Image) -> Task {
     }
 }
 
-/// On a cgroup v2 host a group with processes of its own cannot have children with controllers: everything that runs already
-/// moves to a leaf, and what a kubelet cannot do without must be there. On v1 there is no such file and nothing to do.
+/// On a cgroup v2 host a group with processes cannot have children with controllers: all running processes
+/// are moved to a leaf, and the controllers that a kubelet needs must be available. On v1 this file does not
+/// exist and nothing is done.
 const LEAF: &str = "root=/sys/fs/cgroup; [ -f $root/cgroup.controllers ] || exit 0; mkdir -p $root/init || exit 1; \
     for pid in $(cat $root/cgroup.procs); do echo $pid >> $root/init/cgroup.procs; done 2>/dev/null; \
     for controller in $(cat $root/cgroup.controllers); do echo +$controller >> $root/cgroup.subtree_control; done 2>/dev/null; \
     for controller in cpu memory pids; do grep -qw $controller $root/cgroup.subtree_control || exit 1; done";
 
-/// A kubelet insists on these values, and would write them for the whole host where they differ. They are none of a
-/// machine's business: in a machine, a file with the wanted value lies over each that differs.
+/// A kubelet requires these values, and would write different ones for the whole host. A machine must not do
+/// that: in it, a file with the required value is mounted over each one that differs.
 const KERNEL: &str = "place=/run/landfall/kernel; mkdir -p $place; for wish in vm/overcommit_memory=1 vm/panic_on_oom=0 \
     kernel/panic=10 kernel/panic_on_oops=1 kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do \
     name=${wish%=*}; value=${wish#*=}; [ \"$(cat /proc/sys/$name)\" = $value ] && continue; \
     file=$place/$(echo $name | tr / .); echo $value > $file && mount --bind $file /proc/sys/$name || exit 1; done";
 
-/// Once per boot, before anything runs. Each may be repeated.
+/// Once per boot, before any process. Each command may be repeated.
 fn setup(spec: &ClusterSpec) -> Vec<Command> {
     let mut commands = vec![
         words(["mount", "--make-rshared", "/"]),
@@ -189,11 +191,11 @@ fn setup(spec: &ClusterSpec) -> Vec<Command> {
     commands.into_iter().map(|argv| Command { argv }).collect()
 }
 
-/// What the service wants of the node's object.
+/// The desired state of the node's object.
 pub fn node_wish(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> NodeWish {
     NodeWish {
         name: node.node_name.clone(),
-        // With flat networking pods have addresses of the subnet; there is no range of the node's own.
+        // With flat networking pods have addresses of the subnet; the node has no pod range.
         pod_range: node.pod_range.filter(|_| spec.network.pod_range.is_some()),
         labels: node_labels(spec, pool, node),
         taints: pool.taints.clone(),
@@ -203,7 +205,56 @@ pub fn node_wish(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> NodeW
     }
 }
 
-/// The labels that AKS gives a node, and the pool's own.
+/// A new node of a pool, as the scheduler sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTemplate {
+    /// Its labels, except that of its name.
+    pub labels: BTreeMap<String, String>,
+    /// Allocatable thousandths of a core.
+    pub cpu_millis: u64,
+    /// Allocatable bytes of memory.
+    pub memory_bytes: u64,
+    /// Its limit of disks; `None` if the disk driver is off.
+    pub volumes: Option<u32>,
+}
+
+/// A new node of a pool before it exists. `None`: its size is not in the catalogue.
+pub fn node_template(spec: &ClusterSpec, pool: &PoolSpec) -> Option<NodeTemplate> {
+    let size = vm_size(&pool.vm_size)?;
+    let (cpu_millis, memory_bytes) = kubelet::allocatable(size, pool.max_pods);
+    let place = NodePlace {
+        node_name: format!("aks-{}-{}-vmss000000", pool.name, pool.incarnation),
+        address: Ipv4Addr::UNSPECIFIED,
+        pod_range: None,
+        subscription: String::new(),
+        machine: String::new(),
+        host_cores: size.cores,
+        host_memory_mib: size.memory_mib,
+        own_disk: true,
+    };
+    let mut labels = node_labels(spec, pool, &place);
+    let arch = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    // Labels that the kubelet sets itself.
+    for (name, value) in [
+        ("kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/arch", arch),
+    ] {
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    Some(NodeTemplate {
+        labels,
+        cpu_millis,
+        memory_bytes,
+        volumes: (!spec.disks_off).then(|| volumes::most_volumes(size)),
+    })
+}
+
+/// AKS' labels of a node, and the pool's own.
 fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMap<String, String> {
     let (cores, memory_gib) =
         vm_size(&pool.vm_size).map_or((0, 0), |size| (size.cores, size.memory_mib / 1024));
@@ -237,7 +288,7 @@ fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMa
         ("beta.kubernetes.io/instance-type", pool.vm_size.as_str()),
         ("topology.kubernetes.io/region", spec.location.as_str()),
         ("failure-domain.beta.kubernetes.io/region", spec.location.as_str()),
-        // AKS: machines outside zones carry their fault domain, "0".
+        // AKS: machines outside zones have their fault domain, "0".
         ("topology.kubernetes.io/zone", "0"),
         ("failure-domain.beta.kubernetes.io/zone", "0"),
     ] {
@@ -255,9 +306,9 @@ fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMa
     labels
 }
 
-/// A text as a label value: a kubelet with a label that is not valid does not start, and names of resource groups may be longer and
-/// have other characters. As AKS: such characters become hyphens, the rest is cut at 63 characters, and an end that is no letter
-/// or digit becomes a `z`. What is valid stays as it is.
+/// A text as a label value: a kubelet with an invalid label does not start, and names of resource groups may
+/// be longer and have other characters. As in AKS: invalid characters become hyphens, the value is cut to 63
+/// characters, and a last character that is no letter or digit becomes a `z`. Valid values stay.
 fn label_value(text: &str) -> String {
     let mut value: Vec<char> = text
         .chars()

@@ -1,4 +1,4 @@
-//! Where the files of a machine are that more than one of its programs reads.
+//! Paths of files that several programs of a machine use.
 
 /// Certificates and keys of Kubernetes' components.
 pub(crate) const PKI: &str = "/etc/kubernetes/pki";

@@ -1,4 +1,4 @@
-//! How pods of a node get addresses, and under which address they leave it.
+//! Addresses of a node's pods, and their translation.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{BootstrapError, NodePlace, object, words};
 
 const CNI_FILE: &str = "/etc/cni/net.d/10-landfall.conflist";
-/// Which addresses are taken. Gone with the machine's last boot, as the pods that had them.
+/// The assigned addresses. Removed at the machine's start, like the pods.
 const LEASES: &str = "/run/landfall/cni";
 /// The bridge of kubenet's pods.
 const BRIDGE: &str = "cbr0";
@@ -38,7 +38,8 @@ pub(crate) fn cni(spec: &ClusterSpec, node: &NodePlace) -> Result<Option<File>, 
                 "type": "ptp", "ipMasq": false,
                 "ipam": {
                     "type": "host-local", "dataDir": LEASES,
-                    // The node itself is its pods' gateway: the subnet's own gateway must not become a local address.
+                    // The node itself is its pods' gateway: the subnet's own gateway must not become a local
+                    // address.
                     "ranges": [[{
                         "subnet": spec.network.node_range, "rangeStart": block.network(), "rangeEnd": block.broadcast(),
                         "gateway": node.address
@@ -55,20 +56,20 @@ pub(crate) fn cni(spec: &ClusterSpec, node: &NodePlace) -> Result<Option<File>, 
     Ok(Some(object(CNI_FILE, &list)))
 }
 
-/// What the node has to do for its pods' addresses, beside translating them.
+/// Setup commands for pods' addresses, besides translation.
 pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
     match spec.network.plugin {
-        // Pods have addresses of the subnet: their node answers for them there, and at once.
+        // Pods have addresses of the subnet: their node answers ARP requests for them, without a delay.
         PodNetworking::AzureFlat => vec![words([
             "sysctl",
             "-qw",
             "net.ipv4.conf.eth0.proxy_arp=1",
             "net.ipv4.neigh.eth0.proxy_delay=0",
         ])],
-        // Pods of a bridge reach each other by way of the node, not past it: the bridge's ports are isolated and the node
-        // answers for all. Else the answer of a service's pod to a neighbour would never be translated back on a host
-        // without br_netfilter. One with it would still send a service's packets straight over the bridge, where they
-        // would be lost: so it is off in here, and hosts are all alike.
+        // Pods of a bridge reach each other through the node: the bridge's ports are isolated and the node
+        // answers ARP requests for all pods. Otherwise, on a host without br_netfilter, the answer of a
+        // service's pod to a neighbour would never be translated back. With br_netfilter, a service's packets
+        // would be sent straight over the bridge and lost: so it is off here, and all hosts behave alike.
         PodNetworking::Kubenet => vec![
             words([
                 "sh",
@@ -86,7 +87,7 @@ pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
                 "-qw",
                 "net.ipv4.conf.cbr0.proxy_arp_pvlan=1",
                 "net.ipv4.neigh.cbr0.proxy_delay=0",
-                // What comes in by the bridge and leaves by it is meant to: no hints about a shorter way.
+                // Packets that enter and leave by the bridge do so on purpose: no ICMP redirects.
                 "net.ipv4.conf.all.send_redirects=0",
                 "net.ipv4.conf.cbr0.send_redirects=0",
             ]),
@@ -95,10 +96,10 @@ pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
     }
 }
 
-/// Source translation on the node: pods appear under their node's address outside the cluster's ranges.
+/// Source translation on the node: outside the cluster's ranges pods appear under their node's address.
 ///
-/// kubenet and overlay: everywhere but among pods. Flat: everywhere but in the VNET. In a cluster without outbound traffic
-/// pods reach the cluster's own ranges and its API server, and are told that the rest is forbidden.
+/// kubenet and overlay: except between pods. Flat: except in the VNET. In a cluster without outbound traffic
+/// pods reach the cluster's own ranges and its API server, and other connections are rejected.
 pub(crate) fn nat(spec: &ClusterSpec, node: &NodePlace, vip: Ipv4Addr) -> String {
     let profile = &spec.network;
     let (translate, forbid) = match (profile.plugin, profile.pod_range.or(node.pod_range)) {
@@ -122,7 +123,7 @@ pub(crate) fn nat(spec: &ClusterSpec, node: &NodePlace, vip: Ipv4Addr) -> String
             (translate, forbid)
         }
     };
-    // Declared, deleted, declared again: the same result however often it is loaded.
+    // Declared, deleted, declared again, so that loading is idempotent.
     format!(
         r#"table ip landfall
 delete table ip landfall

@@ -1,4 +1,4 @@
-//! A process of a control plane machine, and how it is asked whether it is well.
+//! A process of a control plane machine, and its probe.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use agent_protocol::{Probe, Process};
 
 use crate::paths::PKI;
 
-/// Go's garbage collector runs earlier in the programs of a control plane: measured, 248 → 190 MB a further control plane,
-/// and the start is no slower.
+/// Go's garbage collector runs more often in control plane programs: measured, 248 → 190 MB for each further
+/// control plane, without a slower start.
 const GOGC: &str = "25";
 
-/// Where programs of a machine find others.
+/// The PATH of programs in a machine.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Long enough for a busy host, short enough that nobody waits for a program that will not answer.
+/// Long enough for a busy host, short enough for a program that will never answer.
 pub(crate) const HANG_SECONDS: u32 = 30;
 
 /// `restart_on`: certificates are read again by the programs themselves; these files are not, CAs among them.

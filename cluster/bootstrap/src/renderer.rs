@@ -1,8 +1,8 @@
-//! The version of what is rendered for machines, as a digest of what is rendered for samples: it follows from the content, so a
-//! release that renders something else reaches the machines that there are, and one that does not leaves them alone.
+//! The version of rendered configurations, a digest of rendered samples: it follows from the content, so a
+//! release that renders something else updates existing machines, and one that does not leaves them alone.
 //!
-//! Always true: the same release gives the same version in each process, for keys and certificates are left out; each sample
-//! is pinned by a golden file (`tests/golden`), so a change shows in review.
+//! Always true: a release gives the same version in each process, because keys and certificates are left out;
+//! each sample is pinned by a golden file (`tests/golden`), so that a review shows changes.
 
 use std::{
     collections::BTreeMap,
@@ -22,34 +22,36 @@ use crate::{
     control_plane_config, node_config,
 };
 
-/// What is rendered.
+/// A rendered sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
     /// A control plane member of a cluster of this tier.
     Member(Tier),
-    /// A control plane member of a cluster that has an issuer and takes tokens of the stamp's token service.
+    /// A control plane member of a cluster with a public issuer that accepts tokens of the stamp's token
+    /// service.
     Authenticated,
-    /// A node with a disk of its own.
+    /// A node with its own disk.
     Node,
     /// A node on the host's disk.
     NodeOnSharedDisk,
 }
 
 impl Sample {
-    /// All that make up a version of members.
+    /// All samples of the version of members.
     pub const MEMBERS: &'static [Self] = &[
         Self::Member(Tier::Free),
         Self::Member(Tier::Standard),
         Self::Member(Tier::Premium),
     ];
-    /// The same for clusters that have an issuer or take tokens of the stamp's token service: what only they have changes no other.
+    /// The same for clusters with a public issuer or tokens of the stamp's token service: their additional
+    /// content affects no others.
     pub const AUTHENTICATED: &'static [Self] = &[
         Self::Member(Tier::Free),
         Self::Member(Tier::Standard),
         Self::Member(Tier::Premium),
         Self::Authenticated,
     ];
-    /// All that make up a version of nodes.
+    /// All samples of the version of nodes.
     pub const NODES: &'static [Self] = &[Self::Node, Self::NodeOnSharedDisk];
 }
 
@@ -57,13 +59,13 @@ const VIP: Ipv4Addr = Ipv4Addr::new(100, 64, 24, 1);
 /// 2026-01-01T00:00:00Z
 const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
-/// The version of what is rendered for these samples in a cluster with this plugin: 16 digits. Computed once in a process.
+/// The version of these samples in a cluster with this plugin: 16 digits. Computed once per process.
 ///
 /// # Errors
 /// When the keys of a sample cannot be made.
 pub fn renderer_version(samples: &[Sample], plugin: PodNetworking) -> Result<String, BootstrapError> {
     static KNOWN: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
-    // A single insertion: whole even after a panic.
+    // A single insertion: consistent even after a panic.
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let key = format!("{samples:?} {plugin:?}");
     if let Some(version) = known.get(&key) {
@@ -73,13 +75,13 @@ pub fn renderer_version(samples: &[Sample], plugin: PodNetworking) -> Result<Str
     for sample in samples {
         digest.update(rendered(*sample, plugin)?);
     }
-    // 64 bits tell releases apart.
+    // 64 bits distinguish releases.
     let version = hex::encode(&digest.finalize()[..8]);
     known.insert(key, version.clone());
     Ok(version)
 }
 
-/// What is rendered for a sample, as text, without keys and certificates.
+/// A rendered sample as text, without keys and certificates.
 ///
 /// # Errors
 /// When its keys cannot be made.
@@ -164,6 +166,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             renewed: None,
             subnet: None,
             stopped: false,
+            autoscale: None,
         }],
         disable_local_accounts: false,
         tier,
@@ -174,6 +177,9 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
+        snapshots_off: false,
+        autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,
     }
@@ -254,7 +260,7 @@ fn text(config: &MachineConfig) -> String {
     text
 }
 
-/// The same without what differs each time it is rendered.
+/// The same without content that differs each time.
 fn without_keys(text: &str, pki: &ClusterPki) -> String {
     let mut clean = String::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! What machines are made to be: properties that hold for every plugin, and what differs between them.
+//! Rendered configurations: properties for every plugin, and differences between plugins.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::Ipv4Addr;
@@ -39,7 +39,7 @@ fn at() -> ControlPlaneAddresses {
     }
 }
 
-/// The first member, with these numbers as members.
+/// The first member, of a control plane with these members.
 fn place_of(numbers: &[u8]) -> ControlPlanePlace {
     ControlPlanePlace {
         members: numbers
@@ -117,7 +117,7 @@ fn object(config: &MachineConfig, path: &str) -> Value {
     serde_json::from_str(file(config, path)).unwrap()
 }
 
-/// Every file a program is told of, by `--flag=/etc/…`.
+/// Every file named in a program's flags, as `--flag=/etc/…`.
 fn named(config: &MachineConfig) -> impl Iterator<Item = &str> {
     config
         .processes
@@ -191,7 +191,8 @@ fn a_node_holds_nothing_that_is_not_its_own() {
     }
 }
 
-/// A release that lowers it would otherwise take the API server away from each cluster of one member for as long as etcd takes to end.
+/// Without this, a release that lowers it would stop the API server of each cluster with one member for as
+/// long as etcd takes to end.
 #[test]
 fn etcd_goes_on_with_more_room_than_its_quota_and_is_restarted_for_more() {
     let etcd = |limits: Tier| {
@@ -395,7 +396,7 @@ fn starting_goes_from_servers_to_clients_where_clients_would_end() {
     let node = node(&spec(PodNetworking::Kubenet), &pki());
     let find = |name: &str| node.processes.iter().find(|process| process.name == name);
     assert_eq!(find("kubelet").unwrap().after, ["containerd"]);
-    // Whoever is waited for is there, and waits for nobody: it would be waited for without end.
+    // A process that others wait for must exist, and wait for no other: otherwise the wait would not end.
     for name in node.processes.iter().flat_map(|process| &process.after) {
         assert!(find(name).unwrap().after.is_empty(), "{name}");
     }
@@ -465,7 +466,7 @@ fn a_node_without_a_pod_range_is_refused_where_it_needs_one() {
 fn a_kubelet_says_what_the_size_has_whatever_the_host_has() {
     let config = node(&spec(PodNetworking::Kubenet), &pki());
     let kubelet = object(&config, "/etc/kubernetes/kubelet.json");
-    // 2 cores and 7 GiB of 16 and 64; AKS keeps 100m and 20 MB a pod and 50 MB for Kubernetes.
+    // 2 cores and 7 GiB of 16 and 64; AKS reserves 100m and 20 MB per pod and 50 MB for Kubernetes.
     assert_eq!(
         kubelet["systemReserved"],
         serde_json::json!({ "cpu": "14", "memory": "58368Mi" })
@@ -489,7 +490,8 @@ fn a_kubelet_behaves_as_on_aks() {
         assert_eq!(kubelet["seccompDefault"], true);
         assert_eq!(kubelet["serializeImagePulls"], false);
         assert_eq!(kubelet["staticPodPath"], "/etc/kubernetes/manifests");
-        // The pods of a containerd that has its score may have what the kubelet gives them, and it does not fail where it has not.
+        // With a containerd that has its score, pods can get theirs from the kubelet, which does not fail
+        // otherwise.
         assert_eq!(kubelet["oomScoreAdj"], -999);
         let containerd = file(&config, "/etc/containerd/config.toml");
         assert!(
@@ -526,7 +528,7 @@ fn a_kubelet_goes_by_its_disk_only_where_it_has_one_of_its_own() {
 
 #[test]
 fn images_of_the_node_image_are_pinned() {
-    // Nothing can pull them again, so no garbage collection may take them.
+    // They cannot be pulled again, so garbage collection must not remove them.
     let tasks = node(&spec(PodNetworking::Kubenet), &pki()).tasks;
     assert!(tasks.len() > 2);
     for task in tasks {
@@ -649,7 +651,7 @@ fn kubeconfigs_are_named_as_aks_names_them() {
         ),
     ] {
         let certificate = client_certificate(&pki, bearer, now(), until).unwrap();
-        let text = kubeconfig(&spec, &pki, "https://100.64.24.1:443", bearer, &certificate);
+        let text = kubeconfig(&spec, &pki, "https://100.64.24.1:443", bearer, &certificate, None);
         let line = |start: &str| {
             text.lines()
                 .find_map(|line| line.trim().strip_prefix(start))
@@ -666,6 +668,22 @@ fn kubeconfigs_are_named_as_aks_names_them() {
         let parsed = pem.parse_x509().unwrap();
         assert_eq!(parsed.subject().to_string(), subject);
         assert_eq!(parsed.validity().not_after.timestamp(), until.as_second());
+    }
+}
+
+#[test]
+fn a_kubeconfig_of_a_namespace_has_names_of_its_own() {
+    let (spec, pki) = (spec(PodNetworking::Kubenet), pki());
+    let bearer = Bearer::Credential(CredentialKind::User, "a4");
+    let until = now().checked_add(std::time::Duration::from_secs(60)).unwrap();
+    let certificate = client_certificate(&pki, bearer, now(), until).unwrap();
+    let text = kubeconfig(&spec, &pki, "https://v:443", bearer, &certificate, Some("dev"));
+    for line in [
+        "    namespace: dev\n    user: clusterUser_Retail-West_shop_dev\n  name: shop_dev\n",
+        "current-context: shop_dev\n",
+        "- name: clusterUser_Retail-West_shop_dev\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
     }
 }
 
@@ -735,11 +753,11 @@ fn on_cgroup_v2_everything_moves_to_a_leaf_and_controllers_are_handed_on() {
     let (code, leaf, handed_on) = run(&v2("cpuset cpu io memory pids\n"));
     assert_eq!((code, leaf.as_str()), (Some(0), "1\n17\n"));
     assert_eq!(handed_on, "+cpuset\n+cpu\n+io\n+memory\n+pids\n");
-    // What a kubelet cannot do without: it is tried again, and told.
+    // A missing controller that a kubelet needs: retried, and reported.
     assert_eq!(run(&v2("cpu pids\n")).0, Some(1));
-    // A name that holds another is not that one.
+    // A longer name that contains the needed one does not count.
     assert_eq!(run(&v2("cpuset memory pids\n")).0, Some(1));
-    // Version 1: nothing to do, and nothing is made.
+    // Version 1: nothing to do, and no directory is created.
     assert_eq!(run(&[]), (Some(0), String::new(), String::new()));
 }
 
@@ -773,7 +791,7 @@ fn an_issuer_that_others_know_signs_and_the_one_of_before_is_still_taken() {
         of(&known, "--service-account-jwks-uri="),
         ["https://stamp.example.org/oidc/u/openid/v1/jwks"]
     );
-    // All else, in its order, as it was.
+    // Everything else is unchanged and in order.
     let rest: Vec<&String> = known
         .iter()
         .filter(|flag| !flag.contains("https://stamp.example.org"))
@@ -855,6 +873,7 @@ fn a_kubeconfig_of_the_directory_holds_no_credential() {
             "https://vip:443",
             "https://stamp:8443/",
             format,
+            None,
         )
     };
     let exec = config(TokenFormat::Exec);

@@ -1,5 +1,6 @@
-//! What is rendered for machines is pinned: a difference is one of each machine of each cluster after the next upgrade of the
-//! service. `UPDATE_GOLDEN=1 cargo test -p cluster-bootstrap --test rendered` writes the golden files.
+//! Rendered configurations are pinned: a difference reaches each machine of each cluster after the next
+//! upgrade of the service. `UPDATE_GOLDEN=1 cargo test -p cluster-bootstrap --test rendered` writes the
+//! golden files.
 
 use cluster_bootstrap::renderer::{Sample, rendered, renderer_version};
 use cluster_spec::{PodNetworking, Tier};
@@ -29,7 +30,7 @@ fn what_is_rendered_is_pinned() {
                 text == again,
                 "{role}-{name}: keys differ each time, and nothing else does"
             );
-            // A test runs in its crate's folder; where it was compiled may be another checkout.
+            // A test runs in its crate's folder; the compile-time path may be another checkout.
             let path = std::path::Path::new("tests/golden").join(format!("{role}-{name}.txt"));
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();

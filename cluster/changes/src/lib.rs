@@ -1,5 +1,5 @@
-//! Wake-ups by a counter: what [`Changes`] is to whoever has a channel with a number in it. One place for the real clusters and the
-//! simulated ones; the contract itself is pure, and a channel needs a runtime.
+//! Wake-ups by a counter: [`Changes`] over a channel with a number. Shared by the real and the simulated
+//! clusters; the contract itself is pure, and a channel needs a runtime.
 //!
 //! Called by: `cluster/client`, `fabric/sim`.
 
@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use cluster_api::Changes;
 use tokio::sync::watch;
 
-/// The changes that a channel counts.
+/// The changes counted by a channel.
 #[derive(Debug)]
 pub struct ChangeCount(watch::Receiver<u64>);
 
 impl ChangeCount {
-    /// Ends when the channel's sender goes.
+    /// Ends when the channel's sender is dropped.
     pub fn new(counts: watch::Receiver<u64>) -> Self {
         Self(counts)
     }
@@ -26,7 +26,7 @@ impl Changes for ChangeCount {
 
     async fn after(&self, seen: u64) -> Option<u64> {
         let mut counts = self.0.clone();
-        // The error says that the sender is gone.
+        // The error means that the sender was dropped.
         counts
             .wait_for(|count| *count != seen)
             .await

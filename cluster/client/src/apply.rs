@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use crate::Cluster;
 
-/// Requests at the same time: enough to hide latency, far below the server's in-flight limits.
+/// Concurrent requests: enough to hide latency, far below the server's in-flight limits.
 const PARALLEL: usize = 8;
-/// Who writes.
+/// The field manager.
 const MANAGER: &str = "landfall";
 
 impl Cluster {
     pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<u32, ClusterError> {
-        // What stands in the way of add-ons is moved first; what is refused all the same does not keep the rest.
+        // Obstacles to add-ons are removed first; a failure of one object does not stop the others.
         let mut outcome = self.enforce_admissions().await;
         let mut waiting = objects.iter();
         let mut running: futures::stream::FuturesUnordered<_> = waiting
@@ -36,7 +36,7 @@ impl Cluster {
         outcome.map(|()| changed)
     }
 
-    /// The objects that are there.
+    /// The existing objects.
     pub(crate) async fn read_all(&self, objects: &[ObjectRef]) -> Result<Vec<Value>, ClusterError> {
         let mut found = Vec::with_capacity(objects.len());
         for object in objects {
@@ -59,7 +59,8 @@ impl Cluster {
         Ok(found)
     }
 
-    async fn apply_one(&self, object: &Value) -> Result<bool, ClusterError> {
+    /// Applies one object; whether it changed.
+    pub(crate) async fn apply_one(&self, object: &Value) -> Result<bool, ClusterError> {
         let path = path(object).ok_or_else(|| ClusterError::Refused {
             act: "apply an object".to_owned(),
             why: "it has no kind, apiVersion or name".to_owned(),
@@ -85,8 +86,8 @@ impl Cluster {
     }
 }
 
-/// What differs after an apply that changed something, and only then: which object it is, its generation where it has one,
-/// and since when the server holds us to have written what we wrote. Controllers note down things about an object all the
+/// Identifies the result of an apply, so that a real change can be detected: the object's uid, its generation
+/// if it has one, and the time of our manager's last change. Controllers write the status of objects all the
 /// time; that is no change of ours.
 fn mark(object: &Value) -> Value {
     let metadata = &object["metadata"];
@@ -102,7 +103,7 @@ fn mark(object: &Value) -> Value {
     ])
 }
 
-/// Where an object lives.
+/// The API path of an object.
 fn path(object: &Value) -> Option<String> {
     let listed = listed(
         object["apiVersion"].as_str()?,
@@ -112,7 +113,7 @@ fn path(object: &Value) -> Option<String> {
     Some(listed + "/" + object["metadata"]["name"].as_str()?)
 }
 
-/// Where objects of a kind are listed.
+/// The API path of a list.
 pub(crate) fn listed(version: &str, kind: &str, namespace: Option<&str>) -> String {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));

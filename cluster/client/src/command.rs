@@ -1,4 +1,4 @@
-//! Commands that run in a pod.
+//! Commands in pods.
 
 use cluster_api::{COMMAND_NAMESPACE, ClusterError, CommandEnd, CommandSeen, command_name};
 use jiff::Timestamp;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{ANSWER, Cluster, apply::listed};
 
-/// Bytes of what a command printed: its end is what is asked for.
+/// The size limit of a command's output, bytes; the rest is cut off.
 const LOGS: u32 = 256 * 1024;
 
 fn path(kind: &str, id: &str) -> String {
@@ -38,7 +38,7 @@ impl Cluster {
                     .await
                 {
                     Ok(logs) => logs,
-                    // Its container is gone, or never was: there is nothing to wait for.
+                    // Its container is gone, or never existed: there is no output.
                     Err(failure) if matches!(failure.code, Some(400 | 404)) => String::new(),
                     Err(failure) => return Err(failure.into()),
                 };
@@ -59,7 +59,7 @@ impl Cluster {
     }
 }
 
-/// How far a command's pod is.
+/// The state of a command's pod.
 fn state(pod: &Value) -> CommandSeen {
     let status = &pod["status"];
     let container = &status["containerStatuses"][0]["state"];
@@ -67,7 +67,7 @@ fn state(pod: &Value) -> CommandSeen {
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let terminated = &container["terminated"];
     if terminated.is_object() {
-        // What ended it, where that was not itself: too much memory, too much time.
+        // The cause of its end, unless it exited by itself: too much memory, too much time.
         let ended = text(&terminated["reason"]).filter(|reason| reason != "Completed" && reason != "Error");
         return CommandSeen::Ended(CommandEnd {
             exit_code: terminated["exitCode"].as_i64(),

@@ -1,8 +1,10 @@
-//! What a kubelet's serving certificate is asked for and issued with, read so that no other reader can read it differently.
+//! Parses requests for kubelets' serving certificates, and issued ones, so that no other parser can read them
+//! differently.
 //!
-//! The API server and the signer read a request with Go's parsers, we read it with ours. Where two parsers disagree, a
-//! request could be approved for one name and signed for another. So only one encoding counts: what was read is encoded
-//! again, and every byte that decides about a name has to come out as it came in.
+//! The API server and the signer parse a request with Go, this code with another parser. If two parsers
+//! disagree, a request could be approved for one name and signed for another. So only the canonical encoding
+//! counts: the parsed values are encoded again, and every byte that determines a name must be the same as in
+//! the input.
 //!
 //! Always true: pure, no I/O; a request that is not in this form is refused with the reason.
 
@@ -24,7 +26,7 @@ const REQUEST: &str = "CERTIFICATE REQUEST";
 const CERTIFICATE: &str = "CERTIFICATE";
 /// Group of all kubelets: the organisation in their certificates.
 pub(crate) const NODES: &str = "system:nodes";
-/// Base64 characters in a line of PEM, as Go writes it.
+/// Base64 characters per line of PEM, as Go writes it.
 const PEM_LINE: usize = 64;
 
 /// Tags of DER.
@@ -48,7 +50,7 @@ mod oid {
     pub(super) const EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
 }
 
-/// Why a request or a certificate does not count.
+/// The reason why a request or a certificate is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
     #[error("it is not exactly one PEM block in canonical form")]
@@ -63,7 +65,7 @@ pub(crate) enum Unfit {
     AltNames,
 }
 
-/// All names that a serving certificate makes its holder known by.
+/// All names in a serving certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServingNames {
     common_name: String,
@@ -73,7 +75,7 @@ pub(crate) struct ServingNames {
 }
 
 impl ServingNames {
-    /// What the kubelet of this node may be known by. `None` while the node has no address.
+    /// The names permitted for this node's kubelet. `None` while the node has no address.
     pub(crate) fn of(node: &NodeWish) -> Option<Self> {
         Some(Self {
             common_name: format!("system:node:{}", node.name),
@@ -83,7 +85,7 @@ impl ServingNames {
         })
     }
 
-    /// What a request asks for: PEM.
+    /// The names in a request (PEM).
     pub(crate) fn requested(text: &[u8]) -> Result<Self, Unfit> {
         let der = only_block(text, REQUEST)?;
         let (rest, request) = X509CertificationRequest::from_der(&der).map_err(|_| Unfit::Der)?;
@@ -116,7 +118,7 @@ impl ServingNames {
         })
     }
 
-    /// What an issued certificate says: PEM.
+    /// The names in an issued certificate (PEM).
     pub(crate) fn issued(text: &[u8]) -> Result<Self, Unfit> {
         let der = only_block(text, CERTIFICATE)?;
         let (rest, certificate) = X509Certificate::from_der(&der).map_err(|_| Unfit::Der)?;
@@ -151,7 +153,7 @@ impl std::fmt::Display for ServingNames {
     }
 }
 
-/// The content of a text that is this one PEM block and nothing else, written as Go writes it.
+/// The content of a text that consists of exactly this PEM block, as Go writes it.
 fn only_block(text: &[u8], label: &str) -> Result<Vec<u8>, Unfit> {
     let (_, block) = x509_parser::pem::parse_x509_pem(text).map_err(|_| Unfit::Pem)?;
     if block.label == label && pem(label, &block.contents).as_bytes() == text {
@@ -176,7 +178,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     text
 }
 
-/// Common name and organisation of a subject that has one of each and nothing else.
+/// Common name and organisation of a subject with exactly one of each.
 fn subject(name: &X509Name<'_>) -> Result<(String, String), Unfit> {
     let (mut common_name, mut organization, mut encoded) = (None, None, Vec::new());
     for part in name.iter_rdn() {
@@ -211,7 +213,7 @@ fn subject(name: &X509Name<'_>) -> Result<(String, String), Unfit> {
     }
 }
 
-/// The attributes of a request that asks for these names and nothing else.
+/// The attributes of a request for exactly these names.
 fn attributes(names: &[GeneralName<'_>]) -> Result<Vec<u8>, Unfit> {
     let mut encoded = Vec::new();
     for name in names {
@@ -231,7 +233,7 @@ fn attributes(names: &[GeneralName<'_>]) -> Result<Vec<u8>, Unfit> {
     Ok(der(tag::ATTRIBUTES, &der(tag::SEQUENCE, &attribute)))
 }
 
-/// The names, none of them of another kind and none of them twice.
+/// The names, if all are of the expected kinds and none is repeated.
 fn names(names: &[GeneralName<'_>]) -> Result<(BTreeSet<String>, BTreeSet<IpAddr>), Unfit> {
     let (mut dns, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for name in names {

@@ -5,7 +5,7 @@ use rcgen::{
 
 use super::*;
 
-/// Written by Go 1.26 (`x509.CreateCertificateRequest`, `pem.EncodeToMemory`), as kubelets do it.
+/// Written by Go 1.26 (`x509.CreateCertificateRequest`, `pem.EncodeToMemory`), as by kubelets.
 const OF_KUBELET: &str = "-----BEGIN CERTIFICATE REQUEST-----
 MIIBETCBuAIBADAwMRUwEwYDVQQKEwxzeXN0ZW06bm9kZXMxFzAVBgNVBAMTDnN5
 c3RlbTpub2RlOm4xMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEhO5OFPfU99N6
@@ -24,7 +24,7 @@ fn node() -> NodeWish {
     }
 }
 
-/// What a kubelet of n1 asks for, to be spoilt.
+/// A valid request of n1's kubelet, to be modified.
 pub(crate) fn params() -> CertificateParams {
     let mut params = CertificateParams::new(vec!["n1".to_owned()]).unwrap();
     params
@@ -48,19 +48,19 @@ pub(crate) fn text(params: CertificateParams) -> String {
         .unwrap()
 }
 
-/// A request like the honest one, but for this.
+/// A valid request with this modification.
 fn but(spoil: impl FnOnce(&mut CertificateParams)) -> String {
     let mut params = params();
     spoil(&mut params);
     text(params)
 }
 
-/// What the signer must not sign: the API server's own names.
+/// A name that must not be signed: the API server's own.
 fn evil() -> String {
     but(|params| params.subject_alt_names = vec![SanType::IpAddress("10.0.0.1".parse().unwrap())])
 }
 
-/// Texts in which another parser finds another request, or none.
+/// Texts that another parser reads as another request, or as none.
 pub(crate) fn ambiguous() -> Vec<(&'static str, String)> {
     let honest = text(params());
     vec![
@@ -86,7 +86,7 @@ pub(crate) fn ambiguous() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Requests that carry more than one reading, or more than names.
+/// Requests with ambiguous or additional content.
 pub(crate) fn extravagant() -> Vec<(&'static str, String)> {
     let organization = DnType::CustomDnType(vec![2, 5, 4, 10]);
     let common_name = DnType::CustomDnType(vec![2, 5, 4, 3]);
@@ -192,7 +192,8 @@ fn only_a_subject_and_alternative_names_may_be_asked_for() {
 
 #[test]
 fn a_byte_that_is_encoded_otherwise_is_refused() {
-    // The length of the subject in two bytes instead of one: BER, which DER forbids and a lenient parser takes.
+    // The length of the subject in two bytes instead of one: BER, which DER forbids and a lenient parser
+    // accepts.
     let (_, block) = x509_parser::pem::parse_x509_pem(OF_KUBELET.as_bytes()).unwrap();
     let mut long = block.contents.clone();
     let at = long.windows(2).position(|pair| pair == [0x30, 0x30]).unwrap();
@@ -203,7 +204,7 @@ fn a_byte_that_is_encoded_otherwise_is_refused() {
     long[info + 2] += 1;
     let read = ServingNames::requested(pem(REQUEST, &long).as_bytes());
     assert!(matches!(read, Err(Unfit::Der | Unfit::Subject)), "{read:?}");
-    // Something behind the request.
+    // Bytes after the request.
     let mut more = block.contents;
     more.push(0);
     assert_eq!(

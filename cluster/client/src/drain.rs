@@ -1,6 +1,7 @@
-//! Taking the pods off a node.
+//! Evicts the pods of a node.
 //!
-//! Always true: in each round every pod is asked, whatever the others answer; only those that do not go are waited for.
+//! Always true: in each round the eviction of every pod is requested, whatever the other answers are; only
+//! pods that stay are waited for.
 
 use cluster_api::{ClusterError, Drained};
 use futures::StreamExt as _;
@@ -8,22 +9,22 @@ use serde_json::{Value, json};
 
 use crate::{Cluster, Failure, nodes::CORDONED};
 
-/// Pods that are asked at the same time: one whose webhook does not answer keeps its call for seconds.
+/// Concurrent evictions: one whose webhook does not answer blocks its call for seconds.
 const PARALLEL: usize = 16;
 
-/// What came of asking a pod.
+/// The answer to an eviction.
 enum Answer {
-    /// It goes, or went.
+    /// The pod is leaving, or has left.
     Goes,
     Gone,
     /// It stays for now, for this reason.
     Held(String),
-    /// The server could not be asked.
+    /// The server did not answer.
     Unasked(Failure),
 }
 
 impl Cluster {
-    /// Marks the node unschedulable and asks each pod once to go.
+    /// Marks the node unschedulable and requests the eviction of each pod once.
     pub(crate) async fn drain_once(&self, node: &str) -> Result<Drained, ClusterError> {
         let path = format!("/api/v1/nodes/{node}");
         match self
@@ -62,14 +63,14 @@ impl Cluster {
                 Answer::Held(why) => {
                     asked += 1;
                     tracing::debug!(node, why, "a pod stays for now");
-                    // Always the same one of several.
+                    // The same one of several each time.
                     drained.held = Some(drained.held.map_or(why.clone(), |other| other.min(why)));
                 }
                 Answer::Unasked(failure) => unasked = unasked.or(Some(failure)),
             }
         }
         match unasked {
-            // Not one of them was asked: there is no server.
+            // No request was answered: the server is away.
             Some(failure) if asked == 0 => Err(failure.into()),
             Some(failure) => {
                 drained.held.get_or_insert(failure.why);
@@ -101,7 +102,8 @@ impl Cluster {
         {
             Ok(_) => Answer::Goes,
             Err(failure) if failure.is_absent() => Answer::Gone,
-            // A disruption budget (429), two of them for one pod (500), a webhook (403): it is asked again in the next round.
+            // A disruption budget (429), two of them for one pod (500), a webhook (403): retried in the next
+            // round.
             Err(failure) if failure.code.is_some() => {
                 Answer::Held(format!("pod {namespace}/{name}: {}", failure.why))
             }
@@ -110,7 +112,7 @@ impl Cluster {
     }
 }
 
-/// Whether a pod has to go somewhere else: not those that belong to the node itself, and not those that have ended.
+/// Whether a pod must leave: not those that belong to the node itself, and not those that have ended.
 fn moves(pod: &Value) -> bool {
     let daemon = pod["metadata"]["ownerReferences"]
         .as_array()
@@ -129,7 +131,7 @@ mod tests {
     use super::moves;
     use crate::fake::{Asked, cluster, paths, refusal};
 
-    /// A node with these pods, each of whose evictions is answered like this.
+    /// A node with these pods and the answers to their evictions.
     fn node(answers: &[(&'static str, (u16, Value))]) -> impl Fn(&Asked) -> (u16, Value) + use<> {
         let answers = answers.to_vec();
         move |asked| {

@@ -1,23 +1,25 @@
-//! The admissions enforcer, as AKS has one: admission webhooks of others are kept away from what the cluster itself lives by.
+//! The admissions enforcer, as in AKS: foreign admission webhooks are excluded from the objects that the
+//! cluster itself depends on.
 //!
-//! A webhook that is called for everything, fails closed and has lost its server stops a cluster for good: neither DNS nor
-//! the webhook's own server can be started. So, in each webhook configuration that is not annotated
+//! A webhook that matches everything, fails closed and has lost its server stops a cluster for good: neither
+//! DNS nor the webhook's own server can be started. So, in each webhook configuration that is not annotated
 //! `admissions.enforcer/disabled: "true"`:
 //!
-//! * namespaces labelled `control-plane=true` or `kubernetes.azure.com/managedby=aks` are excluded, in AKS' words; `kube-system`
-//!   and `kube-node-lease` are labelled so;
-//! * where it fails closed, requests of kubelets are excluded, and our own, except for pods: nodes, leases and objects without
-//!   a namespace know no namespace selector, while a webhook that holds a pod back from its eviction is heard.
+//! * namespaces labelled `control-plane=true` or `kubernetes.azure.com/managedby=aks` are excluded, as in
+//!   AKS; `kube-system` and `kube-node-lease` get these labels;
+//! * where it fails closed, requests of kubelets and our own are excluded, except for pods: a namespace
+//!   selector does not apply to nodes, leases and objects without a namespace, while a webhook that blocks a
+//!   pod's eviction is respected.
 //!
-//! Always true: a webhook is only ever called less often; what was changed is told as an event of the configuration. Webhook
-//! configurations themselves are never subject to webhooks, so this always works.
+//! Always true: a webhook is only ever called less often; a change is reported as an event of the
+//! configuration. Webhook configurations themselves are never subject to webhooks, so this always works.
 
 use cluster_api::ClusterError;
 use serde_json::{Value, json};
 
 use crate::Cluster;
 
-/// Path and kind of both sorts of configuration.
+/// Path and kind of both kinds of configuration.
 pub(crate) const CONFIGURATIONS: [(&str, &str); 2] = [
     (
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
@@ -28,21 +30,21 @@ pub(crate) const CONFIGURATIONS: [(&str, &str); 2] = [
         "MutatingWebhookConfiguration",
     ),
 ];
-/// AKS' annotation with which a configuration stays as it is.
+/// AKS' annotation that disables the enforcer for a configuration.
 const DISABLED: &str = "admissions.enforcer/disabled";
-/// Who writes, in AKS' words.
+/// The field manager, as in AKS.
 const MANAGER: &str = "admissionsenforcer";
-/// Namespaces that are out of reach.
+/// Excluded namespaces.
 const NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
-/// Kubernetes takes no more conditions for one webhook.
+/// Kubernetes' limit of conditions for one webhook.
 const MOST_CONDITIONS: usize = 64;
 
-/// The labels that AKS' namespaces carry.
+/// The labels of AKS' namespaces.
 fn labels() -> Value {
     json!({ "control-plane": "true", "kubernetes.azure.com/managedby": "aks" })
 }
 
-/// What a namespace selector has to say.
+/// Required expressions of a namespace selector.
 fn exclusions() -> [Value; 2] {
     [
         json!({ "key": "control-plane", "operator": "NotIn", "values": ["true"] }),
@@ -50,7 +52,7 @@ fn exclusions() -> [Value; 2] {
     ]
 }
 
-/// What the conditions of a webhook that fails closed have to say. The first is the example in Kubernetes' documentation.
+/// Required conditions of a webhook that fails closed. The first is the example in Kubernetes' documentation.
 fn conditions() -> [Value; 2] {
     [
         json!({
@@ -65,7 +67,7 @@ fn conditions() -> [Value; 2] {
 }
 
 impl Cluster {
-    /// Brings all webhook configurations into order; gives the first failure when it has been through all of them.
+    /// Corrects all webhook configurations; returns the first failure after trying all of them.
     pub(crate) async fn enforce_admissions(&self) -> Result<(), ClusterError> {
         let mut outcome = Ok(());
         for (path, kind) in CONFIGURATIONS {
@@ -75,7 +77,7 @@ impl Cluster {
                 };
                 let name = configuration["metadata"]["name"].as_str().unwrap_or_default();
                 let patch = json!({
-                    // Only as it was looked at: the list is written as a whole.
+                    // Only for the version that was read: the list is written as a whole.
                     "metadata": { "resourceVersion": configuration["metadata"]["resourceVersion"] },
                     "webhooks": webhooks
                 });
@@ -98,7 +100,7 @@ impl Cluster {
                         self.tell(&configuration, kind, true, "AdmissionsEnforced", &message)
                             .await;
                     }
-                    // It is looked at again with the next change, which this is.
+                    // It is read again at the next change, which this is.
                     Err(failure) if failure.is_conflict() || failure.is_absent() => {}
                     Err(failure) => outcome = outcome.and(Err(failure.into())),
                 }
@@ -113,7 +115,7 @@ impl Cluster {
     async fn label_namespace(&self, namespace: &str) -> Result<(), ClusterError> {
         let path = format!("/api/v1/namespaces/{namespace}");
         let found = match self.get("read a namespace", &path).await {
-            // kube-node-lease is there as soon as the controller manager has made it.
+            // kube-node-lease exists once the controller manager has created it.
             Err(failure) if failure.is_absent() => return Ok(()),
             other => other?,
         };
@@ -135,7 +137,7 @@ impl Cluster {
     }
 }
 
-/// The webhooks of a configuration as they are to be, and the names of those that differ; `None` if all is well.
+/// The corrected webhooks of a configuration, and the names of those that differ; `None` if none does.
 fn enforced(configuration: &Value) -> Option<(Value, Vec<String>)> {
     if configuration["metadata"]["annotations"][DISABLED] == "true" {
         return None;
@@ -161,7 +163,7 @@ fn enforced(configuration: &Value) -> Option<(Value, Vec<String>)> {
     (!changed.is_empty()).then_some((Value::Array(webhooks), changed))
 }
 
-/// Adds what is missing in a list; tells whether something was.
+/// Adds missing items to a list; returns whether there were any.
 fn complete(list: &mut Value, wanted: &[Value]) -> bool {
     if !list.is_array() {
         *list = json!([]);
@@ -173,7 +175,7 @@ fn complete(list: &mut Value, wanted: &[Value]) -> bool {
     for item in wanted {
         if !list.contains(item) {
             differs = true;
-            // A condition of ours that somebody changed is ours again.
+            // A modified condition of ours is replaced.
             list.retain(|other| item["name"].is_null() || other["name"] != item["name"]);
             list.push(item.clone());
         }

@@ -1,17 +1,17 @@
-//! Kubernetes events: how a tenant is told, where `kubectl describe` and `kubectl get events` show it.
+//! Kubernetes events, which tenants see with `kubectl describe` and `kubectl get events`.
 
 use serde_json::{Value, json};
 
 use crate::Cluster;
 
-/// Where events of objects without a namespace are kept.
+/// The namespace of events about cluster-scoped objects.
 const NAMESPACE: &str = "default";
-/// Kubernetes takes no longer message.
+/// Kubernetes' length limit of a message.
 const LONGEST: usize = 1024;
 
 impl Cluster {
-    /// Tells something about an object. Once for each state of the object: its name follows from both. That nobody could be told stops
-    /// nothing.
+    /// Writes an event about an object. Once for each state of the object: its name is derived from both. A
+    /// failure is not an error.
     pub(crate) async fn tell(&self, about: &Value, kind: &str, warning: bool, reason: &str, message: &str) {
         let metadata = &about["metadata"];
         let text = |name: &str| metadata[name].as_str().unwrap_or_default();

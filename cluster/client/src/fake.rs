@@ -1,4 +1,4 @@
-//! An API server that a test plays: a function from request to answer.
+//! A simulated API server: a function from request to answer.
 
 use std::{
     convert::Infallible,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Cluster;
 
-/// A request as it came in; the path includes the query.
+/// A received request; the path includes the query.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
@@ -20,10 +20,10 @@ pub(crate) struct Asked {
     pub(crate) body: Value,
 }
 
-/// What was asked, in order.
+/// The received requests, in order.
 pub(crate) type Log = Arc<Mutex<Vec<Asked>>>;
 
-/// A cluster whose API server answers like this: status and body.
+/// A cluster with this API server: status and body.
 pub(crate) fn cluster(answer: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static) -> (Cluster, Log) {
     let log = Log::default();
     let (kept, answer) = (Arc::clone(&log), Arc::new(answer));
@@ -49,7 +49,7 @@ pub(crate) fn cluster(answer: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 's
     )
 }
 
-/// Kubernetes' answer to what it does not do.
+/// An error answer of Kubernetes.
 pub(crate) fn refusal(code: u16, message: &str) -> (u16, Value) {
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "message": message, "reason": "", "code": code

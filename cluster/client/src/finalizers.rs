@@ -1,9 +1,9 @@
-//! Finalizers: what keeps an object until what it stands for is gone.
+//! Finalizers, which keep an object until its resource is gone.
 
 use serde_json::{Value, json};
 
-/// What has to change in an object's finalizers for one of them to be there or not, if anything. Others change them as well: the patch is
-/// for this version of the object only.
+/// The patch that adds or removes a finalizer of an object, if needed. Others change finalizers as well: the
+/// patch is only valid for this version of the object.
 pub(crate) fn patch(object: &Value, finalizer: &str, wanted: bool) -> Option<Value> {
     let metadata = &object["metadata"];
     let mut finalizers: Vec<Value> = metadata["finalizers"].as_array().cloned().unwrap_or_default();

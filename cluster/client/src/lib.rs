@@ -1,9 +1,10 @@
-//! The control loops' way to a cluster's Kubernetes API: `cluster_api` over kube.
+//! The control loops' connection to a cluster's Kubernetes API: `cluster_api` over kube.
 //!
-//! Always true: a handle connects when it is used and again after failures, and holds no connection while nobody uses it
-//! or listens to [`ClusterApi::changes`]; every call is bounded in time; nothing is cached that the cluster could
-//! contradict, except the marks that our applies left, which tell whether the next one changes something; lists are read in
-//! pages; an answer or a list that no working cluster gives is refused before it is held in memory.
+//! Always true: a handle connects when it is used and again after failures, and has no connection while it is
+//! neither used nor watched ([`ClusterApi::changes`]); every call has a time-out; nothing is cached that the
+//! cluster could contradict, except the marks of our applies, which show whether the next one changes
+//! anything; lists are read in pages; an answer or a list that is too large for a working cluster is refused
+//! before it is held in memory.
 
 mod apply;
 mod command;
@@ -14,12 +15,14 @@ mod events;
 #[cfg(test)]
 mod fake;
 mod finalizers;
+mod namespaces;
 mod nodes;
 mod replace;
 mod services;
 mod serving;
 mod volumes;
 mod watches;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,8 +34,9 @@ use async_trait::async_trait;
 use base_env::Env;
 use base_errors::chain;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen, NodeWish,
-    ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch,
+    Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NamespaceSeen,
+    NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch,
+    WorkNotes, WorkObjects,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
@@ -41,9 +45,9 @@ use tokio::sync::watch;
 
 /// Longer than any call takes on a healthy cluster.
 const CALL: Duration = Duration::from_secs(15);
-/// Objects in one answer: what a tenant has many of is read in pieces.
+/// Objects in one answer: large lists are read in pages.
 const PAGE: u32 = 500;
-/// No list that is read has more in a cluster that works; a longer one is refused rather than held in memory.
+/// The limit of objects in a list; a longer one is refused instead of held in memory.
 const MOST: usize = 20_000;
 
 /// Bytes of one answer; a page of objects is a hundredth of it.
@@ -58,7 +62,7 @@ pub struct KubeConnect {
 }
 
 impl KubeConnect {
-    /// Handles use this clock, and listen to these objects beside nodes and certificate requests.
+    /// Handles use this clock, and watch these objects besides nodes and certificate requests.
     pub fn new(env: Env, watches: &[Watch]) -> Self {
         Self {
             env,
@@ -83,14 +87,20 @@ struct Cluster {
     env: Env,
     client: Client,
     watches: Arc<[Watch]>,
-    /// By path: the mark that our last apply left on the object.
+    /// By path: the mark of our last apply of the object.
     applied: Mutex<BTreeMap<String, Value>>,
-    /// Uids of the serving certificates that were compared with their requests, of those that are still there.
+    /// Uids of existing serving certificates that were compared with their requests.
     checked: Mutex<BTreeSet<String>>,
-    /// Names of Services of type LoadBalancer that go by where their endpoints are, as seen last.
+    /// Names of Services of type LoadBalancer that depend on their endpoints, as last read.
     local_services: watch::Sender<BTreeSet<String>>,
-    /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
+    /// Whether there were PersistentVolumes or VolumeAttachments of our drivers, as seen last.
     has_volumes: watch::Sender<bool>,
+    /// Whether the cluster knows the kinds of snapshots, and may have some, as seen last.
+    has_snapshots: watch::Sender<bool>,
+    /// Whether pods without a node are watched: set by the first look at the cluster's pods.
+    scales: watch::Sender<bool>,
+    /// Names of the managed namespaces that were set.
+    managed: watch::Sender<BTreeSet<String>>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -110,12 +120,12 @@ fn client(endpoint: &Endpoint) -> Result<Client, String> {
         ..AuthInfo::default()
     };
     config.connect_timeout = Some(Duration::from_secs(2));
-    // The loops try again by themselves, and want to know at once.
+    // The loops retry by themselves, and need failures at once.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| error.to_string())
 }
 
-/// PEM to the DER blocks that kube wants.
+/// Converts PEM to the DER blocks that kube expects.
 fn kube_ca(pem: &str) -> Result<Vec<Vec<u8>>, String> {
     x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
         .map(|block| {
@@ -126,10 +136,10 @@ fn kube_ca(pem: &str) -> Result<Vec<Vec<u8>>, String> {
         .collect()
 }
 
-/// Why one call did not work.
+/// The failure of one call.
 #[derive(Debug)]
 struct Failure {
-    /// What was being done.
+    /// The action.
     act: String,
     /// The status the server answered with, if it answered.
     code: Option<u16>,
@@ -141,12 +151,12 @@ impl Failure {
         self.code == Some(404)
     }
 
-    /// Somebody else changed it meanwhile.
+    /// Another client changed the object meanwhile.
     fn is_conflict(&self) -> bool {
         self.code == Some(409)
     }
 
-    /// Not the server but an admission webhook said no, or could not be asked. Its name is in the message.
+    /// An admission webhook refused, or could not be called. Its name is in the message.
     fn is_of_webhook(&self) -> bool {
         self.code.is_some() && self.why.contains("webhook")
     }
@@ -159,8 +169,8 @@ impl From<Failure> for ClusterError {
                 act: failure.act,
                 why: format!("{} ({code})", failure.why),
             },
-            // Answers of a server that is starting, stopping or busy. 403 is one of them for a moment: until its own roles
-            // are there.
+            // Answers of a server that is starting, stopping or busy. 403 is one of them for a moment: until
+            // the server's own roles exist.
             None | Some(403 | 429 | 500 | 502 | 503 | 504) => Self::Unavailable(failure.why),
             Some(code) => Self::Refused {
                 act: failure.act,
@@ -180,10 +190,13 @@ impl Cluster {
             checked: Mutex::default(),
             local_services: watch::Sender::default(),
             has_volumes: watch::Sender::default(),
+            has_snapshots: watch::Sender::default(),
+            scales: watch::Sender::default(),
+            managed: watch::Sender::default(),
         }
     }
 
-    /// One call, bounded in time and in what is answered; gives the answer and its length.
+    /// One call, bounded in time and size; returns the answer and its length.
     async fn measured(
         &self,
         act: &str,
@@ -217,7 +230,7 @@ impl Cluster {
             let value = serde_json::from_slice(&bytes).map_err(|error| failed(None, error.to_string()))?;
             return Ok((value, bytes.len()));
         }
-        // Kubernetes says what was wrong; what stands before it says anything.
+        // Kubernetes' status has the reason; the text before it does not.
         let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let why = match said["message"].as_str() {
             Some(message) => message.to_owned(),
@@ -226,7 +239,7 @@ impl Cluster {
         Err(failed(Some(status.as_u16()), why))
     }
 
-    /// A text.
+    /// Reads a text.
     async fn told(&self, act: &str, path: &str, most: usize) -> Result<String, Failure> {
         let failed = |code: Option<u16>, why: String| Failure {
             act: act.to_owned(),
@@ -249,7 +262,7 @@ impl Cluster {
         }
     }
 
-    /// What the server answers, if it is not too long; else the status to take it for, and why.
+    /// The server's answer, if it is not too long; else a status and the reason.
     async fn answer(
         &self,
         request: http::Request<Body>,
@@ -305,14 +318,14 @@ impl Cluster {
                 return Ok(items);
             };
             let why = if items.len() > MOST {
-                format!("there are more than {MOST} objects at {path}; remove those that nobody needs")
+                format!("there are more than {MOST} objects at {path}; remove unused ones")
             } else if bytes > LIST {
                 format!(
-                    "the objects at {path} have more than {} MiB; remove those that nobody needs, or what makes them large",
+                    "the objects at {path} have more than {} MiB; remove unused or large ones",
                     LIST >> 20
                 )
             } else {
-                // Tokens are base64 for URLs.
+                // Tokens are URL-safe base64.
                 next = format!("&continue={token}");
                 continue;
             };
@@ -430,10 +443,25 @@ impl ClusterApi for Cluster {
         self.bring_volume(wish).await
     }
 
+    async fn work(&self) -> Result<WorkObjects, ClusterError> {
+        self.list_work().await
+    }
+
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError> {
+        self.bring_notes(notes).await
+    }
+
+    async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError> {
+        self.bring_namespace(wish).await
+    }
+
     fn changes(&self) -> Arc<dyn Changes> {
         let there = watches::There {
             local_services: self.local_services.subscribe(),
             volumes: self.has_volumes.subscribe(),
+            snapshots: self.has_snapshots.subscribe(),
+            scales: self.scales.subscribe(),
+            managed: self.managed.subscribe(),
         };
         Arc::new(watches::start(&self.env, &self.client, &self.watches, there))
     }
@@ -446,7 +474,7 @@ mod tests {
     use super::*;
     use crate::fake;
 
-    /// A server whose answers are this long, and have another page each.
+    /// A server with answers of this length, each with a next page.
     fn endless(bytes: usize) -> (Cluster, fake::Log) {
         fake::cluster(move |_| {
             let text = "x".repeat(bytes);

@@ -1,4 +1,4 @@
-//! Node objects: what is seen of them, and what the service wants of them.
+//! Node objects: reads them, and applies the service's wishes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,15 @@ use serde_json::{Map, Value, json};
 
 use crate::{Cluster, Failure};
 
-/// Which labels and taints are ours, so that those we no longer want can be told from those that others set.
+/// The annotation with the labels and taints set by the service, to distinguish them from others'.
 const OURS: &str = "landfall.dev/managed";
-/// On nodes that the service has marked unschedulable.
+/// The annotation of nodes that the service has cordoned.
 pub(crate) const CORDONED: &str = "landfall.dev/cordoned";
-/// On nodes that took the place of another one: its name.
+/// The annotation of nodes that replaced another one: the name of that node.
 const INHERITED: &str = "landfall.dev/inherited";
-/// Taints with keys that begin so are autoscalers'.
+/// Prefixes of the keys of taints that autoscalers set.
 const AUTOSCALERS: [&str; 2] = ["ToBeDeletedBy", "DeletionCandidateOf"];
-/// A kubelet writes to its node as well; a few rounds settle who was first.
+/// Kubelets write to their nodes as well; a few attempts resolve conflicts.
 const ATTEMPTS: usize = 5;
 
 impl Cluster {
@@ -124,7 +124,7 @@ fn marks(node: &Value) -> NodeMarks {
     }
 }
 
-/// Why it is not ready: the message of the condition, in one line.
+/// The reason why it is not ready: the message of the condition, on one line.
 fn problem(node: &Value) -> Option<String> {
     const LONGEST: usize = 200;
     let conditions = node["status"]["conditions"].as_array()?;
@@ -154,7 +154,7 @@ fn taint_value(text: &str) -> Option<Value> {
     })
 }
 
-/// What has to change, if anything.
+/// The needed changes, if any.
 fn patch(node: &Value, wish: &NodeWish) -> Option<Value> {
     let before = ours(node);
     let labels = strings(&node["metadata"]["labels"]);
@@ -260,7 +260,7 @@ struct Ours {
     taints: BTreeSet<String>,
 }
 
-/// What the annotation says is ours. One that somebody broke counts as empty: then nothing is taken away.
+/// The labels and taints in the annotation. An invalid one counts as empty: then none is removed.
 fn ours(node: &Value) -> Ours {
     let text = node["metadata"]["annotations"][OURS].as_str().unwrap_or("{}");
     let value: Value = serde_json::from_str(text).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Services of type LoadBalancer: what is seen of them, and what the service writes to them.
+//! Services of type LoadBalancer: reads them, and applies the service's wishes.
 //!
-//! Always true: only these Services are asked for; endpoints are read and listened to only while one of them goes by where its
-//! endpoints are; a Service with another uid than the wish is left alone.
+//! Always true: only Services of this type are read; endpoints are read and watched only while one of them
+//! depends on them; a Service with another uid than the wish is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ use tokio::sync::watch;
 
 use crate::{Cluster, Failure, finalizers};
 
-/// Where Services are.
+/// The path of Services.
 pub(crate) const PATH: &str = "/api/v1/services";
-/// Those that are of interest.
+/// The field selector.
 pub(crate) const FIELDS: &str = "spec.type=LoadBalancer";
-/// Where endpoints are.
+/// The path of endpoint slices.
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 /// The label of endpoints that names their Service.
 const OF_SERVICE: &str = "kubernetes.io/service-name";
-/// With more names than these, all endpoints are asked for: a URL has its limits.
+/// With more names than this, all endpoints are read: URLs have a length limit.
 const MOST_NAMES: usize = 50;
-/// Others write to a Service as well; a few rounds settle who was first.
+/// Others write to a Service as well; a few attempts resolve conflicts.
 const ATTEMPTS: usize = 5;
 
 impl Cluster {
@@ -76,14 +76,14 @@ impl Cluster {
             }
         }
         match outcome {
-            // It went meanwhile.
+            // It was deleted meanwhile.
             Err(failure) if failure.is_absent() => Ok(()),
             other => Ok(other?),
         }
     }
 
     async fn write_service(&self, path: &str, mut service: Value, wish: &ServiceWish) -> Result<(), Failure> {
-        // Who lets a Service go does so last: nothing can be written to it afterwards.
+        // The finalizer is removed last: a deleted Service cannot be written to.
         let status = status_patch(&service, wish.ingress);
         let finalizer = |service: &Value| finalizers::patch(service, FINALIZER, wish.finalizer?);
         let mut tells = status.is_some() || finalizer(&service).is_some();
@@ -91,7 +91,7 @@ impl Cluster {
             let path = format!("{path}/status");
             service = self.merge("write the status of a Service", &path, &patch).await?;
         }
-        // What was done already was told already.
+        // Completed changes were reported already.
         tells |= wish.note.as_ref().is_some_and(|note| note.warning);
         if let Some(note) = wish.note.as_ref().filter(|_| tells) {
             self.tell(&service, "Service", note.warning, note.reason, &note.message)
@@ -122,7 +122,7 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-/// What selects the endpoints of Services of these names.
+/// The label selector for endpoints of Services with these names.
 fn selector(names: &BTreeSet<String>) -> String {
     if names.len() > MOST_NAMES {
         return OF_SERVICE.to_owned();
@@ -131,14 +131,14 @@ fn selector(names: &BTreeSet<String>) -> String {
     format!("{OF_SERVICE} in ({})", names.join(","))
 }
 
-/// `namespace/name`, where the name is in this field of the metadata.
+/// `namespace/name`, with the name in this field of the metadata.
 fn key(object: &Value, field: &str) -> String {
     let metadata = &object["metadata"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     format!("{}/{}", text(&metadata["namespace"]), text(&metadata[field]))
 }
 
-/// By Service (`namespace/name`): the nodes with an endpoint that is ready.
+/// By Service (`namespace/name`): the nodes with a ready endpoint.
 fn ready_nodes(slices: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
     let mut nodes = BTreeMap::<String, BTreeSet<String>>::new();
     for slice in slices {
@@ -150,7 +150,7 @@ fn ready_nodes(slices: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
             continue;
         };
         let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-        // One of which nothing is said is ready.
+        // An endpoint without the condition counts as ready.
         let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
         nodes
             .entry(format!("{namespace}/{name}"))
@@ -160,7 +160,7 @@ fn ready_nodes(slices: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
     nodes
 }
 
-/// What has to change in the status, if anything.
+/// The needed changes of the status, if any.
 fn status_patch(service: &Value, ingress: Ingress) -> Option<Value> {
     let there = &service["status"]["loadBalancer"]["ingress"];
     let wanted = match ingress {
@@ -178,7 +178,8 @@ fn status_patch(service: &Value, ingress: Ingress) -> Option<Value> {
     }))
 }
 
-/// Follows the endpoints of Services of these names, as they change, and nothing while there are none.
+/// Watches the endpoints of Services with these names, following changes of the names; nothing while there
+/// are none.
 pub(crate) async fn follow_endpoints(
     env: &Env,
     client: &kube::Client,

@@ -1,7 +1,8 @@
-//! Kubelets' serving certificates: approved for exactly what the node is, or left alone; and looked at again once issued.
+//! Kubelets' serving certificates: approved only for the node's own names, and checked again once issued.
 //!
-//! Kubernetes' own checks of a serving request restrict user, group and usages, never the names, and the signer's CA is the one
-//! that everybody trusts for the API server. So what is approved here is all that keeps a node from having another's name.
+//! Kubernetes' own checks of a serving request restrict user, group and usages, but not the names, and the
+//! signer's CA is also trusted for the API server. So this approval is the only protection against a node
+//! with another's name.
 
 use std::{collections::BTreeSet, sync::PoisonError};
 
@@ -13,10 +14,10 @@ use crate::{
     csr::{NODES, ServingNames, Unfit},
 };
 
-/// Who signs kubelets' serving certificates.
+/// The signer of kubelets' serving certificates.
 const SIGNER: &str = "kubernetes.io/kubelet-serving";
 pub(crate) const LIST: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-/// The reason in our approvals.
+/// The reason of our approvals.
 const REASON: &str = "LandfallNode";
 
 impl Cluster {
@@ -34,7 +35,7 @@ impl Cluster {
                 continue;
             }
             let patch = json!({
-                // Only as it was looked at: somebody may have denied it meanwhile.
+                // Only for the version that was read: it may have been denied meanwhile.
                 "metadata": { "resourceVersion": request["metadata"]["resourceVersion"] },
                 "status": { "conditions": [{
                     "type": "Approved", "status": "True", "reason": REASON,
@@ -58,8 +59,9 @@ impl Cluster {
         Ok(approved)
     }
 
-    /// Compares what was issued with what was approved. A certificate with other names is withdrawn with its request, so that
-    /// a kubelet that has not fetched it yet never does, and told: as an event and as a failure.
+    /// Compares issued certificates with their requests. One with other names is withdrawn by deleting its
+    /// request, so that a kubelet that has not fetched it yet never does, and reported: as an event and as a
+    /// failure.
     async fn check_issued(&self, requests: &[Value]) -> Result<(), ClusterError> {
         let checked = std::mem::take(&mut *self.checked.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut seen, mut wrong) = (BTreeSet::new(), Vec::new());
@@ -128,7 +130,7 @@ fn was_approved_here(request: &Value) -> bool {
         })
 }
 
-/// Whether a request asks for this node, the whole node and nothing but the node.
+/// Whether a request is for exactly this node's names.
 fn belongs_to(request: &Value, node: &NodeWish) -> bool {
     let spec = &request["spec"];
     let user = format!("system:node:{}", node.name);
@@ -155,13 +157,13 @@ fn belongs_to(request: &Value, node: &NodeWish) -> bool {
     }
 }
 
-/// The names that a request object asks for.
+/// The names in a request object.
 fn requested(request: &Value) -> Result<ServingNames, Unfit> {
     let text = request["spec"]["request"].as_str().ok_or(Unfit::Pem)?;
     ServingNames::requested(&decode(text)?)
 }
 
-/// How an issued certificate differs from its request, if it does.
+/// The difference between an issued certificate and its request, if any.
 fn issued_as_asked(request: &Value, certificate: &str) -> Result<(), String> {
     let asked = requested(request).map_err(|why| format!("of the request, {why}"))?;
     let issued = decode(certificate)
@@ -174,7 +176,7 @@ fn issued_as_asked(request: &Value, certificate: &str) -> Result<(), String> {
     }
 }
 
-/// What the API carries as bytes.
+/// Decodes base64, as the API carries bytes.
 fn decode(text: &str) -> Result<Vec<u8>, Unfit> {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD
@@ -227,7 +229,7 @@ mod tests {
         object
     }
 
-    /// A cluster with one request of n1, which was approved here and issued for these names.
+    /// A cluster with a request of n1 that was approved by us and issued for these names.
     fn issued(alt_names: &[&str]) -> impl Fn(&crate::fake::Asked) -> (u16, Value) + use<> {
         let mut request = request("system:node:n1", &["n1"], "10.224.0.4");
         let mut params = crate::csr::tests::params();

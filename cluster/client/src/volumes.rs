@@ -1,33 +1,41 @@
-//! Volumes: what is seen of claims and of what they are bound to, and what the service writes to these objects.
+//! Volumes: reads claims and related objects, and applies the service's wishes.
 //!
-//! Always true: an object with another uid than the wish is left alone, and one that is not there is success; claims are read only where
-//! there is a StorageClass or a PersistentVolume of the driver; PersistentVolumes and VolumeAttachments are listened to only while there
-//! are some of the driver.
+//! Always true: an object with another uid than the wish is left alone, and a missing one is success; claims
+//! are read only if a StorageClass or a PersistentVolume of our drivers exists; PersistentVolumes,
+//! VolumeAttachments and snapshots are watched only while some of our drivers exist.
 
 use base_env::Env;
 use cluster_api::{ClaimRef, ClusterError, Note, VolumeObjects, VolumeWish};
-use cluster_volumes::{ATTACHMENT_FINALIZER, DRIVER, VOLUME_FINALIZER, quantity};
+use cluster_volumes::{
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, VOLUME_FINALIZER, is_shared, quantity,
+};
 use kube::api::WatchParams;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{Cluster, Failure, finalizers, watches::Follower};
 
-/// Where claims are.
+/// The path of claims.
 pub(crate) const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
-/// Where PersistentVolumes are.
+/// The path of PersistentVolumes.
 pub(crate) const VOLUMES: &str = "/api/v1/persistentvolumes";
-/// Where VolumeAttachments are.
+/// The path of VolumeAttachments.
 pub(crate) const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
-/// Where StorageClasses are.
+/// The path of VolumeSnapshots.
+pub(crate) const SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshots";
+/// The path of VolumeSnapshotContents.
+pub(crate) const CONTENTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents";
+/// The path of VolumeSnapshotClasses.
+const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
+/// The path of StorageClasses.
 const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
-/// Others write to these objects as well; a few rounds settle who was first.
+/// Others write to these objects as well; a few attempts resolve conflicts.
 const ATTEMPTS: usize = 5;
-/// The condition of a claim whose volume has grown, and whose node is to follow.
+/// The condition of a claim whose volume has grown, and whose node must expand it.
 const RESIZE_PENDING: &str = "FileSystemResizePending";
-/// The same in its status.
+/// The corresponding value in its status.
 const NODE_PENDING: &str = "NodeResizePending";
-/// The conditions that tell how far the growing of a claim's volume is: one replaces the others.
+/// The conditions of a claim's expansion: one replaces the others.
 const RESIZE_CONDITIONS: [&str; 4] = [
     RESIZE_PENDING,
     "Resizing",
@@ -35,24 +43,30 @@ const RESIZE_CONDITIONS: [&str; 4] = [
     "NodeResizeError",
 ];
 
-/// What is to be done with one object.
+/// A change of one object.
 enum Step<'a> {
-    /// A PersistentVolume has this capacity.
+    /// Sets a PersistentVolume's capacity.
     Grow(u64),
-    /// A claim is told that its volume has this capacity.
+    /// Tells a claim that its volume has this capacity.
     Follow(u64),
-    /// A PersistentVolume goes, and our finalizer with it.
+    /// Deletes a PersistentVolume, and removes our finalizer.
     Remove,
-    /// An object is deleted.
+    /// Deletes an object.
     Delete,
-    /// A VolumeAttachment gets our finalizer.
+    /// Adds our finalizer to a VolumeAttachment.
     Hold,
-    /// A VolumeAttachment is told to be attached.
+    /// Sets a VolumeAttachment's status to attached.
     Attached,
-    /// A VolumeAttachment is told to be detached, and loses our finalizer.
+    /// Sets a VolumeAttachment's status to detached, and removes our finalizer.
     Detached,
-    /// An event of a claim.
+    /// Writes an event of a claim.
     Tell(&'a Note),
+    /// Sets the status of a VolumeSnapshotContent or a VolumeSnapshot, unless it is ready already.
+    Status(&'a Value),
+    /// Deletes a VolumeSnapshotContent, and removes our finalizer.
+    RemoveContent,
+    /// Writes an event of a VolumeSnapshot, and the error in its status.
+    TellSnapshot(&'a Note),
 }
 
 impl Cluster {
@@ -63,8 +77,8 @@ impl Cluster {
         )?;
         let any_volume = volumes
             .iter()
-            .any(|volume| volume["spec"]["csi"]["driver"] == DRIVER);
-        let any_class = classes.iter().any(|class| class["provisioner"] == DRIVER);
+            .any(|volume| is_ours(&volume["spec"]["csi"]["driver"]));
+        let any_class = classes.iter().any(|class| is_ours(&class["provisioner"]));
         let claims = async {
             if any_class || any_volume {
                 self.list("list PersistentVolumeClaims", CLAIMS).await
@@ -72,9 +86,33 @@ impl Cluster {
                 Ok(Vec::new())
             }
         };
-        // After the PersistentVolumes: one that is seen as released gets no further attachment.
+        // After the PersistentVolumes: one that is read as released gets no further attachment.
         let (claims, attachments) =
             tokio::try_join!(claims, self.list("list VolumeAttachments", ATTACHMENTS))?;
+        // Snapshots may outlive the disks. Contents are listed before VolumeSnapshots: a content whose VolumeSnapshot
+        // is missing afterwards has lost it.
+        let contents = self
+            .list_if_known("list VolumeSnapshotContents", CONTENTS)
+            .await?;
+        let any_content = contents
+            .iter()
+            .flatten()
+            .any(|content| content["spec"]["driver"] == DRIVER);
+        let snapshots = if contents.is_some() && (any_volume || any_content) {
+            self.list_if_known("list VolumeSnapshots", SNAPSHOTS).await?
+        } else {
+            None
+        };
+        let snapshot_classes = if snapshots.as_ref().is_none_or(Vec::is_empty) {
+            Vec::new()
+        } else {
+            self.list_if_known("list VolumeSnapshotClasses", SNAPSHOT_CLASSES)
+                .await?
+                .unwrap_or_default()
+        };
+        let followed = contents.is_some() && (any_volume || any_content);
+        self.has_snapshots
+            .send_if_modified(|before| std::mem::replace(before, followed) != followed);
         let any = any_volume
             || attachments
                 .iter()
@@ -86,6 +124,10 @@ impl Cluster {
             volumes,
             attachments,
             classes,
+            knows_snapshots: snapshots.is_some(),
+            snapshots: snapshots.unwrap_or_default(),
+            contents: contents.unwrap_or_default(),
+            snapshot_classes,
         })
     }
 
@@ -101,7 +143,8 @@ impl Cluster {
                 claim,
             } => {
                 self.settle(&volume(name), uid, &Step::Grow(*bytes)).await?;
-                // If this process dies here, the growth is seen as not told of: see `cluster_volumes::Volume::bytes`.
+                // If this process dies here, the claim still has to be told: see
+                // `cluster_volumes::Volume::bytes`.
                 match claim {
                     Some(claim) => (path_of(claim), &claim.uid, Step::Follow(*bytes)),
                     None => return Ok(()),
@@ -113,11 +156,75 @@ impl Cluster {
             VolumeWish::Detached { name, uid } => (attachment(name), uid, Step::Detached),
             VolumeWish::Withdraw { name, uid } => (attachment(name), uid, Step::Delete),
             VolumeWish::Tell { claim, note } => (path_of(claim), &claim.uid, Step::Tell(note)),
+            VolumeWish::PublishContent { name, object } => return self.publish_content(name, object).await,
+            VolumeWish::RemoveContent { name, uid } => {
+                (format!("{CONTENTS}/{name}"), uid, Step::RemoveContent)
+            }
+            VolumeWish::Taken {
+                snapshot,
+                content,
+                bytes,
+                at,
+            } => {
+                let status = json!({
+                    "boundVolumeSnapshotContentName": content, "readyToUse": true, "creationTime": at,
+                    "restoreSize": quantity::write(*bytes), "error": null
+                });
+                let path = path_of_snapshot(snapshot);
+                return self.settle(&path, &snapshot.uid, &Step::Status(&status)).await;
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => (
+                path_of_snapshot(snapshot),
+                &snapshot.uid,
+                Step::TellSnapshot(note),
+            ),
         };
         self.settle(&path, uid, &step).await
     }
 
-    /// Makes a PersistentVolume; one of its name that is there already is success.
+    /// Lists objects of a kind that the cluster may not know; `None`: it does not.
+    async fn list_if_known(&self, act: &str, path: &str) -> Result<Option<Vec<Value>>, ClusterError> {
+        match self.list(act, path).await {
+            Ok(items) => Ok(Some(items)),
+            Err(failure) if failure.is_absent() => Ok(None),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Creates a VolumeSnapshotContent, and writes its status: two requests, between which this process may
+    /// die.
+    async fn publish_content(&self, name: &str, object: &str) -> Result<(), ClusterError> {
+        let object: Value = serde_json::from_str(object).map_err(|error| ClusterError::Refused {
+            act: format!("publish the VolumeSnapshotContent {name}"),
+            why: error.to_string(),
+        })?;
+        let made = self
+            .call(
+                "publish a VolumeSnapshotContent",
+                http::Method::POST,
+                CONTENTS,
+                "application/json",
+                Some(&object),
+            )
+            .await;
+        let path = format!("{CONTENTS}/{name}");
+        let there = match made {
+            Ok(made) => made,
+            Err(failure) if failure.is_conflict() => self.get("read a VolumeSnapshotContent", &path).await?,
+            Err(failure) => return Err(failure.into()),
+        };
+        let of = |object: &Value| object["spec"]["volumeSnapshotRef"]["uid"].clone();
+        let Some(uid) = there["metadata"]["uid"]
+            .as_str()
+            .filter(|_| of(&there) == of(&object))
+        else {
+            // An existing one of this name for another VolumeSnapshot is left alone.
+            return Ok(());
+        };
+        self.settle(&path, uid, &Step::Status(&object["status"])).await
+    }
+
+    /// Creates a PersistentVolume; an existing one of its name is success.
     async fn publish(&self, name: &str, object: &str) -> Result<(), ClusterError> {
         let object: Value = serde_json::from_str(object).map_err(|error| ClusterError::Refused {
             act: format!("publish the PersistentVolume {name}"),
@@ -138,7 +245,7 @@ impl Cluster {
         }
     }
 
-    /// Takes a step with the object at a path, if it is there and has this uid.
+    /// Applies a step to the object at a path, if it exists and has this uid.
     async fn settle(&self, path: &str, uid: &str, step: &Step<'_>) -> Result<(), ClusterError> {
         let mut outcome = Ok(());
         for _ in 0..ATTEMPTS {
@@ -155,7 +262,7 @@ impl Cluster {
             }
         }
         match outcome {
-            // It went meanwhile.
+            // It was deleted meanwhile.
             Err(failure) if failure.is_absent() => Ok(()),
             other => Ok(other?),
         }
@@ -190,7 +297,7 @@ impl Cluster {
                 if !is_deleting(&object) {
                     self.delete_exactly("delete a PersistentVolume", path, &object)
                         .await?;
-                    // It is still there as long as it has a finalizer.
+                    // It still exists as long as it has a finalizer.
                     let found = self.get("read a PersistentVolume", path).await?;
                     if found["metadata"]["uid"] != object["metadata"]["uid"] {
                         return Ok(());
@@ -209,7 +316,7 @@ impl Cluster {
                 }
             }
             Step::Hold => {
-                // What is being deleted takes no more finalizers.
+                // A deleted object accepts no more finalizers.
                 let patch = finalizers::patch(&object, ATTACHMENT_FINALIZER, true);
                 if let Some(patch) = patch.filter(|_| !is_deleting(&object)) {
                     self.merge("write the finalizers of a VolumeAttachment", path, &patch)
@@ -222,10 +329,56 @@ impl Cluster {
                     let act = "write the status of a VolumeAttachment";
                     object = self.merge(act, &status, &patch).await?;
                 }
-                // Who lets it go does so last: nothing can be written to it afterwards.
+                // The finalizer is removed last: nothing can be written to the object afterwards.
                 let release = finalizers::patch(&object, ATTACHMENT_FINALIZER, false);
                 if let Some(patch) = release.filter(|_| !attached) {
                     self.merge("write the finalizers of a VolumeAttachment", path, &patch)
+                        .await?;
+                }
+            }
+            Step::Status(wanted) => {
+                if object["status"]["readyToUse"] != true {
+                    let patch = json!({
+                        "metadata": { "uid": object["metadata"]["uid"] },
+                        "status": wanted
+                    });
+                    self.merge("write the status of a snapshot", &status, &patch)
+                        .await?;
+                }
+            }
+            Step::RemoveContent => {
+                // Also a content that is not being deleted: its snapshot is gone.
+                if !is_deleting(&object) {
+                    self.delete_exactly("delete a VolumeSnapshotContent", path, &object)
+                        .await?;
+                    // It still exists as long as it has a finalizer.
+                    let found = self.get("read a VolumeSnapshotContent", path).await?;
+                    if found["metadata"]["uid"] != object["metadata"]["uid"] {
+                        return Ok(());
+                    }
+                    object = found;
+                }
+                if let Some(patch) = finalizers::patch(&object, CONTENT_FINALIZER, false) {
+                    let act = "write the finalizers of a VolumeSnapshotContent";
+                    self.merge(act, path, &patch).await?;
+                }
+            }
+            Step::TellSnapshot(note) => {
+                self.tell(
+                    &object,
+                    "VolumeSnapshot",
+                    note.warning,
+                    note.reason,
+                    &note.message,
+                )
+                .await;
+                if object["status"]["error"]["message"] != note.message.as_str() {
+                    let now = self.env.clock.now().to_string();
+                    let patch = json!({
+                        "metadata": { "uid": object["metadata"]["uid"] },
+                        "status": { "readyToUse": false, "error": { "message": note.message, "time": now } }
+                    });
+                    self.merge("write the status of a snapshot", &status, &patch)
                         .await?;
                 }
             }
@@ -243,7 +396,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Deletes an object, and no other of its name.
+    /// Deletes an object, unless it was replaced by another of its name.
     async fn delete_exactly(&self, act: &str, path: &str, object: &Value) -> Result<(), Failure> {
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": object["metadata"]["uid"] }
@@ -267,8 +420,20 @@ fn path_of(claim: &ClaimRef) -> String {
     )
 }
 
+fn path_of_snapshot(snapshot: &ClaimRef) -> String {
+    format!(
+        "/apis/snapshot.storage.k8s.io/v1/namespaces/{}/volumesnapshots/{}",
+        snapshot.namespace, snapshot.name
+    )
+}
+
 fn is_deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// Whether this is the name of one of our drivers.
+fn is_ours(driver: &Value) -> bool {
+    driver.as_str().and_then(is_shared).is_some()
 }
 
 /// A quantity of an object, in bytes.
@@ -276,7 +441,7 @@ fn bytes_of(value: &Value) -> Option<u64> {
     value.as_str().and_then(quantity::read)
 }
 
-/// What has to change in a PersistentVolume for it to have this capacity at least, if anything.
+/// The patch that gives a PersistentVolume at least this capacity, if needed.
 fn grown(volume: &Value, bytes: u64) -> Option<Value> {
     let there = bytes_of(&volume["spec"]["capacity"]["storage"]);
     if there.is_some_and(|there| there >= bytes) {
@@ -288,11 +453,11 @@ fn grown(volume: &Value, bytes: u64) -> Option<Value> {
     }))
 }
 
-/// What has to change in a claim's status for its node to follow what its volume has grown to, if anything. The kubelet follows what is
-/// pending only, and takes status and conditions away when it has.
+/// The patch of a claim's status that makes its node expand the volume, if needed. The kubelet acts only on
+/// pending expansions, and removes status and conditions afterwards.
 fn follows(claim: &Value, bytes: u64, now: &str) -> Option<Value> {
     let status = &claim["status"];
-    // One that has no capacity yet gets it from its PersistentVolume.
+    // A claim without a capacity yet gets it from its PersistentVolume.
     if bytes_of(&status["capacity"]["storage"]).is_none_or(|has| has >= bytes) {
         return None;
     }
@@ -327,7 +492,7 @@ fn follows(claim: &Value, bytes: u64, now: &str) -> Option<Value> {
     }))
 }
 
-/// What has to change in the status of a VolumeAttachment, if anything.
+/// The needed changes of a VolumeAttachment's status, if any.
 fn attached_patch(attachment: &Value, attached: bool) -> Option<Value> {
     let status = &attachment["status"];
     let errors = [&status["attachError"], &status["detachError"]];
@@ -340,7 +505,7 @@ fn attached_patch(attachment: &Value, attached: bool) -> Option<Value> {
     }))
 }
 
-/// Follows a list of these objects, as they change, and nothing while there are none of the driver.
+/// Watches a list of these objects; nothing while there are none of the driver.
 pub(crate) async fn follow(
     env: &Env,
     client: &kube::Client,

@@ -1,6 +1,6 @@
-//! Wake-ups: something that the loops care about may have changed in the cluster.
+//! Wake-ups: an object that the loops depend on may have changed in the cluster.
 //!
-//! Only the metadata of objects is asked for, and nothing of it is kept but the version to go on from.
+//! Only the metadata of objects is requested, and only the resource version is kept, to continue from.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,18 +16,18 @@ use kube::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::{apply, enforcer::CONFIGURATIONS, services, volumes};
+use crate::{apply, enforcer::CONFIGURATIONS, namespaces, services, volumes, work};
 
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
-/// …for so many attempts; later, while it is away, this often.
+/// …for this number of attempts; later, while it is away, this interval.
 const EAGER_ATTEMPTS: u32 = 300;
 const PATIENT: Duration = Duration::from_secs(5);
-/// A server sends a bookmark about every minute. One that says nothing for longer is gone without a word: nothing is ever
-/// sent on this connection that could fail.
+/// A server sends a bookmark about every minute. A longer silence means that it is gone: this connection
+/// never sends anything that could fail.
 const SILENCE: Duration = Duration::from_secs(150);
 
-/// The part of an object that is read.
+/// The part of an object that is parsed.
 #[derive(Clone, Deserialize)]
 struct Seen {
     metadata: Version,
@@ -39,17 +39,24 @@ struct Version {
     resource_version: String,
 }
 
-/// What further watches depend on.
+/// Conditions of further watches.
 pub(crate) struct There {
-    /// Names of Services whose endpoints count.
+    /// Names of Services whose endpoints are needed.
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
-    /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
+    /// Whether there are PersistentVolumes or VolumeAttachments of our drivers.
     pub(crate) volumes: watch::Receiver<bool>,
+    /// Whether there may be snapshots of disks.
+    pub(crate) snapshots: watch::Receiver<bool>,
+    /// Whether pods without a node are watched.
+    pub(crate) scales: watch::Receiver<bool>,
+    /// Names of the managed namespaces that were set.
+    pub(crate) managed: watch::Receiver<BTreeSet<String>>,
 }
 
 /// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, of claims for volumes, and
-/// those that are asked for; those of endpoints, of PersistentVolumes and of VolumeAttachments while there is reason to. They end when what
-/// is returned is dropped.
+/// those that are requested; those of endpoints, of PersistentVolumes, of VolumeAttachments, of snapshots, of
+/// pods and of managed namespaces only while their conditions hold. They end when the returned value is
+/// dropped.
 pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
@@ -77,13 +84,37 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There)
             }
         });
     }
-    for path in [volumes::VOLUMES, volumes::ATTACHMENTS] {
+    for (path, in_use) in [
+        (volumes::VOLUMES, &there.volumes),
+        (volumes::ATTACHMENTS, &there.volumes),
+        (volumes::CONTENTS, &there.snapshots),
+        (volumes::SNAPSHOTS, &there.snapshots),
+    ] {
         let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
-        let in_use = there.volumes.clone();
+        let in_use = in_use.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
                 () = volumes::follow(&env, &client, &sender, path, in_use) => {}
+            }
+        });
+    }
+    {
+        let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = work::follow(&env, &client, &sender, there.scales) => {}
+            }
+        });
+    }
+    for number in 0..namespaces::KINDS {
+        let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
+        let managed = there.managed.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = namespaces::follow(&env, &client, &sender, number, managed) => {}
             }
         });
     }
@@ -105,14 +136,15 @@ fn params(watch: &Watch) -> WatchParams {
     }
 }
 
-/// Follows one kind of object.
+/// Watches one kind of object.
 pub(crate) struct Follower {
     client: Client,
     path: String,
     params: WatchParams,
-    /// Where to go on. Empty: with everything that is there, one wake-up each, after which nothing was missed.
+    /// The resource version to continue from. Empty: starts with all existing objects, one wake-up each, so
+    /// that no change is missed.
     version: String,
-    /// Since the last event.
+    /// Failures since the last event.
     failures: u32,
 }
 
@@ -127,7 +159,7 @@ impl Follower {
         }
     }
 
-    /// For ever.
+    /// Runs for ever.
     pub(crate) async fn follow(&mut self, env: &Env, sender: &watch::Sender<u64>) {
         loop {
             // The server ends every watch after some minutes; that is no failure.
@@ -170,7 +202,7 @@ impl Follower {
                     sender.send_modify(|count| *count += 1);
                 }
                 WatchEvent::Bookmark(bookmark) => self.version = bookmark.metadata.resource_version,
-                // Mostly "too old": what is there is looked at again.
+                // Usually "too old": all existing objects are listed again.
                 WatchEvent::Error(status) => return Err(status.message.clone()),
             }
         }

@@ -1,4 +1,4 @@
-//! Certificates for somebody, signed by one of the authorities.
+//! Issues certificates of the authorities.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Authority, PkiError, new_key};
 
-/// Leaves live for two years; kubelets renew theirs by themselves long before.
+/// Leaf certificates are valid for two years; kubelets renew theirs by themselves long before.
 const LEAF_YEARS: i64 = 2;
-/// Certificates begin a little in the past, for clocks that are behind.
+/// Certificates are valid from a little before now, for clocks that are behind.
 const BACKDATE_MINUTES: i64 = 5;
 
-/// Who a certificate is for.
+/// The subject of a certificate.
 #[derive(Debug, Clone)]
 pub struct Subject {
     name: String,
@@ -37,17 +37,17 @@ impl Subject {
         }
     }
 
-    /// Somebody who calls; `name` is the Kubernetes user.
+    /// A client; `name` is the Kubernetes user.
     pub fn client(name: &str) -> Self {
         Self::new(name, vec![ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// Somebody who is called.
+    /// A server.
     pub fn server(name: &str) -> Self {
         Self::new(name, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
-    /// Somebody who calls and is called (an etcd member).
+    /// A client and server (an etcd member).
     pub fn peer(name: &str) -> Self {
         Self::new(
             name,
@@ -58,21 +58,21 @@ impl Subject {
         )
     }
 
-    /// The Kubernetes group.
+    /// Sets the Kubernetes group.
     #[must_use]
     pub fn group(mut self, group: &str) -> Self {
         self.group = Some(group.to_owned());
         self
     }
 
-    /// A DNS name it answers to.
+    /// Adds a DNS name.
     #[must_use]
     pub fn dns(mut self, name: &str) -> Self {
         self.names.push(name.to_owned());
         self
     }
 
-    /// An address it answers at.
+    /// Adds an address.
     #[must_use]
     pub fn ip(mut self, address: Ipv4Addr) -> Self {
         self.addresses.push(address);
@@ -90,7 +90,7 @@ pub struct Certificate {
 }
 
 impl Authority {
-    /// A new key for somebody, and this authority's word for it.
+    /// A new key with a certificate of this authority.
     ///
     /// # Errors
     /// When the library refuses, or `now` is outside the range of certificates.
@@ -98,7 +98,7 @@ impl Authority {
         self.issue_until(subject, now, after_years(now, LEAF_YEARS)?)
     }
 
-    /// The same, good until `until`.
+    /// The same, valid until `until`.
     ///
     /// # Errors
     /// When the library refuses, or a time is outside the range of certificates.
@@ -146,8 +146,8 @@ impl Authority {
     }
 }
 
-/// 126 random bits: nobody can foresee it, and no two are the same. The first bits are 01, so that the number is positive
-/// and always equally long.
+/// 126 random bits: unpredictable and unique. The first bits are 01, so that the number is positive and of
+/// constant length.
 pub(crate) fn serial() -> Result<SerialNumber, PkiError> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| PkiError::Random)?;
@@ -155,7 +155,7 @@ pub(crate) fn serial() -> Result<SerialNumber, PkiError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// So many years of 365 days later.
+/// This number of years of 365 days later.
 pub(crate) fn after_years(now: Timestamp, years: i64) -> Result<Timestamp, PkiError> {
     let hours = years * 365 * 24;
     now.checked_add(hours.hours()).map_err(|_| PkiError::Time(now))

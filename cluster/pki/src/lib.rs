@@ -1,11 +1,11 @@
-//! A cluster's own certificate authorities and keys, and the certificates made from them.
+//! A cluster's own certificate authorities and keys, and certificates from them.
 //!
 //! Three CAs a cluster (cluster, etcd, front proxy), ECDSA P-256; one key for service account tokens; one key that
 //! encrypts secrets in etcd. All but the last can be replaced while the cluster serves ([`ClusterPki::trust_new_authorities`]). Called by `cluster/bootstrap` (files of machines, kubeconfigs) and by the control loops, which
 //! keep the whole sealed in the store.
 //!
-//! Always true: no two clusters share a key; a certificate says who it is for (CN, O) and nothing more than it needs
-//! (extended key usage, names); nothing here prints a key: there is no `Debug` of one.
+//! Always true: no two clusters share a key; a certificate has only the needed names (CN, O) and extended key
+//! usages; keys are never printed: they have no `Debug`.
 
 mod issue;
 mod jwks;
@@ -23,7 +23,7 @@ use rcgen::{
 use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Why a certificate could not be made.
+/// The reason why a certificate could not be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// The cryptographic library refused.
@@ -40,7 +40,7 @@ pub enum PkiError {
     PublicKey,
 }
 
-/// The format that this release writes, and the only one there has been.
+/// The only format so far.
 const FORMAT: u32 = 1;
 
 fn known_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -70,7 +70,7 @@ pub struct Authority {
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterPki {
-    /// Format of this record. One that this release does not know is refused when read.
+    /// Format of this record. An unknown one is refused.
     #[serde(deserialize_with = "known_format")]
     pub v: u32,
     /// Signs the API server, its clients and kubelets.
@@ -86,11 +86,11 @@ pub struct ClusterPki {
     pub service_account_public_key: String,
     /// 32 bytes, base64: encrypts secrets in etcd.
     pub encryption_key: String,
-    /// What etcd writes in front of what is encrypted with it. No two keys of a cluster have the same.
+    /// The prefix that etcd's content has when encrypted with it. Unique within a cluster.
     #[zeroize(skip)]
     #[serde(default = "first_key")]
     pub encryption_key_name: String,
-    /// What is needed to read a state that comes from other clusters.
+    /// Keys needed to read a state restored from other clusters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<FormerKeys>,
     /// How often other authorities took the place of those before.
@@ -121,8 +121,8 @@ fn first_key() -> String {
     "key1".to_owned()
 }
 
-/// What of another cluster's keys a cluster needs whose state was restored from that one's backup: to read its secrets, and to
-/// take the long-lived tokens in them. Nothing that lets it be taken for the other.
+/// Another cluster's keys that are needed after a restore from its backup: to read its secrets, and to accept
+/// the long-lived tokens in them. They do not permit impersonation of that cluster.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(rename_all = "camelCase")]
 pub struct FormerKeys {
@@ -165,7 +165,7 @@ impl ClusterPki {
         })
     }
 
-    /// New keys for a new cluster whose state comes from another one's backup.
+    /// New keys for a new cluster whose state is restored from another one's backup.
     ///
     /// # Errors
     /// As [`Self::generate`].
@@ -178,7 +178,7 @@ impl ClusterPki {
         })
         .chain(source.former.iter().cloned())
         .collect();
-        // The source's have smaller numbers: it counted in the same way.
+        // The source's names have smaller numbers, from the same scheme.
         pki.encryption_key_name = format!("key{}", pki.former.len() + 1);
         Ok(pki)
     }

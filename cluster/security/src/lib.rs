@@ -1,12 +1,14 @@
-//! Network security groups: what their rules say, and what that comes to in a subnet.
+//! Network security groups: their rules, and the resulting filter of a subnet.
 //!
-//! Owns the words of rules (addresses, service tags, ports), the rules that every group has behind its own, and their order.
+//! Owns the terms of rules (addresses, service tags, ports), the default rules of every group, and the order
+//! of rules.
 //!
-//! Always true: pure. A lower number is asked first, in each direction for itself; what no rule of a tenant applies to is decided by one of
-//! Azure's default rules, so that nothing is left undecided.
+//! Always true: pure. Rules are evaluated by ascending priority, in each direction separately; connections
+//! that match no rule of a tenant are decided by one of Azure's default rules, so that every connection is
+//! decided.
 //!
-//! Called by: the provider of security groups (what may be written, what is shown), the loops (what a record says), and what makes a
-//! cluster's network (the filter of a subnet).
+//! Called by: the provider of security groups (validation and answers), the loops (parsing of records), and
+//! the code that creates a cluster's network (the filter of a subnet).
 
 mod resolve;
 
@@ -21,39 +23,39 @@ pub use resolve::filter;
 /// A rule of a security group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
-    /// Lower numbers are asked first. Tenants' rules have 100 to 4096.
+    /// Lower numbers are evaluated first. Tenants' rules have 100 to 4096.
     pub priority: u16,
-    /// For which connections.
+    /// The direction of matching connections.
     pub direction: Direction,
-    /// Whether what it applies to passes.
+    /// Whether matching connections are permitted.
     pub allow: bool,
-    /// Which protocol.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Where from.
+    /// The source.
     pub from: Side,
-    /// Where to.
+    /// The destination.
     pub to: Side,
 }
 
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Side {
-    /// Any of these.
+    /// Any of these addresses.
     pub addresses: Vec<Addresses>,
-    /// Any of these.
+    /// Any of these ports.
     pub ports: Vec<PortRange>,
 }
 
-/// Which connections a rule is for, as the machines of its subnet see them.
+/// The direction of a connection, as seen by the machines of the subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
-    /// Those that others open.
+    /// Opened by others.
     Inbound,
-    /// Those that they open.
+    /// Opened by the machines.
     Outbound,
 }
 
-/// Addresses, as rules name them.
+/// Addresses in a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Addresses {
     /// `*`.
@@ -62,13 +64,13 @@ pub enum Addresses {
     VirtualNetwork,
     /// `Internet`: everything outside of that.
     Internet,
-    /// `AzureLoadBalancer`: where Azure's health probes come from.
+    /// `AzureLoadBalancer`: the source of Azure's health probes.
     LoadBalancer,
     /// An address or a range.
     Range(Ipv4Net),
 }
 
-/// What rules call the addresses that have a word.
+/// The terms for addresses.
 const WORDS: [(&str, Addresses); 4] = [
     ("*", Addresses::Any),
     ("VirtualNetwork", Addresses::VirtualNetwork),
@@ -77,7 +79,8 @@ const WORDS: [(&str, Addresses); 4] = [
 ];
 
 impl Addresses {
-    /// Reads a word (in any casing), an IPv4 address, or a range of them. `None`: it is nothing of these, e.g. another service tag.
+    /// Parses a term (in any casing), an IPv4 address, or a range. `None`: anything else, e.g. another
+    /// service tag.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some((_, word)) = WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
             return Some(*word);
@@ -93,13 +96,13 @@ impl fmt::Display for Addresses {
         match (self, WORDS.iter().find(|(_, word)| word == self)) {
             (_, Some((word, _))) => f.write_str(word),
             (Self::Range(range), None) => write!(f, "{range}"),
-            // All others have a word.
+            // All others have a term.
             (_, None) => f.write_str("?"),
         }
     }
 }
 
-/// Reads `*`, a port (0 to 65535, without leading zeros), or a range of ports such as `80-90`.
+/// Parses `*`, a port (0 to 65535, without leading zeros), or a range of ports such as `80-90`.
 pub fn parse_ports(text: &str) -> Option<PortRange> {
     if text == "*" {
         return Some(PortRange::ALL);
@@ -110,7 +113,7 @@ pub fn parse_ports(text: &str) -> Option<PortRange> {
     (first <= last).then_some(PortRange { first, last })
 }
 
-/// A rule in a record says something that nobody was let write.
+/// A rule in a record has an invalid value, which validation would have refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the property {field} of the security rule {rule} cannot be read; write the rule anew")]
 pub struct Unreadable {
@@ -123,7 +126,7 @@ pub struct Unreadable {
 /// The rules of a security group, from the properties in its record.
 ///
 /// # Errors
-/// When one of them cannot be read. The others mean nothing without it: see [`nothing_passes`].
+/// When one of them is invalid. Without it the others must not be used: see [`nothing_passes`].
 pub fn rules(properties: &Value) -> Result<Vec<Rule>, Unreadable> {
     let all = properties["securityRules"].as_array().into_iter().flatten();
     all.map(|rule| {
@@ -135,14 +138,14 @@ pub fn rules(properties: &Value) -> Result<Vec<Rule>, Unreadable> {
     .collect()
 }
 
-/// What goes for rules that cannot be read: a group is there to keep something out.
+/// The rules in place of invalid ones: a group exists to block something.
 pub fn nothing_passes() -> Vec<Rule> {
     [Direction::Inbound, Direction::Outbound]
         .map(|direction| plain(0, direction, Addresses::Any, Addresses::Any, false))
         .to_vec()
 }
 
-/// The rules that every group has behind its own, with their names.
+/// The default rules of every group, with their names.
 pub fn defaults() -> [(&'static str, Rule); 6] {
     use Addresses::{Any, Internet, LoadBalancer, VirtualNetwork};
     use Direction::{Inbound, Outbound};
@@ -184,7 +187,7 @@ fn plain(priority: u16, direction: Direction, from: Addresses, to: Addresses, al
     }
 }
 
-/// Reads a rule's properties; else, the name of the one that cannot be read.
+/// Parses a rule's properties; an error is the name of the invalid one.
 fn read(properties: &Value) -> Result<Rule, String> {
     let text = |field: &str| properties[field].as_str().ok_or_else(|| field.to_owned());
     let one_of = |field: &str, words: &[&str]| {
@@ -222,7 +225,7 @@ fn side(properties: &Value, side: &str) -> Result<Side, String> {
     })
 }
 
-/// Values that are given alone or as a list, whose name is that of one and what makes it more.
+/// Values in either a single property or a list, whose name is the singular with a suffix.
 fn either<T>(properties: &Value, one: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
     let many = if one.ends_with('x') {
         format!("{one}es")

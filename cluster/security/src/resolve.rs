@@ -1,4 +1,4 @@
-//! From rules, as they are written, to the filter of a subnet.
+//! Computes the filter of a subnet from rules.
 
 use std::net::Ipv4Addr;
 
@@ -7,11 +7,11 @@ use ipnet::{Ipv4Net, Ipv4Subnets};
 
 use crate::{Addresses, Direction, Rule, Side, defaults};
 
-/// Where Azure's health probes come from, and what is neither in a VNET nor on the internet.
+/// The source of Azure's health probes, which is neither in a VNET nor on the internet.
 const PROBES: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
-/// The filter of a subnet that goes by a group with these rules: they and the default rules, in their order. `network`: the ranges that
-/// `VirtualNetwork` stands for.
+/// The filter of a subnet with a group with these rules: they and the default rules, in their order.
+/// `network`: the ranges of `VirtualNetwork`.
 pub fn filter(rules: &[Rule], network: &[Ipv4Net]) -> Filter {
     let defaults = defaults().map(|(_, rule)| rule);
     let mut all: Vec<&Rule> = rules.iter().chain(&defaults).collect();
@@ -37,7 +37,7 @@ fn resolved(rule: &Rule, network: &[Ipv4Net]) -> FilterRule {
     }
 }
 
-/// The ranges of a side: none overlaps another.
+/// The ranges of a side, without overlaps.
 fn ranges(side: &Side, network: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut all = Vec::new();
     for addresses in &side.addresses {
@@ -52,14 +52,14 @@ fn ranges(side: &Side, network: &[Ipv4Net]) -> Vec<Ipv4Net> {
     Ipv4Net::aggregate(&all)
 }
 
-/// Everything that is in none of these ranges.
+/// All addresses outside these ranges.
 fn outside(network: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut inside = network.to_vec();
     inside.push(Ipv4Net::from(PROBES));
     let mut inside = Ipv4Net::aggregate(&inside);
     inside.sort_unstable_by_key(Ipv4Net::network);
     let mut left = Vec::new();
-    // One more than the last address that is accounted for; it does not fit into an address after the last one.
+    // The next unhandled address; one more than the last address does not fit into the type.
     let mut next = 0_u64;
     let mut gap = |from: u64, until: u64| {
         let address = |number: u64| u32::try_from(number).ok().map(Ipv4Addr::from);
@@ -76,7 +76,7 @@ fn outside(network: &[Ipv4Net]) -> Vec<Ipv4Net> {
     left
 }
 
-/// The ports of a side, in order, none twice.
+/// The ports of a side, in order, without duplicates.
 fn ports(side: &Side) -> Vec<PortRange> {
     let mut all = side.ports.clone();
     all.sort_unstable();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each address is in exactly one of the two, but for that of Azure's probes.
+        /// Each address is in exactly one of the two, except that of Azure's probes.
         #[test]
         fn the_internet_is_all_that_the_network_is_not(
             ranges in prop::collection::vec((any::<u32>(), 2_u8..=32), 0..6),

@@ -1,8 +1,11 @@
-//! What a cluster is to be, in Kubernetes' words: the part of an ARM managed cluster that the loops act on.
+//! The desired state of a cluster, in Kubernetes' terms: the part of an ARM managed cluster that the loops
+//! act on.
 //!
 //! Providers compute it from the ARM body ("desired"); planners, bootstrap and add-ons read it. Records only.
 //! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
 
+pub mod autoscaler;
+mod namespace;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod texts;
@@ -16,6 +19,10 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use autoscaler::{AutoscalerProfile, Expander, PoolRange};
+pub use namespace::{
+    AdoptionPolicy, DeletePolicy, NamespaceNetwork, NamespaceQuota, NamespaceSpec, NetworkRule,
+};
 pub use texts::{count_or_percent, ip_range, taint};
 pub use trusted::{TRUSTED_ROLES, TRUSTED_SOURCE, TrustedRole, TrustedRule};
 
@@ -29,7 +36,7 @@ pub struct ClusterSpec {
     pub resource_group: String,
     /// ARM region.
     pub location: String,
-    /// The resource group of its nodes, `MC_{group}_{cluster}_{location}` unless given.
+    /// The resource group of its nodes, by default `MC_{group}_{cluster}_{location}`.
     pub node_resource_group: String,
     /// Fully qualified domain name of the API server.
     pub fqdn: String,
@@ -44,33 +51,52 @@ pub struct ClusterSpec {
     /// The service tier.
     #[serde(default)]
     pub tier: Tier,
-    /// The restore that its state comes from: the last one that was asked for.
+    /// The latest requested restore, which its state comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreSpec>,
-    /// Whether it is to stand still: its data, its addresses and its keys are kept, and none of its machines runs.
+    /// Whether it is stopped: its data, addresses and keys are kept, and none of its machines runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
-    /// Who reaches its API server.
+    /// The permitted clients of its API server.
     #[serde(default, skip_serializing_if = "ApiAccess::is_open")]
     pub access: ApiAccess,
-    /// The issuer of its service accounts' tokens under which others know it: a URL. `None`: nobody outside is told.
+    /// The public issuer of its service accounts' tokens: a URL. `None`: tokens are not valid outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Whether pods that ask for it get a token to show to the stamp's token service.
+    /// Whether pods with the label get a token for the stamp's token service.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub workload_identity: bool,
-    /// How those that the stamp's directory knows are known to its API server. `None`: they are not.
+    /// The access of the stamp directory's users to its API server. `None`: no access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryAccess>,
-    /// Whether the driver of disks is off (`storageProfile.diskCSIDriver.enabled: false`): nothing is provisioned, attached or detached.
+    /// Whether the disk driver is off (`storageProfile.diskCSIDriver.enabled: false`): nothing is
+    /// provisioned, attached or detached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disks_off: bool,
+    /// Whether the driver of shares is off (`storageProfile.fileCSIDriver.enabled: false`): no share is
+    /// provisioned or removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files_off: bool,
+    /// Whether snapshots of disks are off (`storageProfile.snapshotController.enabled: false`): none is taken
+    /// or removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshots_off: bool,
+    /// The settings of its autoscaler, which scales pools with a range ([`PoolSpec::autoscale`]).
+    #[serde(default, skip_serializing_if = "AutoscalerProfile::is_default")]
+    pub autoscaler: AutoscalerProfile,
     /// The last replacements of its CAs and keys that were asked for.
     #[serde(default, skip_serializing_if = "Rotations::are_none")]
     pub rotations: Rotations,
     /// Until when upgrades that begin pass over what would refuse them (`overrideSettings` with `forceUpgrade`), milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_until: Option<i64>,
+}
+
+impl ClusterSpec {
+    /// Whether the autoscaler scales any of its pools.
+    pub fn is_scaled(&self) -> bool {
+        self.pools.iter().any(PoolSpec::is_scaled)
+    }
 }
 
 /// When replacements of a cluster's CAs and keys were asked for last: milliseconds since 1970; 0: never. What is asked for later than what
@@ -91,35 +117,37 @@ impl Rotations {
     }
 }
 
-/// How those that the stamp's directory knows (users, service principals, managed identities) are known to a cluster's API server.
+/// The access of the stamp directory's principals (users, service principals, managed identities) to a
+/// cluster's API server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectoryAccess {
-    /// The tenant whose tokens are taken.
+    /// The tenant whose tokens are accepted.
     pub tenant: String,
     /// Groups, by their object ids, whose members administer the cluster.
     #[serde(default)]
     pub admins: Vec<String>,
-    /// Whether the stamp's role assignments say what they may do, beside the cluster's own roles.
+    /// Whether the stamp's role assignments grant rights, in addition to the cluster's own roles.
     #[serde(default)]
     pub roles: bool,
 }
 
-/// Who reaches a cluster's API server at its address outside the cluster's own network. From within, and the stamp's service, always.
+/// The permitted clients of a cluster's API server at its address outside the cluster's own network. The
+/// cluster's own network and the stamp's service always have access.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ApiAccess {
-    /// Everybody.
+    /// All clients.
     #[default]
     Open,
     /// These addresses.
     Ranges(Vec<Ipv4Net>),
-    /// Nobody else: a private cluster.
+    /// No others: a private cluster.
     Private,
 }
 
 impl ApiAccess {
-    /// Whether everybody does.
+    /// Whether all clients are permitted.
     pub fn is_open(&self) -> bool {
         *self == Self::Open
     }
@@ -129,11 +157,11 @@ impl ApiAccess {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreSpec {
-    /// Its identity: one that was done is never done again.
+    /// Its identity: a finished restore is never repeated.
     pub id: String,
-    /// The second to go back to, milliseconds since 1970. `None`: the newest.
+    /// The second to restore, milliseconds since 1970. `None`: the newest state.
     pub at: Option<i64>,
-    /// Whose backup: a cluster's uid.
+    /// The uid of the cluster whose backup is used.
     pub source: String,
 }
 
@@ -150,7 +178,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// How many control plane members it has: an odd number, so that each further one makes up for a lost one.
+    /// The number of control plane members: odd, because an even number tolerates no more failures.
     pub fn members(self) -> u32 {
         match self {
             Self::Free => 1,
@@ -163,15 +191,15 @@ impl Tier {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkProfile {
-    /// How pods get addresses.
+    /// The source of pods' addresses.
     pub plugin: PodNetworking,
-    /// The VNET made for the cluster; AKS: 10.224.0.0/12.
+    /// The VNET created for the cluster; AKS: 10.224.0.0/12.
     pub vnet_range: Ipv4Net,
     /// The nodes' subnet; AKS: 10.224.0.0/16.
     pub node_range: Ipv4Net,
-    /// A hidden subnet of the VNET for the control plane's own card.
+    /// A hidden subnet of the VNET for the control plane's own interface.
     pub control_plane_range: Ipv4Net,
-    /// Pods' range; `None` where pods live in the nodes' subnet.
+    /// Pods' range; `None` if pods have addresses of the nodes' subnet.
     pub pod_range: Option<Ipv4Net>,
     /// Services' range.
     pub service_range: Ipv4Net,
@@ -179,12 +207,13 @@ pub struct NetworkProfile {
     pub dns_service_ip: Ipv4Addr,
     /// Whether pods may leave the cluster at all.
     pub outbound: bool,
-    /// The tenant's VNET that its nodes are in; `None`: in one of its own.
+    /// The tenant's VNET of its nodes; `None`: a VNET created for the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnet: Option<TenantVnet>,
 }
 
-/// What a cluster knows of a tenant's VNET that its nodes are in. As long as they are, none of it changes but that subnets come.
+/// The parts of a tenant's VNET that a cluster with nodes in it depends on. They do not change while it has
+/// nodes there, except that subnets are added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantVnet {
@@ -192,7 +221,7 @@ pub struct TenantVnet {
     pub uid: String,
     /// Its address space.
     pub space: Vec<Ipv4Net>,
-    /// Ranges of the subnets that pools of the cluster are in or were in, in order.
+    /// Ranges of the subnets that pools of the cluster use or have used, in order.
     pub subnets: BTreeSet<Ipv4Net>,
 }
 
@@ -205,7 +234,7 @@ impl NetworkProfile {
         }
     }
 
-    /// The range of the subnet that a node's address is in.
+    /// The range of the subnet of a node's address.
     pub fn subnet_of(&self, address: Ipv4Addr) -> Ipv4Net {
         let mut subnets = self.vnet.iter().flat_map(|vnet| &vnet.subnets);
         let found = subnets.find(|range| range.contains(&address));
@@ -213,15 +242,17 @@ impl NetworkProfile {
     }
 }
 
-/// How pods get addresses.
+/// The source of pods' addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PodNetworking {
-    /// A /24 a node from the pod range behind a bridge; the VNET's route table leads to it; translated to the node's address outside.
+    /// A /24 of the pod range for each node, behind a bridge; routed by the VNET's route table; translated to
+    /// the node's address outside.
     Kubenet,
-    /// `azure`: each pod has an address of the nodes' subnet, a block of `maxPods` a node.
+    /// `azure`: each pod has an address of the nodes' subnet, a block of `maxPods` for each node.
     AzureFlat,
-    /// `azure` + `overlay`: a /24 a node from the pod range, no bridge, routed by the fabric; translated outside the VNET.
+    /// `azure` + `overlay`: a /24 of the pod range for each node, no bridge, routed by the fabric; translated
+    /// outside the VNET.
     AzureOverlay,
     /// `none`: the user brings a CNI plugin. Nothing is installed.
     None,
@@ -237,7 +268,7 @@ pub struct PoolSpec {
     pub count: u32,
     /// ARM size name; see [`VmSize`].
     pub vm_size: String,
-    /// What it is for.
+    /// Its mode.
     pub mode: PoolMode,
     /// Kubelet version.
     pub kubernetes_version: String,
@@ -249,41 +280,59 @@ pub struct PoolSpec {
     pub taints: Vec<String>,
     /// OS disk, GiB, for the label only.
     pub os_disk_gib: u32,
-    /// Changes each time the pool is deleted and made anew under the same name, so that its nodes get new names.
+    /// Changes when the pool is deleted and created again under the same name, so that its nodes get new
+    /// names.
     pub incarnation: String,
-    /// While it is upgraded: so many nodes may be there beyond [`Self::count`].
+    /// During an upgrade: the number of nodes permitted beyond [`Self::count`].
     #[serde(default = "one")]
     pub surge: u32,
-    /// While it is upgraded: so many nodes fewer than [`Self::count`] may be ready.
+    /// During an upgrade: the number of nodes below [`Self::count`] that may be not ready.
     #[serde(default)]
     pub unavailable: u32,
-    /// While it is upgraded: so long may pods hold up the node that they are on, minutes, 1 to 1440.
+    /// During an upgrade: the time that pods may delay the removal of their node, minutes, 1 to 1440.
     #[serde(default = "drain_minutes", skip_serializing_if = "is_drain_default")]
     pub drain_minutes: u32,
-    /// While it is upgraded: so long a node that is empty is kept before it goes and the next one begins, minutes, 0 to 30.
+    /// During an upgrade: the time that a drained node is kept before it is removed and the next one begins, minutes,
+    /// 0 to 30.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub soak_minutes: u32,
-    /// What becomes of a node whose pods do not leave it in time.
+    /// During an upgrade: the treatment of a node that is not drained in this time.
     #[serde(default, skip_serializing_if = "Undrainable::is_default")]
     pub undrainable: Undrainable,
-    /// Machines that are to go, whatever their number, by their ids: an id never comes again.
+    /// Ids of machines that must be removed, whatever the count: ids are never reused.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub removed: BTreeSet<String>,
-    /// Nodes whose machines were made before are to be replaced by new ones, milliseconds since 1970.
+    /// Nodes with machines created before this time are to be replaced, milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed: Option<i64>,
-    /// The subnet of a tenant's VNET that its nodes are in; `None`: [`NetworkProfile::node_range`].
+    /// The subnet of its nodes in a tenant's VNET; `None`: [`NetworkProfile::node_range`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Ipv4Net>,
     /// Whether it has no nodes for now (`az aks nodepool stop`); [`Self::count`] says how many come with its start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// The range in which the autoscaler chooses [`Self::count`]; `None`: it has no autoscaler, and users set
+    /// the count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<PoolRange>,
 }
 
 impl PoolSpec {
     /// How many nodes are to be there: none while it is stopped.
     pub fn wanted(&self) -> u32 {
         if self.stopped { 0 } else { self.count }
+    }
+
+    /// Whether the autoscaler scales it: it has a range, and is not stopped.
+    pub fn is_scaled(&self) -> bool {
+        self.autoscale.is_some() && !self.stopped
+    }
+
+    /// The largest number of nodes that it may have without another request: quotas and addresses are
+    /// reserved for it.
+    pub fn most(&self) -> u32 {
+        self.autoscale
+            .map_or(self.count, |range| range.max.max(self.count))
     }
 }
 
@@ -306,27 +355,27 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// What becomes of a node that is to be replaced and whose pods do not leave it in time (`undrainableNodeBehavior`).
+/// The treatment of a node that is to be replaced and is not drained in time (`undrainableNodeBehavior`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Undrainable {
-    /// It takes pods again and keeps its version; the upgrade of its pool ends there.
+    /// It is uncordoned and keeps its version; the upgrade of its pool ends.
     #[default]
     Schedule,
-    /// It takes no more pods and is put aside; another one does its work, and the upgrade goes on.
+    /// It stays cordoned and is quarantined; another node is added in its place, and the upgrade goes on.
     Cordon,
 }
 
 impl Undrainable {
-    /// Whether it is what happens where nothing is asked for.
+    /// Whether it is the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What a pool is for.
+/// The mode of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolMode {
-    /// Runs what the cluster itself needs.
+    /// Runs the cluster's own components.
     System,
     /// Runs the user's workloads.
     User,
@@ -356,7 +405,7 @@ pub struct VmSize {
 }
 
 impl VmSize {
-    /// Its family, as Azure names it where cores are counted, e.g. `standardDSv2Family`.
+    /// Its family, named as in Azure's core quotas, e.g. `standardDSv2Family`.
     pub fn family(&self) -> &'static str {
         VM_FAMILIES
             .iter()
@@ -365,12 +414,12 @@ impl VmSize {
     }
 }
 
-/// A family of sizes, of which the cores are counted together.
+/// A family of sizes with a common core quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmFamily {
     /// E.g. `standardDSv2Family`.
     pub name: &'static str,
-    /// What people call it.
+    /// The name for people.
     pub title: &'static str,
     /// Its sizes of the catalogue.
     pub sizes: &'static [&'static str],
@@ -476,15 +525,15 @@ pub const VM_SIZES: &[VmSize] = &[
     },
 ];
 
-/// Which of AKS's credentials.
+/// The kind of an AKS credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CredentialKind {
-    /// `listClusterAdminCredential`: may do everything.
+    /// `listClusterAdminCredential`: all rights.
     Admin,
-    /// `listClusterUserCredential`: works with what is in namespaces, but for the cluster's own.
+    /// `listClusterUserCredential`: works with objects in namespaces, except the cluster's own.
     User,
-    /// `listClusterMonitoringUserCredential`: reads, and no secrets.
+    /// `listClusterMonitoringUserCredential`: read access, without secrets.
     Monitoring,
 }
 
@@ -498,7 +547,7 @@ impl CredentialKind {
         }
     }
 
-    /// In a word: `admin`, `user` or `monitoring`.
+    /// In one word: `admin`, `user` or `monitoring`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -508,22 +557,22 @@ impl CredentialKind {
     }
 }
 
-/// How a kubeconfig says where tokens come from.
+/// The token source in a kubeconfig.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenFormat {
-    /// A program of its own, kubelogin.
+    /// A separate program, kubelogin.
     Exec,
-    /// What kubectl itself could do until 1.26; kubelogin makes the other of it.
+    /// The format built into kubectl until 1.26; kubelogin converts it.
     Azure,
 }
 
-/// The name of the node image of a Kubernetes version, as AKS writes such names: `nodeImageVersion` in answers and the label
+/// The node image name of a Kubernetes version, in AKS' format: `nodeImageVersion` in answers and the label
 /// `kubernetes.azure.com/node-image-version` of nodes.
 pub fn node_image_version(kubernetes: &str) -> String {
     format!("Landfall-Debian-12-{kubernetes}")
 }
 
-/// The size a request without one gets.
+/// The default size.
 pub const DEFAULT_VM_SIZE: &str = "Standard_DS2_v2";
 
 /// Looks a size up, ignoring case as ARM does.

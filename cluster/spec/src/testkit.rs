@@ -1,4 +1,4 @@
-//! For tests of what reads specs: a cluster as AKS makes it by default. A test names what it is about and takes the rest from here.
+//! For tests of code that reads specs: a cluster with AKS' defaults, which a test modifies.
 
 use crate::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 
@@ -22,12 +22,15 @@ pub fn cluster() -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
+        snapshots_off: false,
+        autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,
     }
 }
 
-/// AKS' ranges; pods have one of their own where the plugin gives addresses from it.
+/// AKS' ranges; with a pod range if the plugin uses one.
 pub fn network(plugin: PodNetworking) -> NetworkProfile {
     let range = |text: &str| text.parse().expect("a constant that parses");
     NetworkProfile {
@@ -44,7 +47,7 @@ pub fn network(plugin: PodNetworking) -> NetworkProfile {
     }
 }
 
-/// A system pool of so many small nodes, in its first incarnation.
+/// A system pool with this number of small nodes, in its first incarnation.
 pub fn pool(name: &str, count: u32) -> PoolSpec {
     PoolSpec {
         name: name.to_owned(),
@@ -66,5 +69,6 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         renewed: None,
         subnet: None,
         stopped: false,
+        autoscale: None,
     }
 }

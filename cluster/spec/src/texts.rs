@@ -1,4 +1,4 @@
-//! Texts of an ARM body that stand for more than one value. Pure.
+//! Parses texts of an ARM body with several values. Pure.
 
 use std::net::Ipv4Addr;
 
@@ -23,7 +23,7 @@ pub fn ip_range(text: &str) -> Option<Ipv4Net> {
         .map(|range| range.trunc())
 }
 
-/// Key, value and effect of a taint `key=value:Effect` or `key:Effect`. Whether Kubernetes takes them is another question.
+/// Key, value and effect of a taint `key=value:Effect` or `key:Effect`. Kubernetes may still refuse them.
 pub fn taint(text: &str) -> Option<(&str, &str, &str)> {
     let (rest, effect) = text.rsplit_once(':')?;
     let (key, value) = rest.split_once('=').unwrap_or((rest, ""));

@@ -1,9 +1,9 @@
-//! Kubernetes versions: which are offered here, what a request means, where one may upgrade to, how far apart parts may be.
+//! Kubernetes versions: the offered ones, the meaning of a request, upgrade paths, and permitted skew.
 //!
 //! Pure. Always true of an [`Offered`]: it is not empty, sorted, without duplicates, and its default is in it.
 //!
-//! Called by: `providers/containerservice` (validation, `kubernetesVersions`, `upgradeProfiles`), `image` and the binary
-//! (which node images there are to build).
+//! Called by: `providers/containerservice` (validation, `kubernetesVersions`, `upgradeProfiles`), `image` and
+//! the binary (the node images to build).
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The patch releases whose components are pinned, oldest first.
 pub const PINNED: &[&str] = &["1.36.3", "1.37.1"];
 
-/// How many minors a node may be behind its control plane (Kubernetes 1.28 and later).
+/// The number of minors a node may be behind its control plane (Kubernetes 1.28 and later).
 pub const NODE_SKEW: u32 = 3;
 
 /// A full version, ordered as numbers.
@@ -27,7 +27,7 @@ pub struct Version {
     pub patch: u32,
 }
 
-/// What a request may name: a full version, or a minor whose newest patch is meant.
+/// A version in a request: a full version, or a minor, which means its newest patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// `1.36.3`
@@ -41,24 +41,24 @@ pub enum Wanted {
     },
 }
 
-/// Why a version cannot be used.
+/// The reason why a version cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// Not of the form.
     #[error("{text:?} is not a version: write it as major.minor or major.minor.patch, e.g. 1.36.3")]
     Malformed {
-        /// What was given, cut to 64 characters.
+        /// The given text, cut to 64 characters.
         text: String,
     },
-    /// Well formed, not here.
+    /// Well formed, but not offered.
     #[error("Kubernetes {wanted} is not offered here; choose one of {}", join(offered))]
     NotOffered {
-        /// What was asked for.
+        /// The requested version.
         wanted: String,
-        /// What there is.
+        /// The offered versions.
         offered: Vec<Version>,
     },
-    /// A list without anything to offer.
+    /// A list without versions.
     #[error("no Kubernetes version is offered; name at least one")]
     Empty,
     /// The node is newer than its control plane, or more than [`NODE_SKEW`] minors older.
@@ -145,7 +145,7 @@ impl Version {
         format!("{}.{}", self.major, self.minor)
     }
 
-    /// Whether `wanted` names this version, exactly or by its minor.
+    /// Whether `wanted` means this version, exactly or by its minor.
     pub fn is_meant_by(self, wanted: Wanted) -> bool {
         match wanted {
             Wanted::Exact(version) => version == self,
@@ -154,7 +154,7 @@ impl Version {
     }
 }
 
-/// The versions that clusters can be made with.
+/// The versions offered for new clusters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
     versions: Vec<Version>,
@@ -162,7 +162,7 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// What is [`PINNED`], with the usual default.
+    /// The [`PINNED`] versions, with the usual default.
     pub fn pinned() -> Self {
         Self::new(PINNED.iter().copied(), None).expect("the pinned versions are well formed and not empty")
     }
@@ -205,7 +205,7 @@ impl Offered {
         &self.versions
     }
 
-    /// What a request without a version gets.
+    /// The default version.
     pub fn default_version(&self) -> Version {
         self.default
     }
@@ -221,7 +221,7 @@ impl Offered {
         minors
     }
 
-    /// The version that a request means: the default for an empty text, the newest patch for a minor.
+    /// The version of a request: the default for an empty text, the newest patch for a minor.
     ///
     /// # Errors
     /// [`VersionError::Malformed`] or [`VersionError::NotOffered`].
@@ -241,8 +241,8 @@ impl Offered {
             })
     }
 
-    /// Where a control plane may go from `from`: newer patches of its minor and all patches of the next minor, oldest
-    /// first. Minors are not skipped.
+    /// Permitted upgrades of a control plane from `from`: newer patches of its minor and all patches of the
+    /// next minor, oldest first. Minors are not skipped.
     pub fn upgrades(&self, from: Version) -> Vec<Version> {
         self.versions
             .iter()
@@ -251,8 +251,8 @@ impl Offered {
             .collect()
     }
 
-    /// Where nodes may go from `from` below a control plane of `control_plane`: anything newer up to the control plane's
-    /// own version.
+    /// Permitted upgrades of nodes from `from` below a control plane of `control_plane`: all newer versions
+    /// up to the control plane's own.
     pub fn node_upgrades(&self, from: Version, control_plane: Version) -> Vec<Version> {
         self.versions
             .iter()
@@ -261,7 +261,7 @@ impl Offered {
             .collect()
     }
 
-    /// What new nodes may run below a control plane of `control_plane`, oldest first.
+    /// Permitted versions of new nodes below a control plane of `control_plane`, oldest first.
     pub fn node_versions(&self, control_plane: Version) -> Vec<Version> {
         self.versions
             .iter()

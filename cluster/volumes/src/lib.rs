@@ -1,80 +1,117 @@
-//! Volumes: what PersistentVolumeClaims ask of the disk driver, and what PersistentVolumes and VolumeAttachments say about it.
+//! Volumes: the requests of PersistentVolumeClaims to the drivers of disks and shares, the state of
+//! PersistentVolumes and VolumeAttachments, and the requests of VolumeSnapshots.
 //!
-//! Owns the reading of these objects with the parameters of their StorageClasses, and the rendering of a PersistentVolume; nothing of how
-//! bytes are kept or given to machines.
+//! Owns the parsing of these objects with the parameters of their StorageClasses, and the rendering of a
+//! PersistentVolume; storage and attachment of volumes are elsewhere.
 //!
-//! Always true: pure; what cannot be done as it was asked for is refused with a sentence that names the field or the parameter, and is never
-//! done otherwise.
+//! Always true: pure; an unsupported request is refused with a sentence that names the field or the
+//! parameter, and never replaced by something else.
 //!
-//! Called by: the loops (what a look at the cluster found), the planner (what follows from it), add-ons and the node's driver (names).
+//! Called by: the loops (for observed objects), the planner (for decisions), add-ons and the node's driver
+//! (names).
 
 mod parameters;
 pub mod quantity;
 mod read;
 mod render;
+mod share_parameters;
+mod snapshots;
 
 use cluster_api::ClaimRef;
 
 pub use parameters::{Class, PARAMETERS, Parameter};
-pub use render::{handle, id, persistent_volume};
+pub use render::{handle, id, persistent_volume, share_handle};
+pub use share_parameters::SHARE_PARAMETERS;
+pub use snapshots::{
+    CONTENT_FINALIZER, SNAPSHOT_CLASS, SNAPSHOTS, Snapshot, SnapshotContent, SnapshotRecipe, SnapshotStage,
+    content_status, snapshot_content, snapshot_handle,
+};
 
-/// The driver, as StorageClasses, PersistentVolumes and VolumeAttachments name it: people's manifests do so already.
+/// The name of the disk driver in StorageClasses, PersistentVolumes and VolumeAttachments: that of Azure's
+/// driver, which existing manifests use.
 pub const DRIVER: &str = "disk.csi.azure.com";
-/// What keeps a PersistentVolume until its volume is gone; upstream's name for it.
+/// The name of the driver of shares, likewise. Its volumes have no VolumeAttachments: every node finds an
+/// existing share.
+pub const FILES: &str = "file.csi.azure.com";
+/// The finalizer of a PersistentVolume until its volume is gone; upstream's name.
 pub const VOLUME_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
-/// What keeps a VolumeAttachment until the volume is detached; upstream's name for it, made of the driver's.
+/// The finalizer of a VolumeAttachment until the volume is detached; upstream's name, derived from the
+/// driver's.
 pub const ATTACHMENT_FINALIZER: &str = "external-attacher/disk-csi-azure-com";
-/// The attribute of a PersistentVolume that tells the node's driver the volume's id in the fabric.
+/// The attribute of a PersistentVolume with the volume's id in the fabric, for the node's driver.
 pub const VOLUME_ATTRIBUTE: &str = "landfall.dev/volume";
 
-/// What a cluster holds of volumes of ours.
+/// The name of the driver of shares, or of disks.
+pub const fn driver(shared: bool) -> &'static str {
+    if shared { FILES } else { DRIVER }
+}
+
+/// Whether a driver's name is that of shares or of disks; `None`: it is not one of our drivers.
+pub fn is_shared(driver: &str) -> Option<bool> {
+    match driver {
+        DRIVER => Some(false),
+        FILES => Some(true),
+        _ => None,
+    }
+}
+
+/// The volume objects of our drivers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Storage {
-    /// Claims that something is to be done for, or that have a volume of ours, in the order of their uids.
+    /// Claims that need an action, or have a volume of ours, in the order of their uids.
     pub claims: Vec<Claim>,
-    /// PersistentVolumes of [`DRIVER`], in the order of their names.
+    /// PersistentVolumes of [`DRIVER`] and [`FILES`], in the order of their names.
     pub volumes: Vec<Volume>,
     /// VolumeAttachments of [`DRIVER`], in the order of their names.
     pub attachments: Vec<Attachment>,
+    /// Whether VolumeSnapshots were listed.
+    pub knows_snapshots: bool,
+    /// VolumeSnapshots of our driver, and refused ones, in the order of their uids.
+    pub snapshots: Vec<Snapshot>,
+    /// VolumeSnapshotContents of [`DRIVER`], in the order of their names.
+    pub contents: Vec<SnapshotContent>,
 }
 
-/// A claim for a volume of ours.
+/// A claim for our driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Which.
+    /// The claim.
     pub claim: ClaimRef,
-    /// The name of the PersistentVolume that it has, or is to get: `pvc-{uid}`.
+    /// The name of its PersistentVolume, existing or planned: `pvc-{uid}`.
     pub volume: String,
-    /// The size that it asks for, rounded up to whole GiB; none where that is what it is refused for.
+    /// The requested size, rounded up to whole GiB; `None` if it is refused for its size.
     pub bytes: u64,
-    /// Somebody has deleted it.
+    /// Whether it is for a share, of [`FILES`].
+    pub shared: bool,
+    /// Whether it is being deleted.
     pub deleting: bool,
-    /// How far it is.
+    /// Its stage.
     pub stage: Stage,
 }
 
-/// How far a claim is.
+/// The stage of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    /// It waits: for a pod that uses it to be given a node (`WaitForFirstConsumer`), for Kubernetes to ask for a volume, or for the claim
-    /// that it is to be a copy of.
+    /// It waits: for the node of a pod that uses it (`WaitForFirstConsumer`), for Kubernetes to request a
+    /// volume, or for its source claim.
     Waiting,
-    /// A volume is to be provisioned for it, like this.
+    /// A volume must be provisioned, with these properties.
     Wanted(Box<Recipe>),
-    /// What it asks for cannot be had: a sentence with a next step. One that is bound may ask for more than any disk has.
+    /// The request cannot be satisfied: a sentence with a next step. A bound claim may request more than the
+    /// largest disk.
     Refused(String),
     /// It is bound to a PersistentVolume of ours.
     Bound,
 }
 
-/// What the volume of a claim is to be like, and its PersistentVolume.
+/// The properties of a claim's volume and PersistentVolume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// The StorageClass's name.
     pub class: String,
-    /// The SKU that the class asks for: shown, of no effect.
+    /// The SKU of the class: shown, without effect.
     pub sku: String,
-    /// Whether volume and PersistentVolume go with the claim (`reclaimPolicy: Delete`).
+    /// Whether volume and PersistentVolume are deleted with the claim (`reclaimPolicy: Delete`).
     pub deletes: bool,
     /// `accessModes` of the claim.
     pub access_modes: Vec<String>,
@@ -84,29 +121,32 @@ pub struct Recipe {
     pub fs_type: String,
     /// `mountOptions` of the class.
     pub mount_options: Vec<String>,
-    /// The PersistentVolume that it begins as a copy of (`dataSource`: another claim).
+    /// The PersistentVolume, or the VolumeSnapshotContent, that it is a copy of (`dataSource`: another claim,
+    /// or a VolumeSnapshot).
     pub source: Option<String>,
 }
 
-/// A PersistentVolume of [`DRIVER`].
+/// A PersistentVolume of [`DRIVER`] or [`FILES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Its name.
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// The id of its volume in the fabric, as its attribute says; `None`: it was not provisioned here.
+    /// The id of its volume in the fabric, from its attribute; `None`: it was not provisioned here.
     pub id: Option<String>,
-    /// `spec.capacity`, as far as its claim was told of it: one that has grown without its claim having been told is as large as the claim
-    /// has it, so that what was begun is done again.
+    /// `spec.capacity`, limited to the capacity that its claim was told: if it has grown and the claim was
+    /// not told yet, this is the claim's smaller capacity, so that the interrupted expansion is repeated.
     pub bytes: u64,
-    /// The uid of the claim that it is bound to, or was.
+    /// Whether it is for a share, of [`FILES`].
+    pub shared: bool,
+    /// The uid of the claim that it is or was bound to.
     pub claim: Option<String>,
-    /// Whether its claim is gone (`phase: Released`), or it failed to be reclaimed (`Failed`).
+    /// Whether its claim is gone (`phase: Released`), or its reclamation failed (`Failed`).
     pub released: bool,
     /// `reclaimPolicy: Delete`.
     pub deletes: bool,
-    /// Somebody has deleted it.
+    /// Whether it is being deleted.
     pub deleting: bool,
 }
 
@@ -121,11 +161,11 @@ pub struct Attachment {
     pub volume: String,
     /// The node's name.
     pub node: String,
-    /// Whether its status tells that the node has the volume.
+    /// Whether its status is attached.
     pub attached: bool,
     /// Whether it has the [`ATTACHMENT_FINALIZER`].
     pub held: bool,
-    /// Somebody has deleted it: the node is to lose the volume.
+    /// Whether it is being deleted: the volume must be detached from the node.
     pub deleting: bool,
 }
 

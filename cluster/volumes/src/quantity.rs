@@ -1,10 +1,10 @@
-//! Sizes as Kubernetes writes them.
+//! Sizes in Kubernetes' notation.
 
 /// One GiB.
 pub(crate) const GIB: u64 = 1 << 30;
 
-/// How many bytes a quantity is, rounded up; more than there are numbers for is [`u64::MAX`]. `None`: it is no quantity, or less than
-/// nothing.
+/// The number of bytes of a quantity, rounded up; an overflow is [`u64::MAX`]. `None`: not a quantity, or
+/// negative.
 pub fn read(text: &str) -> Option<u64> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
@@ -21,7 +21,7 @@ pub fn read(text: &str) -> Option<u64> {
         return Some(0);
     }
     let power = power.checked_sub(i32::try_from(fraction.len()).ok()?)?;
-    // Digits that are no number are too many.
+    // Digits that cannot be parsed are too many.
     let Some(value) = digits
         .parse::<u128>()
         .ok()
@@ -40,7 +40,7 @@ pub fn read(text: &str) -> Option<u64> {
     Some(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
-/// What a suffix multiplies with: a factor, and a power of ten.
+/// The value of a suffix: a factor, and a power of ten.
 fn unit(suffix: &str) -> Option<(u128, i32)> {
     Some(match suffix {
         "" => (1, 0),
@@ -66,7 +66,7 @@ fn unit(suffix: &str) -> Option<(u128, i32)> {
     })
 }
 
-/// A size as a quantity, in GiB where it is a whole number of them.
+/// A size as a quantity, in GiB if it is a whole number of them.
 pub fn write(bytes: u64) -> String {
     if bytes.is_multiple_of(GIB) {
         format!("{}Gi", bytes / GIB)

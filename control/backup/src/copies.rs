@@ -1,4 +1,4 @@
-//! Where copies are kept: a folder of the archive for each store.
+//! The storage of copies: a folder of the archive for each store.
 
 use std::{
     io::{self, Read},
@@ -19,7 +19,7 @@ pub enum CopyError {
     /// The archive failed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// A copy cannot be read, or is not what it is to be.
+    /// A copy cannot be read, or is damaged.
     #[error("the copy {name} of the store cannot be used: {source}")]
     Damaged {
         /// Which.
@@ -30,7 +30,7 @@ pub enum CopyError {
     },
 }
 
-/// A copy that is there.
+/// An existing copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The store's identity.
@@ -57,10 +57,10 @@ impl Copies {
         Self { archive }
     }
 
-    /// Makes a copy and reads it back; then removes what need not be kept of this store.
+    /// Makes a copy and reads it back; then removes the copies of this store that need not be kept.
     ///
     /// # Errors
-    /// When it was not kept, or cannot be read back as it was written; then it is not there.
+    /// When it cannot be stored, or not read back unchanged; then the copy does not exist.
     pub fn take(&self, snapshot: &Snapshot) -> Result<Kept, CopyError> {
         let store = snapshot.header.id.clone();
         let name = CopyName {
@@ -93,7 +93,7 @@ impl Copies {
             return Ok(());
         }
         Err(failed(io::Error::other(
-            "it was read back and is not what was written",
+            "it was read back and differs from the written one",
         )))
     }
 
@@ -109,7 +109,7 @@ impl Copies {
         Ok(())
     }
 
-    /// Identities of all stores that there are copies of: of this stamp, and of ones that it had before.
+    /// Identities of all stores with copies: of this stamp, and of earlier ones.
     ///
     /// # Errors
     /// When the archive fails.
@@ -139,7 +139,7 @@ impl Copies {
         Ok(copies)
     }
 
-    /// The largest epoch that a store is known to have had.
+    /// The largest known epoch of a store.
     ///
     /// # Errors
     /// When the archive fails.
@@ -205,10 +205,10 @@ mod tests {
         let path = directory.path().join(format!("{STORES}{}/{}", own.id, kept.name));
         let text = std::fs::read(&path).unwrap();
         assert!(!text.windows(5).any(|window| window == b"plain"));
-        // Another stamp's key opens nothing.
+        // Another stamp's key decrypts none of them.
         let (others, _) = super::tests::copies(directory.path(), 8);
         assert!(others.open(&own.id, &kept.name).is_err());
-        // Damage is found when it is read.
+        // Damage is detected on reading.
         let mut damaged = text;
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;

@@ -1,11 +1,11 @@
-//! What a copy consists of: one zstd stream.
+//! The format of a copy: one zstd stream.
 //!
-//! | part | what |
+//! | part | content |
 //! |---|---|
 //! | a line of JSON | [`Header`] |
 //! | for each record, in order of keys | length of the key (4 bytes), of the value (4), revision (8), all little-endian; key; value |
 //!
-//! Always true: a copy that was cut short, or has anything behind its last record, is refused.
+//! Always true: a truncated copy, or one with bytes after its last record, is refused.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 
@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 
 /// The format that this release writes and reads.
 const FORMAT: u32 = 1;
-/// Fast; most of what it packs are sealed bytes as text.
+/// Fast; most of the data are sealed bytes as text.
 const LEVEL: i32 = 3;
 /// No header is longer.
 const LONGEST_HEADER: u64 = 4096;
-/// No key and no value is larger: etcd takes 1.5 MiB, and nothing in the store comes near.
+/// The largest key or value: etcd takes 1.5 MiB, and all records are much smaller.
 const LARGEST: u32 = 64 * 1024 * 1024;
 
-/// What a copy says of itself.
+/// The header of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
@@ -34,7 +34,7 @@ pub struct Header {
     pub id: String,
     /// Its epoch.
     pub epoch: Epoch,
-    /// The revision that all of it is from.
+    /// The revision of the copy.
     pub revision: Revision,
     /// When it was made.
     pub at: Timestamp,
@@ -42,20 +42,20 @@ pub struct Header {
     pub records: u64,
 }
 
-/// A store at one revision. Values are those of the store itself, so it takes memory for the keys only.
+/// A store at one revision. Values are shared with the store, so it takes memory for the keys only.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// What it is of.
+    /// Identifies the store and its state.
     pub header: Header,
     /// All records, in order of their keys.
     pub records: Vec<(String, Versioned)>,
 }
 
 impl Snapshot {
-    /// The store as it is now. It must know what it is ([`control_records::epoch::identify`]).
+    /// The present store. It must have an identity ([`control_records::epoch::identify`]).
     ///
     /// # Errors
-    /// What the store says.
+    /// When the store fails.
     pub async fn of(store: &dyn Store, env: &Env) -> Result<Self, StoreError> {
         let (records, revision) = store.list("/").await?;
         let corrupt = |why: String| StoreError::Corrupt {
@@ -64,7 +64,7 @@ impl Snapshot {
         };
         let own = records
             .binary_search_by(|(name, _)| name.as_str().cmp(key::STORE))
-            .map_err(|_absent| corrupt("it is not there".to_owned()))?;
+            .map_err(|_absent| corrupt("it does not exist".to_owned()))?;
         let own: StoreRecord =
             serde_json::from_slice(&records[own].1.value).map_err(|error| corrupt(error.to_string()))?;
         Ok(Self {
@@ -119,7 +119,7 @@ fn damaged(why: impl std::fmt::Display) -> io::Error {
 /// Begins to read a copy.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidData`] when it is none, or of a newer release; those of `source`.
+/// [`io::ErrorKind::InvalidData`] when it is no copy, or of a newer release; errors of `source`.
 pub fn decode<R: Read>(source: R) -> io::Result<(Header, Decoded<R>)> {
     let mut source = BufReader::new(zstd::Decoder::new(source)?);
     let mut line = String::new();

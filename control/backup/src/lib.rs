@@ -1,4 +1,4 @@
-//! Copies of the store: how they are written, where they are kept, how a store is put back from one.
+//! Copies of the store: their format, their storage, and restoring a store from one.
 //!
 //! ```text
 //!  store ── Snapshot ──► encode: compressed ──► cluster/archive: sealed ──► store-{id}/{time}-{epoch}-{revision}.copy
@@ -6,13 +6,14 @@
 //!  store file ◄── restore: beside, then renamed ◄───┘
 //! ```
 //!
-//! A copy is the whole of a store at one revision. Its store's folder lies beside the clusters' backups, with a key of its own that is
-//! sealed with the stamp's; a mirror of the archive takes it along. Who has a copy, the folder's key and `secrets/sealing.key` has the
-//! store; without the sealing key a copy is worth nothing.
+//! A copy is the whole of a store at one revision. Its store's folder is beside the clusters' backups, with a
+//! separate key that is sealed with the stamp's; a mirror of the archive contains it as well. A copy, the
+//! folder's key and `secrets/sealing.key` together give the store; without the sealing key a copy is useless.
 //!
-//! Always true: a copy that is listed was read back and was what the store held; copies of another store are never removed; a store that
-//! is put back has a larger epoch than each one before, and that is in the archive before it is in force; the store that was there is
-//! kept beside. All of it blocks but [`Snapshot::of`].
+//! Always true: a listed copy was read back and equals the store at that time; copies of another store are
+//! never removed; a restored store has a larger epoch than each one before, and the archive has that epoch
+//! before the restored store is in place; the previous store file is kept beside it. All functions block,
+//! except [`Snapshot::of`].
 //!
 //! Called by: the service (copies), the binary (listing and restoring), the simulator.
 

@@ -1,4 +1,4 @@
-//! Names of copies, and which of them are kept. Pure.
+//! Names of copies, and the choice of copies to keep. Pure.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -6,18 +6,18 @@ use control_records::Epoch;
 use control_store::Revision;
 use jiff::Timestamp;
 
-/// The newest so many copies are kept, …
+/// The number of newest copies that are kept, …
 const NEWEST: usize = 10;
-/// … and the newest one of each hour with a copy, so many of them, …
+/// … and of hours of which the newest copy is kept, …
 const HOURS: usize = 24;
-/// … and of each day.
+/// … and of days.
 const DAYS: usize = 14;
-/// What all copies of a store may take in bytes. The newest two stay in any case.
+/// The most bytes of all copies of a store. The newest two are kept in any case.
 const BUDGET: u64 = 8 * 1024 * 1024 * 1024;
-/// The end of each name.
+/// The suffix of each name.
 const END: &str = ".copy";
 
-/// A copy's name: names sort as their times do.
+/// A copy's name: names are ordered like their times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CopyName {
     /// When it was made, milliseconds since 1970.
@@ -60,7 +60,7 @@ impl FromStr for CopyName {
     }
 }
 
-/// Which of a store's copies, with their sizes, need not be kept.
+/// The copies of a store, with their sizes, that need not be kept.
 pub fn expired(copies: &[(CopyName, u64)]) -> Vec<CopyName> {
     let mut newest_first = copies.to_vec();
     newest_first.sort_unstable_by_key(|(name, _)| std::cmp::Reverse(*name));

@@ -1,7 +1,8 @@
-//! Puts a store's file back from a copy.
+//! Restores a store's file from a copy.
 //!
-//! In this order, so that it may be killed anywhere and be repeated: the new file is written beside, opened, and copied into the
-//! archive with its epoch; the file that is there gets a second name; the new one takes its place.
+//! In this order, so that it may be killed anywhere and be repeated: the new file is written beside the
+//! present one, opened, and copied into the archive with its epoch; the present file gets a second name; the
+//! new one takes its place.
 
 use std::{
     io,
@@ -16,7 +17,7 @@ use storage_redb::RedbStore;
 
 use crate::{Copies, CopyError, Header, Kept, Snapshot};
 
-/// Why a store could not be put back. The one that was there still is.
+/// Why a store could not be restored. The previous one is still in place.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The copy cannot be read.
@@ -25,10 +26,10 @@ pub enum RestoreError {
     /// The new file cannot be written or read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The archive cannot keep the epoch that begins.
+    /// The archive cannot store the new epoch.
     #[error("the new epoch of the store cannot be written down beside its copies")]
     Epoch(#[source] CopyError),
-    /// A file cannot take its place.
+    /// A file cannot be put in its place.
     #[error("{path} cannot be put in its place: {source}")]
     File {
         /// Which.
@@ -39,23 +40,23 @@ pub enum RestoreError {
     },
 }
 
-/// What was done.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// What the copy said of itself.
+    /// The header of the copy.
     pub header: Header,
-    /// The epoch that begins.
+    /// The new epoch.
     pub epoch: Epoch,
     /// Its first copy.
     pub copy: Kept,
-    /// Where the file that was there is now.
+    /// The new place of the previous file.
     pub kept_file: Option<PathBuf>,
 }
 
-/// Puts the store's file at `path` back from a copy. The caller sees to it that nothing has the store open.
+/// Restores the store's file at `path` from a copy. The caller ensures that no process has the store open.
 ///
 /// # Errors
-/// [`RestoreError`]; then the file is as it was, or already the new one.
+/// [`RestoreError`]; then the file is unchanged, or already the new one.
 pub async fn restore(
     path: &Path,
     copies: &Copies,
@@ -72,7 +73,7 @@ pub async fn restore(
         id: header.id.clone(),
         epoch,
     };
-    // Revisions go on behind those of the copy.
+    // Revisions continue after those of the copy.
     let revision = Revision(header.revision.0 + 1);
     let control_store::Op::Put(_, own) = put_record(key::STORE, &own) else {
         unreachable!("a record is put")
@@ -105,7 +106,7 @@ pub async fn restore(
     })
 }
 
-/// The epoch of the store that is there, as far as it can be read and is the same one.
+/// The epoch of the present store, if it can be read and has the same identity.
 async fn present_epoch(path: &Path, id: &str, env: &Env) -> Option<Epoch> {
     if !path.exists() {
         return None;
@@ -124,7 +125,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The file that is there gets a second name, durably; then the new one takes its place.
+/// Gives the present file a second name, durably; then the new one takes its place.
 fn exchange(path: &Path, new: &Path, env: &Env) -> Result<Option<PathBuf>, RestoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -133,7 +134,7 @@ fn exchange(path: &Path, new: &Path, env: &Env) -> Result<Option<PathBuf>, Resto
     let folder = path.parent().unwrap_or(Path::new("."));
     let kept = match path.metadata() {
         Ok(present) => Some(match second_name(path, present.ino()).map_err(failed(path))? {
-            // A restore that was killed at this point gave it.
+            // A restore that was killed at this point made it.
             Some(kept) => kept,
             None => {
                 let kept = with_ending(path, &format!("kept-{}", env.clock.now().as_millisecond()));
@@ -150,7 +151,7 @@ fn exchange(path: &Path, new: &Path, env: &Env) -> Result<Option<PathBuf>, Resto
     Ok(kept)
 }
 
-/// Another name in the same directory of the file that is there.
+/// Another name of the present file in the same directory.
 fn second_name(path: &Path, inode: u64) -> io::Result<Option<PathBuf>> {
     let folder = path.parent().unwrap_or(Path::new("."));
     for entry in std::fs::read_dir(folder)? {
@@ -234,7 +235,7 @@ mod tests {
             stand.says(&first.kept_file.unwrap()).await,
             ("now".to_owned(), Epoch(0))
         );
-        // From the same copy again, and with no file at all: never the same epoch.
+        // From the same copy again, and without a file: never the same epoch.
         stand.restore().await.unwrap();
         assert_eq!(stand.says(&stand.path()).await.1, Epoch(2));
         std::fs::remove_file(stand.path()).unwrap();

@@ -1,11 +1,13 @@
-//! The records that a pass of a cluster's loop goes by, as they were read last.
+//! The records that a pass of a cluster's loop depends on, as last read.
 
 use std::collections::BTreeSet;
 
+use cluster_maintenance::{Calendar, DEFAULT};
+use control_planner::Maintenance;
 use control_records::{
     ChildRecord, ClusterRecord, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
     Owner, PkiRecord, balancer::BalancerRecord, child, command::CommandRecord, credential::CredentialRecord,
-    key, volume::VolumeRecord,
+    key, namespace::NamespaceRecord, planned, volume::VolumeRecord,
 };
 use control_store::{Store, StoreError};
 
@@ -22,8 +24,10 @@ pub(crate) struct RecordCaches {
     pub(crate) commands: RecordCache<CommandRecord>,
     credentials: RecordCache<CredentialRecord>,
     trusted: RecordCache<ChildRecord>,
+    namespaces: RecordCache<NamespaceRecord>,
     balancers: RecordCache<BalancerRecord>,
     volumes: RecordCache<VolumeRecord>,
+    maintenance: RecordCache<ChildRecord>,
 }
 
 impl RecordCaches {
@@ -42,6 +46,7 @@ impl RecordCaches {
         let credentials = self.credentials.list(store, &CredentialRecord::all(uid)).await?;
         let prefix = child::key(uid, child::TRUSTED_BINDINGS, "");
         let trusted = self.trusted.list(store, &prefix).await?;
+        let namespaces = self.namespaces.list(store, &NamespaceRecord::all(uid)).await?;
         let some = observed.as_ref().is_some_and(|observed| observed.value.balanced);
         let prefix = BalancerRecord::all(uid);
         let balancers = self.balancers.list_if(some, store, &prefix).await?;
@@ -61,6 +66,15 @@ impl RecordCaches {
             operations
                 .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
         }
+        let mut namespace_operations = Vec::new();
+        for id in namespaces
+            .iter()
+            .flat_map(|namespace| &namespace.value.operations)
+        {
+            let operation = self.operations.read(store, &owner.operation(id)).await?;
+            namespace_operations
+                .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
+        }
         let basis = Basis {
             observed: observed.as_ref().map(|observed| observed.revision),
             cluster,
@@ -68,11 +82,33 @@ impl RecordCaches {
             operations,
             credentials,
             trusted,
+            namespaces,
+            namespace_operations,
             balancers,
             volumes,
             fence,
         };
         let observed = observed.map(|observed| ObservedRecord::clone(&observed.value));
         Ok(Some((basis, observed.unwrap_or_default())))
+    }
+
+    /// What planned work of a cluster goes by.
+    pub(crate) async fn maintenance(
+        &mut self,
+        store: &dyn Store,
+        uid: &str,
+    ) -> Result<Maintenance, StoreError> {
+        let key = planned::configuration_key(uid, DEFAULT);
+        let configuration = self.maintenance.read(store, &key).await?;
+        let releases = configuration.and_then(|found| {
+            let made = found.value.system_data.created_at;
+            Calendar::parse(&found.value.properties, made)
+                .inspect_err(|error| tracing::error!(cluster = uid, "nothing waits for '{DEFAULT}': {error}"))
+                .ok()
+        });
+        Ok(Maintenance {
+            paused: planned::paused(store).await?,
+            releases,
+        })
     }
 }

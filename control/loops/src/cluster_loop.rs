@@ -1,7 +1,9 @@
-//! The loop of one cluster: look, plan, start what is planned, commit what is concluded, wait for news.
+//! The loop of one cluster: observe, plan, start the planned effects, commit the planned writes, wait for a
+//! notification.
 //!
-//! It runs while there is something to do and ends when the cluster is what it is to be; the controller starts it again
-//! on any news. Effects run side by side as tasks of their own; each end of one is news. Dropping the loop drops them.
+//! It runs while there is work and ends when the cluster has reached its desired state; the controller starts
+//! it again on any notification. Effects run concurrently as separate tasks; each end of one is a
+//! notification. Dropping the loop drops them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,8 +14,8 @@ use std::{
 use base_env::Seed;
 use base_errors::chain;
 use control_planner::{
-    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Neighbours, NetworkSeen, Observation, Plan,
-    Presence, Reach, SilentMachines, StampRanges, Write, is_served, plan,
+    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Maintenance, Neighbours, NetworkSeen,
+    Observation, Plan, Presence, Reach, SilentMachines, StampRanges, Write, is_served, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, RepairStep, Role,
@@ -39,12 +41,12 @@ use crate::{
     wakeup::{Resync, Wakeup},
 };
 
-/// A store that cannot be read or written is tried again after this.
+/// The pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// The administrator's certificate in a connection is made anew after this.
+/// Age at which a connection's administrator certificate is renewed.
 const RECONNECT_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What all loops share.
+/// The shared parts of all loops.
 pub(crate) struct Shared {
     pub(crate) deps: Arc<ControllerDeps>,
     pub(crate) inventory: Arc<InventoryCache>,
@@ -56,9 +58,9 @@ pub(crate) struct Shared {
 
 /// How a loop ended.
 pub(crate) enum Exit {
-    /// The cluster is what it is to be.
+    /// The cluster has reached its desired state.
     Settled(Box<LoopState>),
-    /// There is no such cluster any more.
+    /// The cluster no longer exists.
     Gone,
 }
 
@@ -73,7 +75,7 @@ pub(crate) struct ClusterLoop {
     state: Box<LoopState>,
     records: RecordCaches,
     running: JoinSet<Result<Outcome, Failure>>,
-    /// What is under way, by task.
+    /// Running effects, by task.
     running_effects: HashMap<tokio::task::Id, Effect>,
 }
 
@@ -106,7 +108,8 @@ impl ClusterLoop {
             match next {
                 Ok(Next::Again) => {}
                 Ok(Next::Wait(until)) => self.wait(until).await,
-                // The effects that are under way end with the loop, and what it knew is old when it comes back.
+                // The running effects end with the loop, and its state would be outdated when it is started
+                // again.
                 Ok(Next::Elsewhere) => return Exit::Settled(Box::new(LoopState::new(&self.uid))),
                 Ok(Next::Settled) => {
                     self.state.settle();
@@ -157,7 +160,7 @@ impl ClusterLoop {
                         self.state.fence = None;
                     }
                     if key.starts_with(key::LEASES) {
-                        // The index is about to hear who has it.
+                        // The watch is about to report the owner of the lease to the index.
                         tokio::task::yield_now().await;
                     }
                     Ok(Next::Again)
@@ -171,7 +174,7 @@ impl ClusterLoop {
         Ok(Next::Wait(plan.look_again))
     }
 
-    /// The right to write for the cluster, read once; `None` when it is another host's.
+    /// The permission to write for the cluster, read once; `None` when it is another host's.
     async fn fence(&mut self) -> Result<Option<Fence>, StoreError> {
         if self.state.fence.is_none() {
             let deps = &self.shared.deps;
@@ -180,14 +183,14 @@ impl ClusterLoop {
         Ok(self.state.fence)
     }
 
-    /// Brings the state up to date with what no effect reports.
+    /// Updates the parts of the state that no effect reports.
     fn refresh(&mut self) {
         if let Some(Resync { since }) = self.wakeup.take_resync() {
             self.state.grow_stale(since);
         }
     }
 
-    /// Has a connection to the API server as soon as there can be one; it costs nothing until it is used.
+    /// Makes a connection to the API server as soon as possible; it costs nothing until it is used.
     async fn connect(&mut self, basis: &Basis, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) {
         let served = is_served(cluster);
         self.shared.index.set_off(&self.uid, !served);
@@ -195,13 +198,16 @@ impl ClusterLoop {
             self.state.unserved();
             return;
         }
+        if !cluster.spec().is_scaled() {
+            self.state.forget_work();
+        }
         let now = self.now();
         if let Some(handle) = &self.state.handle
             && !handle.expired(now, RECONNECT_AFTER)
         {
             return;
         }
-        // Nobody needs one before the control plane runs.
+        // It is not needed before the control plane runs.
         let Some(site) = self.site(basis, cluster, observed).filter(|_| {
             self.state
                 .presence
@@ -235,8 +241,8 @@ impl ClusterLoop {
         })
     }
 
-    /// The observation that the plan is made from. Large parts of the state are lent to it and not copied: see
-    /// [`Self::take_back`].
+    /// The observation that the plan is made from. Large parts of the state are moved into it and not copied:
+    /// see [`Self::take_back`].
     async fn seen(
         &mut self,
         basis: &Basis,
@@ -245,8 +251,16 @@ impl ClusterLoop {
     ) -> Result<Observation, CommitError> {
         let deps = &self.shared.deps;
         let stamp = deps.fabric.stamp_network();
-        // The last thing to wait for: what is lent must not be lost.
+        // The last await that can fail: after it the observation takes data out of the state, which must not
+        // be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
+        // Only a newer release than the one that configured the machines is planned work.
+        let known = observed.renderers.as_ref();
+        let maintenance = if known.is_some_and(|known| *known != renderers) {
+            self.records.maintenance(&*deps.store, &self.uid).await?
+        } else {
+            Maintenance::default()
+        };
         let pki = self.records.pki.read(&*deps.store, &key::pki(&self.uid)).await?;
         let rotation = pki.as_ref().map(|pki| pki.value.rotation.clone());
         let pki = pki.map(|pki| pki.value.generation);
@@ -264,6 +278,8 @@ impl ClusterLoop {
                 (id, again)
             })
             .collect();
+        let known = |name: &String| basis.namespaces.iter().any(|one| one.value.name == *name);
+        self.state.api.namespaces.retain(|name, _| known(name));
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
@@ -280,7 +296,7 @@ impl ClusterLoop {
                     held: None,
                 });
             }
-            // One that has lost its key is not the machine that the service knows, whatever else is left of it.
+            // A machine that has lost its key cannot identify itself, so it counts as absent.
             let presence = match self.state.presence.get(&id).copied() {
                 Some(Presence::Running) if !record.deleting && deps.agents.has_lost_key(&id) => {
                     Presence::Absent
@@ -320,7 +336,7 @@ impl ClusterLoop {
             }
             machines.insert(id, machine);
         }
-        // Any of them is enough.
+        // Any of them is sufficient.
         let api_server_ready = machines
             .values()
             .filter(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })))
@@ -336,6 +352,7 @@ impl ClusterLoop {
         let matters = silent_machines::matters(symptoms, &deps.settings.policy.heal, now);
         Ok(Observation {
             renderers,
+            maintenance,
             pki,
             rotation: rotation.unwrap_or_default(),
             stamp: StampRanges {
@@ -384,6 +401,11 @@ impl ClusterLoop {
                 .iter()
                 .map(|binding| Arc::clone(&binding.value))
                 .collect(),
+            namespaces: basis
+                .namespaces
+                .iter()
+                .map(|namespace| Arc::clone(&namespace.value))
+                .collect(),
             balancers: basis
                 .balancers
                 .iter()
@@ -401,12 +423,17 @@ impl ClusterLoop {
                 .iter()
                 .map(|operation| OperationRecord::clone(&operation.value))
                 .collect(),
+            namespace_operations: basis
+                .namespace_operations
+                .iter()
+                .map(|operation| OperationRecord::clone(&operation.value))
+                .collect(),
             busy: self.running_effects.values().map(Effect::subject).collect(),
             held: std::mem::take(&mut self.state.held),
         })
     }
 
-    /// The state gets back what it lent, before anything else happens.
+    /// Returns the data of the observation to the state, before any other step.
     fn take_back(&mut self, seen: Observation) -> ObservedRecord {
         self.state.network = seen.network;
         self.state.api = seen.api;
@@ -453,7 +480,7 @@ impl ClusterLoop {
                 let semaphore = Arc::clone(&self.shared.semaphore);
                 self.running.spawn(async move {
                     let (lane, cost) = effects::cost(&effect);
-                    // Its bound begins when it does: how long others take is not its fault.
+                    // Its time limit begins here: waiting for other effects does not count.
                     let _permit = semaphore.acquire(lane, &flow, cost).await;
                     job.run(&effect).await
                 })
@@ -463,7 +490,7 @@ impl ClusterLoop {
         }
     }
 
-    /// Commits a plan's writes. Returns whether the cluster is forgotten now.
+    /// Commits a plan's writes. Returns whether the cluster's records are removed now.
     async fn commit(&mut self, basis: &Basis, plan: &Plan, now: Timestamp) -> Result<bool, CommitError> {
         let (txn, done) = compose(&self.shared.deps, basis, plan, now).await?;
         let revision = self.shared.deps.store.txn(txn).await?;
@@ -473,14 +500,19 @@ impl ClusterLoop {
         for event in &plan.events {
             if matches!(
                 event.kind,
-                EventKind::Repair | EventKind::Member | EventKind::Upgrade | EventKind::Rotation
+                EventKind::Repair
+                    | EventKind::Member
+                    | EventKind::Upgrade
+                    | EventKind::Rotation
+                    | EventKind::Planned
             ) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }
         }
         for id in &done.recorded {
             self.state.recorded(id);
-            // Here and not only from the watch of the store, which may be behind: its agent is heard as soon as it is made.
+            // Added here and not only by the watch of the store, which may be behind: the agent may connect
+            // as soon as the machine is made.
             self.shared.index.add_machine(id, &self.uid, false);
         }
         for (key, holder) in &done.leased {
@@ -501,7 +533,8 @@ impl ClusterLoop {
         Ok(done.forgotten)
     }
 
-    /// Waits for news: an effect that ended, a wake-up, the API, or the time to look again.
+    /// Waits for a notification: an effect that ended, a wake-up, a change of the API, or the time of the
+    /// next check.
     async fn wait(&mut self, until: Option<Timestamp>) {
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let pause = until
@@ -519,15 +552,15 @@ impl ClusterLoop {
             }
         };
         let news = tokio::select! {
-            // Not by lot: the same seed gives the same history.
+            // Not at random: the same seed gives the same history.
             biased;
-            Some(ended) = self.running.join_next_with_id() => News::EffectEnded(ended),
+            Some(ended) = self.running.join_next_with_id() => News::EffectEnded(Box::new(ended)),
             hears = api => News::Api { hears },
             () = self.wakeup.notified() => News::Wakeup,
             () = timer => News::Time,
         };
         match news {
-            News::EffectEnded(ended) => self.effect_ended(ended),
+            News::EffectEnded(ended) => self.effect_ended(*ended),
             News::Api { hears } => self.state.api_changed(hears),
             News::Wakeup | News::Time => {}
         }
@@ -562,22 +595,22 @@ type EffectEnd = Result<(tokio::task::Id, Result<Outcome, Failure>), JoinError>;
 
 /// Why a loop woke.
 enum News {
-    EffectEnded(EffectEnd),
+    EffectEnded(Box<EffectEnd>),
     Api { hears: bool },
     Wakeup,
     Time,
 }
 
-/// What follows a pass.
+/// The step after a pass.
 enum Next {
-    /// The cluster is another host's: nothing is done here. The next resync looks again.
+    /// The cluster's loop runs on another host: no action here. The next resync checks again.
     Elsewhere,
     /// Plan again at once: records changed.
     Again,
-    /// Wait for news, at most until then.
+    /// Wait for a notification, at most until then.
     Wait(Option<Timestamp>),
-    /// Nothing is left to do.
+    /// No work is left.
     Settled,
-    /// There is no such cluster any more.
+    /// The cluster no longer exists.
     Gone,
 }

@@ -1,6 +1,7 @@
-//! Turns a plan's writes into one transaction: identities, tokens and keys are made here, decisions are not.
+//! Turns a plan's writes into one transaction: ids, tokens and keys are made here; decisions are not.
 
 mod children;
+mod scale;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use control_records::{
     child,
     credential::{CredentialRecord, Revoked},
     directory, events, key,
+    namespace::NamespaceRecord,
     principal::of_cluster,
     unknown::{self, Kind},
     usage::{Amounts, Usage},
@@ -32,14 +34,16 @@ use crate::{
 };
 
 use children::{
-    change_credential, change_volume, forget_balancer, forget_volume, record_balancer, record_volume,
+    change_credential, change_volume, forget_balancer, forget_namespace, forget_volume, record_balancer,
+    record_volume,
 };
 
-/// Operations that are ended in one transaction, at most.
+/// The most operations that are ended in one transaction.
 const ENDED: usize = 64;
-/// Children that are removed in one transaction, at most.
+/// The most children that are removed in one transaction.
 const CHILDREN: usize = 32;
-/// Effects that remove assignments and locks, for the cluster and for its group of nodes, in one transaction, at most.
+/// The most effects that remove assignments and locks of the cluster and of its node resource group in one
+/// transaction.
 const GRANTS: usize = 8;
 
 /// Why a plan's writes could not be committed.
@@ -55,13 +59,13 @@ pub(crate) enum CommitError {
     NoRandomness,
 }
 
-/// What a commit did, for the loop's state and the index.
+/// The result of a commit, for the loop's state and the index.
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
     pub(crate) recorded: Vec<String>,
     pub(crate) removed: Vec<String>,
     pub(crate) forgotten: bool,
-    /// Keys of leases, with what holds them.
+    /// Keys of leases, with their holders.
     pub(crate) leased: Vec<(String, String)>,
 }
 
@@ -73,14 +77,28 @@ pub(crate) struct Basis {
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) credentials: Vec<Stored<Arc<CredentialRecord>>>,
     pub(crate) trusted: Vec<Stored<Arc<ChildRecord>>>,
+    pub(crate) namespaces: Vec<Stored<Arc<NamespaceRecord>>>,
+    /// Operations of these that have not ended.
+    pub(crate) namespace_operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) balancers: Vec<Stored<Arc<BalancerRecord>>>,
     pub(crate) volumes: Vec<Stored<Arc<VolumeRecord>>>,
-    /// The loop's right to write.
+    /// The loop's permission to write.
     pub(crate) fence: Fence,
 }
 
-/// A plan's writes and its observed record as one transaction, and what it will have done. It conflicts when a record of
-/// the basis has changed, plan again, and when the cluster has become another host's.
+impl Basis {
+    /// Operations of the cluster and of its namespaces that have not ended.
+    fn all_operations(&self) -> impl Iterator<Item = &Stored<Arc<OperationRecord>>> {
+        self.operations.iter().chain(&self.namespace_operations)
+    }
+
+    fn operation(&self, id: &str) -> Option<&Stored<Arc<OperationRecord>>> {
+        self.all_operations().find(|operation| operation.value.id == id)
+    }
+}
+
+/// A plan's writes and its observed record as one transaction, and its result. It conflicts when a record of
+/// the basis has changed (then plan again), and when another host has taken over the cluster.
 pub(crate) async fn compose(
     deps: &ControllerDeps,
     basis: &Basis,
@@ -158,7 +176,7 @@ pub(crate) async fn compose(
             })?,
             Write::Upgrade { machine, image, work } => {
                 if work.as_ref().and_then(Work::upgrade).is_some() {
-                    // Not when something else is asked for by now: what has begun is not taken back.
+                    // Not after a newer request: an upgrade that has begun is not reverted.
                     txn = txn.at(key::desired(uid), basis.cluster.revision);
                 }
                 change_machine(txn, basis, machine, |machine| {
@@ -233,33 +251,23 @@ pub(crate) async fn compose(
                 ..volume
             }),
             Write::ForgetVolume(id) => forget_volume(txn, basis, id, now),
-            Write::Progress { id, progress } => {
-                let operation = basis
-                    .operations
-                    .iter()
-                    .find(|operation| operation.value.id == *id);
-                match operation {
-                    Some(operation) => {
-                        let next = OperationRecord {
-                            progress: progress.clone(),
-                            ..OperationRecord::clone(&operation.value)
-                        };
-                        let key = next.key();
-                        txn.at(&key, operation.revision).with(put_record(key, &next))
-                    }
-                    None => txn,
+            Write::ForgetNamespace(name) => forget_namespace(deps, txn, basis, name).await?,
+            Write::Scale(sizes) => scale::pools(deps, txn, basis, sizes).await?,
+            Write::Progress { id, progress } => match basis.operation(id) {
+                Some(operation) => {
+                    let next = OperationRecord {
+                        progress: progress.clone(),
+                        ..OperationRecord::clone(&operation.value)
+                    };
+                    let key = next.key();
+                    txn.at(&key, operation.revision).with(put_record(key, &next))
                 }
-            }
-            Write::EndOperation { id, status, error } => {
-                match basis
-                    .operations
-                    .iter()
-                    .find(|operation| operation.value.id == *id)
-                {
-                    Some(operation) => end(txn, operation, *status, error.clone(), now),
-                    None => txn,
-                }
-            }
+                None => txn,
+            },
+            Write::EndOperation { id, status, error } => match basis.operation(id) {
+                Some(operation) => end(txn, operation, *status, error.clone(), now),
+                None => txn,
+            },
             Write::Forget => forget(deps, txn, basis, plan, now, &mut done).await?,
         };
     }
@@ -306,7 +314,7 @@ async fn step_keys(
     Ok(txn.at(&name, revision).with(put_record(name, &record)))
 }
 
-/// The keys of the cluster that the state of another begins with, whether it is still there or deleted.
+/// The keys of the cluster that another one's state starts from, whether it exists or is deleted.
 async fn keys_of(deps: &ControllerDeps, uid: &str) -> Result<Zeroizing<Vec<u8>>, CommitError> {
     let found = match get_record::<PkiRecord>(&*deps.store, &key::pki(uid)).await? {
         Some(found) => Some(found.value),
@@ -336,10 +344,11 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &m
     txn
 }
 
-/// The key of the lease that a machine has: of a member's address in the stamp's network, of a node's in a tenant's VNET.
+/// The key of a machine's lease: of a member's address in the stamp's network, or of a node's in a tenant's
+/// VNET.
 fn lease_of(basis: &Basis, role: &Role) -> Option<String> {
     match role {
-        // One from before members had leases of their own keeps the cluster's until that is gone.
+        // A member made before members had their own leases uses the cluster's until it is gone.
         Role::ControlPlane { address, .. } => {
             (!address.is_unspecified()).then(|| key::lease("machines", *address))
         }
@@ -350,7 +359,7 @@ fn lease_of(basis: &Basis, role: &Role) -> Option<String> {
     }
 }
 
-/// A machine's record as it is from now on; nothing where it is gone meanwhile.
+/// A machine's changed record; no change if it no longer exists.
 fn change_machine(
     txn: Txn,
     basis: &Basis,
@@ -366,7 +375,7 @@ fn change_machine(
     Ok(txn.at(&key, *revision).with(put_record(key, &changed)))
 }
 
-/// A new machine: an identity and a one-time token that nobody else has.
+/// A new machine: an id and a unique one-time token.
 fn machine(
     deps: &ControllerDeps,
     basis: &Basis,
@@ -401,7 +410,7 @@ fn machine(
     renewed(deps, record)
 }
 
-/// The machine with a one-time token that nobody has used.
+/// The machine with an unused one-time token.
 fn renewed(deps: &ControllerDeps, machine: MachineRecord) -> Result<MachineRecord, CommitError> {
     let mut random = Zeroizing::new([0; 32]);
     rand::fill(random.as_mut()).map_err(|_unspecified| CommitError::NoRandomness)?;
@@ -417,7 +426,7 @@ fn renewed(deps: &ControllerDeps, machine: MachineRecord) -> Result<MachineRecor
     })
 }
 
-/// How many machines in this place healing has given up already: it grows more patient with each.
+/// How many machines in this place healing has already replaced: its pauses grow with each.
 fn replaced(basis: &Basis, role: &Role) -> u32 {
     let same = |other: &Role| match (role, other) {
         (Role::ControlPlane { .. }, Role::ControlPlane { .. }) => true,
@@ -456,8 +465,8 @@ fn end(
     txn.at(&key, operation.revision).with(put_record(key, &ended))
 }
 
-/// Removes everything that is the cluster's, and ends its operations. Where these are too many for one transaction, some are
-/// ended first; the next plan goes on.
+/// Removes all records of the cluster, and ends its operations. If these are too many for one transaction,
+/// some are ended first; the next plan continues.
 async fn forget(
     deps: &ControllerDeps,
     mut txn: Txn,
@@ -467,8 +476,8 @@ async fn forget(
     done: &mut Committed,
 ) -> Result<Txn, CommitError> {
     let cluster = &basis.cluster.value;
-    let first = &basis.operations[..basis.operations.len().min(ENDED)];
-    for operation in first {
+    let operations = basis.all_operations().count();
+    for operation in basis.all_operations().take(ENDED) {
         let (status, error) = if operation.value.deletes {
             (OperationStatus::Succeeded, None)
         } else {
@@ -487,10 +496,11 @@ async fn forget(
     for (key, _) in children.iter().take(CHILDREN) {
         txn = txn.delete(key);
     }
-    if first.len() < basis.operations.len() || children.len() > CHILDREN {
+    if operations > ENDED || children.len() > CHILDREN {
         return Ok(txn);
     }
-    // Who may what with the cluster, and locks, go before it does: another cluster of its name begins with nothing.
+    // Role assignments and locks are removed before the cluster, so that a later cluster of its name begins
+    // without them.
     let group = key::group(&cluster.subscription, &cluster.spec().node_resource_group);
     let own_group = get_record::<GroupRecord>(&*deps.store, &group)
         .await?
@@ -514,7 +524,7 @@ async fn forget(
             return Ok(txn);
         }
     }
-    // Whoever stood for it is nobody from here on.
+    // The cluster's identities are removed.
     for identity in of_cluster(cluster.body()) {
         let id = cluster_id(cluster);
         let (removals, whole) =
@@ -564,7 +574,7 @@ async fn forget(
         ("machines", observed.uplink),
         ("machines", observed.control_plane_address),
     ];
-    // The sweep finds any other.
+    // The sweep finds all others.
     for (pool, address) in leases {
         let Some(key) = address.map(|address| key::lease(pool, address)) else {
             continue;
@@ -574,12 +584,12 @@ async fn forget(
             txn = txn.delete(key);
         }
     }
-    // What it asked for is free again.
+    // Its amounts no longer count as used.
     let (was, nothing) = (Amounts::of(cluster.spec()), Amounts::default());
     txn = Usage::read(&*deps.store)
         .await?
         .change(txn, &cluster.subscription, &was, &nothing);
-    // The group of the cluster's nodes goes with it, if it was made for it.
+    // The cluster's node resource group is deleted with it, if it was made for it.
     if own_group {
         txn = txn.delete(group);
     }

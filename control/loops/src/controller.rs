@@ -1,8 +1,9 @@
-//! The controller: hears news and starts the loop of the cluster they concern.
+//! The controller: receives notifications and starts the loops of the clusters that they concern.
 //!
-//! News carry no data; a loop reads everything itself, so the same path runs after a request, after a restart and after
-//! a missed message. A cluster that is what it is to be has no loop and no timer: only an entry here, and a listener on
-//! its API. All of them are looked at again in the course of each resync period, a slice at a time.
+//! Notifications carry no data; a loop reads all records itself, so the same path runs after a request, after
+//! a restart and after a lost notification. A cluster that has reached its desired state has no loop and no
+//! timer: only an entry here, and a listener on its API. All clusters are checked again in each resync
+//! period, a slice at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,8 +18,9 @@ use control_records::{
     command::CommandRecord,
     credential::CredentialRecord,
     directory, events, key,
+    namespace::NamespaceRecord,
     network::{self, NetworkRecord},
-    unknown,
+    planned, unknown,
 };
 use control_store::{Change, Changes, StoreError, Txn, list_records};
 use futures::{
@@ -45,35 +47,37 @@ use crate::{
     wakeup::{Resync, Wakeup},
 };
 
-/// A resync period is cut into this many slices, so that a thousand clusters are not looked at in the same moment.
+/// A resync period is cut into this many slices, so that a thousand clusters are not checked at the same
+/// time.
 const SLICES: u64 = 10;
-/// A store that cannot be read is tried again after this.
+/// The pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reports that are taken in at once: hundreds of machines that boot together must not make the channel overflow.
+/// The most reports that are processed at once: hundreds of machines that boot together must not make the
+/// channel overflow.
 const REPORTS: usize = 1024;
-/// Changes of the store that are taken in at once.
+/// The most changes of the store that are processed at once.
 const CHANGES: usize = 1024;
 
-/// Brings every cluster of the stamp to what it is to be. One at a time over a store.
+/// Brings every cluster of the stamp to its desired state. One at a time over a store.
 pub struct Controller {
     shared: Arc<Shared>,
     activity: watch::Sender<Activity>,
 }
 
-/// How busy a controller is.
+/// The activity of a controller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Clusters it knows.
+    /// Known clusters.
     pub clusters: usize,
-    /// Those that have a loop at the moment: something is to be done, waited for or looked at.
+    /// Clusters with a running loop, which acts, waits or observes.
     pub busy: usize,
-    /// Loops that ended by a panic since the process began. Each was started again.
+    /// Loops that ended by a panic since the process began. Each was restarted.
     pub panics: u64,
 }
 
 impl Controller {
-    /// Does nothing yet.
+    /// A controller that does not run yet.
     pub fn new(deps: ControllerDeps) -> Self {
         let deps = Arc::new(deps);
         Self {
@@ -93,13 +97,14 @@ impl Controller {
         }
     }
 
-    /// How busy it is, from now on.
+    /// Its activity, from now on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
     }
 
-    /// Runs until `shutdown` says true (or its sender is gone). Effects under way are dropped then: each may be cut short
-    /// at any point, and is done again after the next start. Machines and what runs in them are not touched.
+    /// Runs until `shutdown` is true (or its sender is gone). Running effects are dropped then: each may be
+    /// interrupted at any point, and is repeated after the next start. Machines and their processes are not
+    /// touched.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         let mut wake_ups = self.shared.deps.agents.subscribe().fuse();
         loop {
@@ -109,7 +114,7 @@ impl Controller {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 result = dispatcher.serve(&mut wake_ups) => result,
             };
-            // Every loop has ended with the dispatcher. Starting over reads everything anew.
+            // Every loop has ended with the dispatcher. A restart reads all records again.
             let Err(error) = result;
             tracing::error!("the control loops start over: {error}");
             tokio::select! {
@@ -121,7 +126,7 @@ impl Controller {
     }
 }
 
-/// A cluster as the controller knows it.
+/// The controller's entry of a cluster.
 struct Entry {
     /// The key of its name.
     name: String,
@@ -129,15 +134,15 @@ struct Entry {
     running: bool,
     /// Panics of its loop since it last settled.
     panics: u32,
-    /// It is started again after a pause: see [`Dispatcher::panicked`].
+    /// It is restarted after a pause: see [`Dispatcher::panicked`].
     restarting: bool,
-    /// What its loop knew when it settled.
+    /// The state of its loop when it settled.
     state: Option<Box<LoopState>>,
-    /// Hears its API while no loop does.
+    /// Listens to its API while no loop does.
     listener: Option<AbortHandle>,
 }
 
-/// Wakes the loops: one life of the controller, between its start and an error of the store.
+/// Wakes the loops, from the start of the controller until an error of the store.
 struct Dispatcher {
     shared: Arc<Shared>,
     /// By uid.
@@ -147,17 +152,17 @@ struct Dispatcher {
     loops: JoinSet<Exit>,
     listeners: JoinSet<String>,
     sweeps: JoinSet<()>,
-    /// Whose loop a task is.
+    /// The clusters of the loops' tasks.
     tasks: HashMap<task::Id, String>,
     activity: watch::Sender<Activity>,
     seed: Seed,
     slice: u64,
     panics: u64,
-    /// Pauses before loops that panicked are started again; each ends with the uid of its cluster.
+    /// Pauses before the restart of loops that panicked; each ends with the uid of its cluster.
     restarts: JoinSet<String>,
 }
 
-/// What wakes loops about machines. Ends where there are no agents; the resync goes on.
+/// Wake-ups of loops about machines. Ends without agents; the resync goes on.
 type WakeUps = Fuse<BoxStream<'static, WakeUp>>;
 
 /// It ends by an error only; the shutdown drops it.
@@ -193,9 +198,9 @@ impl Dispatcher {
         let mut tick = clock.sleep(self.pause());
         loop {
             self.publish_activity();
-            // Changes of the store and reports come in masses. Neither may keep the other, or an end, waiting for ever: some of
-            // the changes are taken in each round before the order below counts, so that a controller that is busy with
-            // reports does not fall behind the store's watch.
+            // Changes of the store and reports come in large numbers. Neither may delay the other, or the
+            // shutdown, for ever: some of the changes are processed in each round before the order below
+            // applies, so that a controller that is busy with reports does not fall behind the store's watch.
             for _ in 0..CHANGES {
                 match changes.next().now_or_never().flatten() {
                     Some(Ok(change)) => self.changed(&change),
@@ -205,17 +210,17 @@ impl Dispatcher {
                 }
             }
             tokio::select! {
-                // In this order and not by lot: the same seed gives the same history.
+                // In this order and not at random: the same seed gives the same history.
                 biased;
                 () = &mut tick => {
-                    // Looked at now and then also where nothing is to be done, so that gaps are known for where they began.
+                    // Checked regularly even without work, so that the start of a gap is known.
                     self.shared.gap_detector.gaps(&*clock);
                     self.resync();
                     tick = clock.sleep(self.pause());
                 }
                 Some(ended) = self.loops.join_next_with_id() => self.ended(ended),
                 Some(heard) = self.listeners.join_next() => {
-                    // An aborted listener says nothing.
+                    // An aborted listener reports no change.
                     if let Ok(uid) = heard {
                         self.wake(&uid);
                     }
@@ -245,7 +250,7 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes the loops of this wake-up and of those that wait behind it.
+    /// Wakes the loops of this wake-up and of those queued behind it.
     fn reported(&mut self, first: WakeUp, more: &mut WakeUps) {
         let mut machines = BTreeSet::new();
         let mut next = Some(first);
@@ -265,7 +270,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells how busy it is, where that changed.
+    /// Publishes the number of busy clusters, if it changed.
     fn publish_activity(&self) {
         let now = Activity {
             clusters: self.entries.len(),
@@ -276,22 +281,22 @@ impl Dispatcher {
             .send_if_modified(|before| std::mem::replace(before, now) != now);
     }
 
-    /// The watch fell behind. Everything is read anew and every loop looks at its records again; those that run go on, and so does
-    /// what they are doing: a controller with too much to do must not throw away what it has done.
+    /// The watch fell behind. All records are read again and every loop is woken; running loops and their
+    /// effects continue, as an overloaded controller must not lose completed work.
     async fn read_again(&mut self) -> Result<Changes, StoreError> {
         tracing::warn!("the watch of the store fell behind: reading everything again");
         let (changes, clusters) = self.read_all().await?;
         self.uids.retain(|_, uid| clusters.contains(uid));
-        // Those that are gone too: their loops see for themselves.
+        // Deleted clusters too: their loops find that out.
         self.wake_all();
         Ok(changes)
     }
 
-    /// Reads what there is. Returns all changes since, and the uids of the clusters.
+    /// Reads all records. Returns the changes from then on, and the uids of the clusters.
     async fn read_all(&mut self) -> Result<(Changes, BTreeSet<String>), StoreError> {
         let store = Arc::clone(&self.shared.deps.store);
         let (names, revision) = directory::cluster_names(&*store, None, None).await?;
-        // What changes between the readings is told by the watch as well: saying it twice does no harm.
+        // Changes between the readings are reported by the watch as well: twice does no harm.
         let changes = store.watch("/", revision).await?;
         let mut machines = Vec::new();
         for name in &names {
@@ -317,7 +322,7 @@ impl Dispatcher {
         Ok((changes, uids))
     }
 
-    /// A cluster has this name. Another one that had it is gone, as its loop finds out.
+    /// Adds a cluster. An earlier one of the same name is deleted, as its loop finds out.
     fn add(&mut self, uid: &str, name: String) {
         self.uids.insert(name.clone(), uid.to_owned());
         self.entries.entry(uid.to_owned()).or_insert_with(|| Entry {
@@ -336,10 +341,12 @@ impl Dispatcher {
         let index = &self.shared.index;
         let value = change.value.as_deref();
         if let Some((uid, rest)) = key::of_cluster(key) {
-            // Everything else below a cluster is written by its loop, or concerns it only when it looks.
+            // All other child records are written by the cluster's loop, or are read at its next pass.
             let asks = CommandRecord::is_key(rest)
                 || CredentialRecord::is_key(rest)
-                || child::is_trusted_binding(rest);
+                || NamespaceRecord::is_key(rest)
+                || child::is_trusted_binding(rest)
+                || planned::is_configuration(rest);
             if rest == "desired" || asks {
                 self.wake(uid);
             } else if let Some(id) = rest.strip_prefix("machine/") {
@@ -363,8 +370,10 @@ impl Dispatcher {
                     }
                 }
             }
+        } else if key == planned::HOLD {
+            self.wake_all();
         } else if key.starts_with(unknown::UNKNOWN) && value.is_none() {
-            // It may go, as a person says, or is known by now.
+            // A person has released the item for deletion, or it now has a record.
             self.sweep();
         } else {
             for uid in index.changed(key, value) {
@@ -380,7 +389,7 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes a cluster with the order to look at everything.
+    /// Wakes a cluster for a resync.
     fn wake_for_resync(&mut self, uid: &str, now: Mark) {
         if let Some(entry) = self.entries.get_mut(uid) {
             let since = (!entry.running).then_some(now);
@@ -389,7 +398,8 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes the cluster's loop, and starts it if there is none. Nothing for a cluster that has no name (yet).
+    /// Wakes the cluster's loop, and starts it if there is none. No effect for a cluster without a name
+    /// (yet).
     fn wake(&mut self, uid: &str) {
         let Some(entry) = self.entries.get_mut(uid) else {
             return;
@@ -444,7 +454,7 @@ impl Dispatcher {
                 if let Some(handle) = state.handle.as_ref().filter(|handle| !handle.deaf) {
                     let (changes, seen) = (Arc::clone(&handle.changes), handle.seen);
                     entry.listener = Some(self.listeners.spawn(async move {
-                        // An end is news too: the loop finds out what it means.
+                        // The end of a connection is a notification too: the loop finds out the cause.
                         let _ = changes.after(seen).await;
                         uid
                     }));
@@ -454,8 +464,9 @@ impl Dispatcher {
         }
     }
 
-    /// The loop of a cluster panicked. The others go on; this one is started again after a pause that grows with each time, for
-    /// the cause is most likely still there. Notifications that came meanwhile are not lost: the next loop reads everything.
+    /// The loop of a cluster panicked. Other loops are not affected; this one is restarted after a pause that
+    /// grows with each panic, as the cause is most likely still there. Notifications meanwhile are not lost:
+    /// the next loop reads all records.
     fn panicked(&mut self, uid: String, error: &task::JoinError) {
         let Some(entry) = self.entries.get_mut(&uid) else {
             return;
@@ -488,7 +499,7 @@ impl Dispatcher {
         });
     }
 
-    /// The pause before a loop is started again is over.
+    /// The pause before the restart of a loop is over.
     fn restart(&mut self, uid: &str) {
         if let Some(entry) = self.entries.get_mut(uid) {
             entry.restarting = false;
@@ -502,7 +513,7 @@ impl Dispatcher {
         slice.mul_f64(0.9 + 0.2 * self.seed.fraction(self.slice))
     }
 
-    /// Wakes a slice of the clusters with the order to look at everything; sweeps once a period.
+    /// Wakes a slice of the clusters for a resync; sweeps once a period.
     fn resync(&mut self) {
         let turn = self.slice % SLICES;
         self.slice += 1;
@@ -521,13 +532,13 @@ impl Dispatcher {
         }
     }
 
-    /// The slice of the clusters that one belongs to: it follows from its name.
+    /// The slice of a cluster: it follows from its name.
     fn slice_of(&self, name: &str) -> u64 {
         let path = name.trim_start_matches(&key::names(key::MANAGED_CLUSTERS));
         self.seed.child(&format!("/clusters/{path}")).value() % SLICES
     }
 
-    /// Starts a sweep, unless one is under way.
+    /// Starts a sweep, unless one is running.
     fn sweep(&mut self) {
         if self.sweeps.is_empty() {
             let shared = Arc::clone(&self.shared);
@@ -536,7 +547,7 @@ impl Dispatcher {
     }
 }
 
-/// The little of a machine's record that matters here: most of it is not parsed.
+/// The needed members of a machine's record: most of it is not parsed.
 #[derive(Deserialize)]
 struct MachineHint {
     id: String,
@@ -552,13 +563,13 @@ struct HealingHint {
 }
 
 impl MachineHint {
-    /// Whether it is to be silent.
+    /// Whether it is expected to be silent.
     fn leaves(&self) -> bool {
         self.deleting || self.healing.off
     }
 }
 
-/// Puts into a cluster's history that its loop panicked.
+/// Adds the panic of its loop to a cluster's history.
 async fn tell_of_panic(shared: &Shared, uid: &str, panics: u32) -> Result<(), StoreError> {
     let store = &*shared.deps.store;
     if store.get(&key::desired(uid)).await?.is_none() {
@@ -583,7 +594,7 @@ async fn tell_of_panic(shared: &Shared, uid: &str, panics: u32) -> Result<(), St
     let txn = fence.guard(Txn::default(), uid);
     let txn = events::append(store, txn, uid, &[event], now).await?;
     match store.txn(txn).await {
-        // Another event of the same moment: the log tells of the fault all the same.
+        // There is another event of the same time; the log has the fault all the same.
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! What the loops are given.
+//! The dependencies of the loops.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,18 +13,18 @@ use fabric_api::Fabric;
 
 use crate::{fair_semaphore::Limits, recipes::Recipes};
 
-/// Everything that a [`crate::Controller`] acts through.
+/// The dependencies of a [`crate::Controller`].
 #[derive(Clone)]
 pub struct ControllerDeps {
     /// Time, chance and identity.
     pub env: Env,
     /// Records.
     pub store: Arc<dyn Store>,
-    /// How often the store was put back from a copy.
+    /// How often the store was restored from a copy.
     pub epoch: Epoch,
-    /// The host of the stamp that this is: machines are made on it, and the loops of its clusters run here.
+    /// This host of the stamp: machines are made on it, and the loops of its clusters run here.
     pub host: HostId,
-    /// Seals what is secret in them.
+    /// Seals the secrets in them.
     pub sealer: Arc<Sealer>,
     /// Makes machines and networks. [`Fabric::ensure_stamp`] has been called.
     pub fabric: Arc<dyn Fabric>,
@@ -32,34 +32,34 @@ pub struct ControllerDeps {
     pub agents: Arc<dyn Agents>,
     /// Connects to the clusters' APIs.
     pub connect: Arc<dyn Connect>,
-    /// Knows what Kubernetes needs: those of the service but in tests.
+    /// The configurations of Kubernetes: the service's, except in tests.
     pub recipes: Arc<dyn Recipes>,
-    /// Where agents find the service, e.g. `https://100.64.16.1:7443`.
+    /// The service's address for agents, e.g. `https://100.64.16.1:7443`.
     pub service_url: String,
     /// PEM of the CA that agents trust and enrol with.
     pub agent_ca: String,
-    /// What may be tuned.
+    /// Tunable settings.
     pub settings: Settings,
 }
 
-/// What may be tuned.
+/// Tunable settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// What the planner goes by.
+    /// The planner's policy.
     pub policy: Policy,
-    /// How much may be done at the same time; shared out fairly among subscriptions.
+    /// Limits of concurrent work; shared fairly among subscriptions.
     pub limits: Limits,
-    /// How often everything is looked at without a reason, give or take a tenth.
+    /// The interval of a full check without a notification, give or take a tenth.
     pub resync: Duration,
-    /// How long ended operations can be asked for.
+    /// How long ended operations are kept.
     pub operation_retention: Duration,
     /// CPU limit of a control plane machine, thousandths of a core.
     pub control_plane_cpu_millis: u32,
     /// Memory limit of a control plane machine, MiB.
     pub control_plane_memory_mib: u64,
-    /// The longest that one effect on the fabric may take.
+    /// Time limit of an effect on the fabric.
     pub fabric_bound: Duration,
-    /// The longest that one effect on a cluster's API may take.
+    /// Time limit of an effect on a cluster's API.
     pub api_bound: Duration,
 }
 

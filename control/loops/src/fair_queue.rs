@@ -1,39 +1,42 @@
-//! Who is next, where more want to do something than may at the same time. Pure: no clock, no I/O, no tokio.
+//! A fair queue for limited places. Pure: no clock, no I/O, no tokio.
 //!
-//! There are [`Lane`]s, each with so many places. A *tenant* is a subscription. In each lane, the tenant that has got least
-//! goes next (start-time fair queueing: what it gets is counted at its cost, and a tenant that comes back is counted from
-//! where the others are, so that nobody saves up by being idle); among a tenant's clusters it goes round.
+//! There are [`Lane`]s, each with a number of places. A *tenant* is a subscription. In each lane, the tenant
+//! with the least service so far is next (start-time fair queueing: its effects are counted at their cost,
+//! and a tenant that returns is counted from the present state of the others, so that idle time gives no
+//! credit); a tenant's clusters take turns.
 //!
 //! Always true:
-//! * a place is never empty while somebody may take it;
-//! * of two tenants that both wait, neither gets more than one entry's cost ahead of the other;
-//! * a tenant holds less than [`SHARE`] times what is free: however long its queue, a newcomer finds a place;
-//! * a tenant that has [`BACKLOG`] effects waiting makes no further plans: its memory is bounded, not everybody's.
+//! * no place is free while an entry may take it;
+//! * of two waiting tenants, neither gets more than one entry's cost ahead of the other;
+//! * a tenant holds less than [`SHARE`] times the free places: however long its queue, another tenant finds a
+//!   place;
+//! * a tenant with [`BACKLOG`] waiting effects makes no further plans: its own memory use is bounded.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
-/// One tenant alone gets three quarters of a lane, two get three sevenths each, and so on: something is always free.
+/// A single tenant gets three quarters of a lane, two get three sevenths each, and so on: some places are
+/// always free.
 const SHARE: u32 = 3;
 /// Effects that may wait for one tenant before its loops stop planning more.
 const BACKLOG: usize = 256;
 
-/// What is shared out.
+/// A kind of places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Reading, planning and committing: this process's own work.
     Pass,
     /// Making and removing machines and networks: the host's work.
     Host,
-    /// Everything else: looks, configurations, calls to clusters' APIs.
+    /// All other effects: looks, configurations, calls to clusters' APIs.
     Call,
 }
 
 const LANES: [Lane; 3] = [Lane::Pass, Lane::Host, Lane::Call];
 
-/// Whose work it is: requests of one flow share what it is given.
+/// The tenant and cluster of an entry: entries of one flow share its service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Flow {
     /// A subscription.
@@ -52,7 +55,7 @@ impl Flow {
     }
 }
 
-/// The queues of all lanes. `T` is how the one who waits is told.
+/// The queues of all lanes. `T` is the handle to notify a waiting entry.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     lanes: [LaneState; LANES.len()],
@@ -64,16 +67,16 @@ pub(crate) struct FairQueue<T> {
 #[derive(Debug)]
 struct LaneState {
     free: u32,
-    /// What the tenant that went last had got by then.
+    /// The service of the tenant that was last served, at that time.
     now: u64,
-    /// Tenants that wait, by what they have got.
+    /// Waiting tenants, by their service so far.
     order: BTreeSet<(u64, Arc<str>)>,
 }
 
 /// A tenant in a lane.
 #[derive(Debug)]
 struct Queue<T> {
-    /// What it has got, in cost.
+    /// Its service so far, in cost.
     got: u64,
     /// LaneState that it holds.
     held: u32,
@@ -103,7 +106,8 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// Nobody waits. `places` are those of [`Lane::Pass`], [`Lane::Host`] and [`Lane::Call`]; at least one each.
+    /// Empty queues. `places` are those of [`Lane::Pass`], [`Lane::Host`] and [`Lane::Call`]; at least one
+    /// each.
     pub(crate) fn new(places: [u32; LANES.len()]) -> Self {
         Self {
             lanes: places.map(|free| LaneState {
@@ -139,7 +143,7 @@ impl<T> FairQueue<T> {
         self.tickets
     }
 
-    /// Gives the next place away, if there is one and somebody may take it. To be asked until it says `None`.
+    /// Assigns the next place, if there is one and an entry may take it. To be called until it gives `None`.
     pub(crate) fn next(&mut self) -> Option<T> {
         LANES.into_iter().find_map(|lane| self.next_of(lane))
     }
@@ -181,7 +185,7 @@ impl<T> FairQueue<T> {
         Some(entry.item)
     }
 
-    /// A place is free again.
+    /// Returns a place.
     pub(crate) fn leave(&mut self, lane: Lane, tenant: &Arc<str>) {
         if let Some(queues) = self.tenants.get_mut(tenant) {
             queues[lane as usize].held -= 1;
@@ -190,7 +194,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Somebody no longer waits. Nothing if the place was given already.
+    /// Removes a waiting entry. No effect if the place was assigned already.
     pub(crate) fn withdraw(&mut self, lane: Lane, flow: &Flow, ticket: u64) {
         let Some(queues) = self.tenants.get_mut(&flow.tenant) else {
             return;
@@ -214,7 +218,7 @@ impl<T> FairQueue<T> {
         self.forget(&flow.tenant);
     }
 
-    /// A tenant that neither waits nor holds anything costs nothing; and as it holds nothing, it has nothing to make up for.
+    /// Removes a tenant without waiting entries and places: it has no service to be remembered.
     fn forget(&mut self, tenant: &Arc<str>) {
         let unused = |queue: &Queue<T>| queue.waiting == 0 && queue.held == 0;
         if self

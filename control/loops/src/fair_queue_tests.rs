@@ -1,4 +1,4 @@
-//! Everybody gets a share, whoever else wants how much.
+//! Each tenant gets its share, regardless of the others' demand.
 
 use std::collections::BTreeMap;
 
@@ -106,9 +106,9 @@ fn who_no_longer_waits_is_passed_over_and_leaves_nothing_behind() {
 #[derive(Debug, Clone)]
 enum Step {
     Join(u8, u8, u32),
-    /// The n-th of those that hold a place leaves.
+    /// The n-th holder of a place leaves.
     Leave(prop::sample::Index),
-    /// The n-th of those that wait gives up.
+    /// The n-th waiting entry gives up.
     Withdraw(prop::sample::Index),
 }
 
@@ -162,7 +162,7 @@ proptest! {
                 prop_assert!(held >= SHARE * free, "a place is empty that {waits:?} may take");
             }
         }
-        // Nobody starves: what waits is served when the others leave, however they came.
+        // No starvation: all waiting entries are served as the others leave, in any order of arrival.
         while let Some((tenant, cluster, _)) = holding.pop() {
             fair.leave(Lane::Host, &flow(tenant, cluster).tenant);
             for item in granted(&mut fair) {

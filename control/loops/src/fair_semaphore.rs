@@ -1,4 +1,4 @@
-//! Where those who want to do something wait until they may: [`FairQueue`] with wake-ups.
+//! An asynchronous semaphore over [`FairQueue`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,14 +6,16 @@ use tokio::sync::oneshot;
 
 use crate::fair_queue::{FairQueue, Flow, Lane};
 
-/// How much may be done at the same time on this host, for all clusters together.
+/// Limits of concurrent work on this host, for all clusters together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Clusters that are read, planned and committed. Enough of them make one commit of the store of many.
+    /// Clusters that are read, planned and committed. With enough of them, the store combines many commits
+    /// into one.
     pub passes: u32,
     /// Machines and networks that are made or removed.
     pub host: u32,
-    /// Looks, configurations, and calls to clusters' APIs. Each may wait for its answer as long as its bound.
+    /// Looks, configurations, and calls to clusters' APIs. Each may wait for its response as long as its time
+    /// limit.
     pub calls: u32,
 }
 
@@ -41,7 +43,7 @@ impl FairSemaphore {
     }
 
     fn fair(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<()>>> {
-        // Nothing below panics halfway through a change, so a poisoned lock still guards whole data.
+        // No code below panics halfway through a change, so a poisoned lock still guards consistent data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,29 +73,30 @@ impl FairSemaphore {
         }
     }
 
-    /// How many wait in a lane.
+    /// The number of waiting entries in a lane.
     #[cfg(test)]
     pub(crate) fn waiting(&self, lane: Lane) -> usize {
         self.fair().waiting(lane)
     }
 }
 
-/// Tells everybody who has a place now. Under the lock, so that nobody is between waiting and being told.
+/// Notifies all entries that have a place now. Under the lock, so that no entry is between waiting and
+/// notified.
 fn give(fair: &mut FairQueue<oneshot::Sender<()>>) {
     while let Some(tell) = fair.next() {
-        // Whoever no longer listens gives the place back by itself: see `Waiting`.
+        // An entry whose receiver is gone returns its place itself: see `Waiting`.
         let _ = tell.send(());
     }
 }
 
-/// Somebody in a queue. Dropped when they give up.
+/// An entry in a queue. Withdrawn when it is dropped.
 struct Waiting<'a> {
     semaphore: &'a Arc<FairSemaphore>,
     lane: Lane,
     flow: &'a Flow,
     ticket: u64,
     told: oneshot::Receiver<()>,
-    /// Its place is a [`Permit`] now.
+    /// It has a place now, as a [`Permit`].
     seated: bool,
 }
 
@@ -112,7 +115,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A place that is held.
+/// A place in use.
 #[derive(Debug)]
 pub(crate) struct Permit {
     semaphore: Arc<FairSemaphore>,
@@ -151,7 +154,7 @@ mod tests {
         assert!(futures::poll!(&mut third).is_pending());
         assert_eq!(semaphore.waiting(Lane::Host), 2);
         drop(first);
-        // The second has its place by now but has not looked: giving up passes it on.
+        // The second has a place by now but has not noticed it: giving up passes it on.
         drop(second);
         let third = third.await;
         assert_eq!(semaphore.waiting(Lane::Host), 0);

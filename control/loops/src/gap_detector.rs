@@ -1,6 +1,8 @@
-//! Notices when the process did not run: while a host is suspended its wall clock goes on and its monotonic clock does not.
+//! Detects times in which the process did not run: while a host is suspended its wall clock goes on and its
+//! monotonic clock does not.
 //!
-//! Always true: looked at by each pass and each tick of the resync, so that a gap is known before a pass decides by the clock.
+//! Always true: checked by each pass and each tick of the resync, so that a gap is known before a pass
+//! decides by the clock.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,9 +13,9 @@ use base_env::Clock;
 use control_planner::Gap;
 use jiff::Timestamp;
 
-/// Less is no gap: clocks are corrected all the time.
+/// Shorter differences are not gaps: clocks are corrected all the time.
 const SHORTEST: Duration = Duration::from_secs(5);
-/// So many are remembered. Whatever was under way before all of these has ended.
+/// The number of gaps that are remembered. Any work that began before all of them has ended.
 const REMEMBERED: usize = 64;
 
 /// See the module.
@@ -29,11 +31,11 @@ struct Inner {
 impl GapDetector {
     /// The gaps until now, in order.
     pub(crate) fn gaps(&self, clock: &dyn Clock) -> Arc<[Gap]> {
-        // Nothing below panics halfway through a change, so a poisoned lock still guards whole data.
+        // No code below panics halfway through a change, so a poisoned lock still guards consistent data.
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (wall, monotonic) = (clock.now(), clock.monotonic());
         if let Some((last_wall, last_monotonic)) = inner.last.replace((wall, monotonic)) {
-            // A clock that was set back gives no gap: everything is due later, which is harmless.
+            // A clock that was set back gives no gap: timers end later, which is harmless.
             let passed = Duration::try_from(wall.duration_since(last_wall)).unwrap_or_default();
             let length = passed.saturating_sub(monotonic.saturating_sub(last_monotonic));
             if length >= SHORTEST {

@@ -1,8 +1,9 @@
-//! What a loop needs to know of the whole stamp: whose a machine is that reports, how many machines there are, and which
-//! addresses are leased.
+//! Stamp-wide data for the loops: the cluster of each machine, the number of machines, and the leased
+//! addresses.
 //!
-//! A copy of what the store says, fed by the controller's watch, and by each loop right after its own leases. Being behind
-//! does no harm: a lease is written only where its key is absent, and a loop lists its own machines in the store.
+//! A copy of the store's records, updated by the controller's watch, and by each loop right after its own
+//! leases. A lag does no harm: a lease is written only if its key is absent, and a loop lists its own
+//! machines in the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,24 +22,24 @@ use serde::de::DeserializeOwned;
 
 use crate::security_groups::{Guards, SecurityGroups};
 
-/// The label of machines and volumes that says whose they are: the uid of a cluster.
+/// The label of machines and volumes with the uid of their cluster.
 pub(crate) const CLUSTER_LABEL: &str = "cluster";
-/// The label of control plane machines that says where their API is served.
+/// The label of control plane machines with the address of their API.
 pub(crate) const VIP_LABEL: &str = "vip";
 
-/// What was found in the fabric and is in no record. It is kept, so nobody else is given what it has.
+/// Unknown items of the fabric. They are kept, so their addresses are not given to others.
 #[derive(Debug, Default)]
 pub(crate) struct Unknown {
-    /// By machine: the uid of the cluster that it says it is of.
+    /// By machine: the uid of the cluster in its label.
     clusters: BTreeMap<String, String>,
-    /// What machines of a cluster have in its VNET, by its uid.
+    /// The addresses of machines in their cluster's VNET, by the cluster's uid.
     places: BTreeMap<String, KeptPlaces>,
     /// Addresses of the stamp's network.
     addresses: BTreeSet<Ipv4Addr>,
 }
 
 impl Unknown {
-    /// A machine that says that it is of this cluster, as far as more is known of it.
+    /// An unknown machine with this cluster's label, and its spec if known.
     pub(crate) fn add_machine(&mut self, id: &str, cluster: Option<&str>, spec: Option<&MachineSpec>) {
         if let Some(uid) = cluster {
             self.clusters.insert(id.to_owned(), uid.to_owned());
@@ -65,12 +66,12 @@ impl Unknown {
         }
     }
 
-    /// The clusters that machines say they are of.
+    /// The clusters in the labels of unknown machines.
     pub(crate) fn clusters(&self) -> BTreeSet<String> {
         self.clusters.values().cloned().collect()
     }
 
-    /// The network of a cluster that such machines say they are of, as it was made last: the routes to their pods.
+    /// The network of a cluster with such machines, as it was made last: the routes to their pods.
     pub(crate) fn add_routes(&mut self, uid: &str, network: &NetworkSpec) {
         let places = self.places.entry(uid.to_owned()).or_default();
         let theirs = network
@@ -81,13 +82,13 @@ impl Unknown {
         self.add_balancers(network);
     }
 
-    /// A network that is in no record.
+    /// Adds a network without a record.
     pub(crate) fn add_network(&mut self, network: &NetworkSpec) {
         self.addresses.insert(network.uplink);
         self.add_balancers(network);
     }
 
-    /// What a network has of the stamp's addresses for its load balancers.
+    /// The stamp's addresses of a network's load balancers.
     fn add_balancers(&mut self, network: &NetworkSpec) {
         let outside = network.balancers.iter();
         let outside = outside.filter(|balancer| balancer.side == Side::Stamp);
@@ -99,9 +100,9 @@ impl Unknown {
 struct Inner {
     /// By machine: the uid of its cluster.
     owners: BTreeMap<String, String>,
-    /// Machines that are to go, or that somebody has turned off.
+    /// Machines that are being deleted, or that a user has stopped.
     leaving: BTreeSet<String>,
-    /// Uids of clusters that nobody is to serve.
+    /// Uids of clusters that are not to be served.
     off: BTreeSet<String>,
     /// Leased addresses of the stamp.
     taken: BTreeSet<Ipv4Addr>,
@@ -109,7 +110,7 @@ struct Inner {
     vnets: BTreeMap<String, BTreeMap<Ipv4Addr, String>>,
     /// By the uid of a cluster: its VNET's address in the stamp's network.
     uplinks: BTreeMap<String, Ipv4Addr>,
-    /// Security groups of tenants, and subnets that go by them.
+    /// Security groups of tenants, and the subnets that use them.
     security_groups: SecurityGroups,
     /// `None` before the first look.
     unknown: Option<Unknown>,
@@ -125,8 +126,8 @@ impl Index {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There are these machines, with their owners and whether they are to go, and these leases by their keys and with what holds each, and
-    /// no others.
+    /// Sets all machines, with their owners and whether they are being deleted, and all leases, by their keys
+    /// with their holders.
     pub(crate) fn set(
         &self,
         machines: impl IntoIterator<Item = (String, String, bool)>,
@@ -150,7 +151,7 @@ impl Index {
         }
     }
 
-    /// A machine of a cluster, and whether it is to go.
+    /// Adds a machine of a cluster; `leaving`: whether it is being deleted.
     pub(crate) fn add_machine(&self, id: &str, uid: &str, leaving: bool) {
         let mut inner = self.inner();
         inner.owners.insert(id.to_owned(), uid.to_owned());
@@ -161,7 +162,7 @@ impl Index {
         }
     }
 
-    /// Whether the machines of a cluster are off on purpose, or on their way out.
+    /// Sets whether the machines of a cluster are stopped on purpose, or being deleted.
     pub(crate) fn set_off(&self, uid: &str, off: bool) {
         let mut inner = self.inner();
         if !off {
@@ -177,17 +178,17 @@ impl Index {
         inner.leaving.remove(id);
     }
 
-    /// The uid of the cluster that a machine belongs to.
+    /// The uid of a machine's cluster.
     pub(crate) fn owner(&self, machine: &str) -> Option<String> {
         self.inner().owners.get(machine).cloned()
     }
 
-    /// The fabric was looked through: this is in no record.
+    /// Sets the items of the fabric that have no record.
     pub(crate) fn set_unknown(&self, unknown: Unknown) {
         self.inner().unknown = Some(unknown);
     }
 
-    /// Whether there are machines of a cluster that are in no record.
+    /// Whether a cluster has machines without a record.
     pub(crate) fn unknown_machines(&self, uid: &str) -> UnknownMachines {
         match &self.inner().unknown {
             None => UnknownMachines::NotLooked,
@@ -196,15 +197,16 @@ impl Index {
         }
     }
 
-    /// What machines of a cluster that are in no record have in its VNET.
+    /// The addresses of a cluster's unknown machines in its VNET.
     pub(crate) fn kept_places(&self, uid: &str) -> KeptPlaces {
         let inner = self.inner();
         let places = inner.unknown.as_ref().and_then(|unknown| unknown.places.get(uid));
         places.cloned().unwrap_or_default()
     }
 
-    /// All machines of all clusters that are to stay and to run, and those of them that are not heard of. One that is to go, or that was
-    /// stopped, may be off while its record lives: that says nothing about the host.
+    /// The number of all clusters' machines that are to stay and run, and of those of them without contact. A
+    /// machine that is being deleted or was stopped may be off while its record exists: that does not count
+    /// for the host's health.
     pub(crate) fn count_machines(&self, heard: impl Fn(&str) -> bool) -> (usize, usize) {
         let inner = self.inner();
         let (mut all, mut silent) = (0, 0);
@@ -216,8 +218,8 @@ impl Index {
         (all, silent)
     }
 
-    /// Something changed that is not of one cluster. Gives the uids of clusters that have to know: their networks lead to each other's
-    /// nodes, and go by the rules of their subnets.
+    /// Updates a record that is not of one cluster. Gives the uids of affected clusters: their networks have
+    /// routes to each other's nodes, and depend on the rules of their subnets.
     pub(crate) fn changed(&self, key: &str, value: Option<&[u8]>) -> BTreeSet<String> {
         let told = if key.starts_with(key::LEASES) {
             match value {
@@ -237,7 +239,8 @@ impl Index {
         told.unwrap_or_default()
     }
 
-    /// A lease, by its key, and what holds it. Gives the uids of other clusters that have to know: those in the same tenant's VNET.
+    /// Adds a lease, by its key, with its holder. Gives the uids of other affected clusters: those in the
+    /// same tenant's VNET.
     pub(crate) fn add_lease(&self, key: &str, holder: &str) -> BTreeSet<String> {
         let mut inner = self.inner();
         inner.add_lease(key, holder);
@@ -246,7 +249,7 @@ impl Index {
         };
         let mut others = inner.in_vnet_of(key);
         if holder.ends_with("/uplink") {
-            // Its nodes may have been told of before the way to them.
+            // The leases of its nodes may have been added before the uplink address that leads to them.
             let with_it = inner
                 .vnets
                 .values()
@@ -257,7 +260,7 @@ impl Index {
         others
     }
 
-    /// A lease is over. Gives what [`Self::add_lease`] gives.
+    /// Removes a lease. The result is as for [`Self::add_lease`].
     fn remove_lease(&self, key: &str) -> BTreeSet<String> {
         let mut inner = self.inner();
         if let Some((pool, address)) = place_of(key) {
@@ -272,7 +275,7 @@ impl Index {
         inner.in_vnet_of(key)
     }
 
-    /// What clusters other than this one have in a tenant's VNET.
+    /// The addresses of other clusters in a tenant's VNET.
     pub(crate) fn neighbours(&self, vnet: &str, own: &str) -> Neighbours {
         let inner = self.inner();
         let leases = inner.vnets.get(vnet).into_iter().flatten();
@@ -289,7 +292,7 @@ impl Index {
         neighbours
     }
 
-    /// There are these resources of `Microsoft.Network`, by their keys, and no others.
+    /// Sets all resources of `Microsoft.Network`, by their keys.
     pub(crate) fn set_networks(&self, networks: impl IntoIterator<Item = (String, NetworkRecord)>) {
         let mut groups = SecurityGroups::default();
         for (key, record) in networks {
@@ -298,22 +301,22 @@ impl Index {
         self.inner().security_groups = groups;
     }
 
-    /// A resource of `Microsoft.Network` is this, by its key. Gives the uids of clusters that have to know.
+    /// Sets a resource of `Microsoft.Network`, by its key. Gives the uids of affected clusters.
     fn set_network(&self, key: &str, record: &NetworkRecord) -> BTreeSet<String> {
         self.inner().security_groups.set(key, record)
     }
 
-    /// There is no such resource any more. Gives what [`Self::set_network`] gives.
+    /// Removes such a resource. The result is as for [`Self::set_network`].
     fn remove_network(&self, key: &str) -> BTreeSet<String> {
         self.inner().security_groups.remove(key)
     }
 
-    /// The rules of the subnets of a tenant's VNET that go by a security group.
+    /// The rules of the subnets of a tenant's VNET with a security group.
     pub(crate) fn guards(&self, vnet: &str) -> Guards {
         self.inner().security_groups.of(vnet)
     }
 
-    /// All addresses that are leased, or that something has that is in no record.
+    /// All addresses that are leased, or in use by an unknown item.
     pub(crate) fn taken(&self) -> BTreeSet<Ipv4Addr> {
         let inner = self.inner();
         let mut taken = inner.taken.clone();
@@ -341,14 +344,14 @@ impl Inner {
         }
     }
 
-    /// The clusters in the tenant's VNET that a lease is of.
+    /// The clusters in the tenant's VNET of a lease.
     fn in_vnet_of(&self, key: &str) -> BTreeSet<String> {
         let vnet = place_of(key).and_then(|(pool, _)| self.vnets.get(pool));
         vnet.into_iter().flat_map(|vnet| vnet.values().cloned()).collect()
     }
 }
 
-/// What a record says; `None`, and told in the log, where it cannot be read.
+/// A parsed record; `None`, with a log line, if it cannot be parsed.
 pub(crate) fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
     match serde_json::from_slice(value) {
         Ok(record) => Some(record),
@@ -362,7 +365,7 @@ pub(crate) fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
 /// Pools of addresses of the stamp. Any other is a tenant's VNET, by its uid.
 const STAMP_POOLS: [&str; 2] = ["machines", "vips"];
 
-/// A lease's key says which address it is of, and of which pool.
+/// The pool and the address of a lease's key.
 fn place_of(key: &str) -> Option<(&str, Ipv4Addr)> {
     let (pool, address) = key.strip_prefix(key::LEASES)?.split_once('/')?;
     Some((pool, address.parse().ok()?))
@@ -385,7 +388,7 @@ mod tests {
         for machine in ["a", "b", "c", "d"] {
             index.add_machine(machine, "u", false);
         }
-        // A third of a stamp is scaled down and stands still: nothing is wrong with the others.
+        // Half of the machines are being removed by a scale-down: that says nothing about the others.
         index.add_machine("c", "u", true);
         index.add_machine("d", "u", true);
         assert_eq!(index.count_machines(|machine| machine == "a"), (2, 1));

@@ -1,6 +1,7 @@
 //! The inventory cache: one listing of the fabric for all loops that need no newer one.
 //!
-//! Always true: a caller says after which point in time the listing must have begun, and never gets one that began before.
+//! Always true: a caller names the point in time after which the listing must have begun, and never gets an
+//! older one.
 
 use std::{
     sync::{
@@ -14,12 +15,12 @@ use base_env::Clock;
 use fabric_api::{Fabric, FabricError, Inventory};
 use tokio::sync::Mutex;
 
-/// A listing is followed by a pause this many times as long, so that looking at thousands of machines, which takes long,
-/// takes a fifth of a core at most, however many loops ask one after the other.
+/// A listing is followed by a pause this many times as long, so that listing thousands of machines, which
+/// takes long, takes a fifth of a core at most, with any number of loops.
 const PAUSE: u32 = 4;
 
-/// A point in the order of things, as marks and the beginnings of listings follow each other. Not a time: many things happen
-/// at the same time.
+/// A point in the order of events, such as marks and the beginnings of listings. Not a time: several events
+/// can have the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(u64);
 
@@ -40,7 +41,7 @@ struct Last {
 }
 
 impl InventoryCache {
-    /// A listing takes `bound` at most: one that hangs must not keep all others waiting for ever, whoever asked for it.
+    /// A listing takes `bound` at most: one that hangs must not block all other loops for ever.
     pub(crate) fn new(fabric: Arc<dyn Fabric>, clock: Arc<dyn Clock>, bound: Duration) -> Self {
         Self {
             marks: AtomicU64::default(),
@@ -51,19 +52,19 @@ impl InventoryCache {
         }
     }
 
-    /// Now, to ask later for a listing that is not older.
+    /// The present mark, to request a listing that is not older later.
     pub(crate) fn mark(&self) -> Mark {
         Mark(self.marks.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// A listing that was begun after `since`.
+    /// A listing that began after `since`.
     pub(crate) async fn listed_after(&self, since: Mark) -> Result<Arc<Inventory>, FabricError> {
         let mut last = self.last.lock().await;
         if let Some(last) = &*last {
             if last.begun > since {
                 return Ok(Arc::clone(&last.inventory));
             }
-            // Whoever asks meanwhile is given the listing that follows.
+            // Callers during the pause share the listing after it.
             let due = last.ended + last.took * PAUSE;
             let pause = due.saturating_sub(self.clock.monotonic());
             if !pause.is_zero() {

@@ -6,15 +6,15 @@
 //!  cluster API ──────────┘        look ► plan ► act ► commit ┘   plan: pure; act: side by side; commit: one transaction
 //! ```
 //!
-//! Owns: the observed records, machine records, configurations, leases, and how operations end. Calls: the store, the
-//! fabric, the agents, the clusters' APIs, all behind traits. Called by: the binary, which builds a [`Controller`] and
-//! runs it.
+//! Owns: the observed records, machine records, configurations, leases, and the ends of operations. Calls:
+//! the store, the fabric, the agents, the clusters' APIs, all behind traits. Called by: the binary, which
+//! builds a [`Controller`] and runs it.
 //!
 //! Always true:
-//! * nothing is made that was not written down first; every effect may be repeated and may be cut short;
-//! * a wake-up carries no data: what to do follows from records and from what is seen, never from what was missed;
-//! * a cluster that is what it is to be costs no task, no timer and no thread;
-//! * operations follow the cluster: losing all of them changes nothing else.
+//! * each object is recorded before it is made; every effect may be repeated and may be interrupted;
+//! * a wake-up carries no data: work follows from records and observations, so a lost wake-up loses none;
+//! * a cluster that has reached its desired state costs no task, no timer and no thread;
+//! * operations follow the cluster: losing all of them has no other effect.
 
 mod basis;
 mod cluster_loop;

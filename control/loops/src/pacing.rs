@@ -1,4 +1,4 @@
-//! How long what failed is left alone: twice as long each time, with a jitter from the seed, up to a bound.
+//! The pause after a failure: twice as long each time, with a jitter from the seed, up to a bound.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The pause after the `attempts`-th failure in a row (from 1). The same seed gives the same pauses.
 pub(crate) fn pause(seed: Seed, attempts: u32) -> Duration {
     let doubled = FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-    // Between three and five quarters: those who failed together do not come back together.
+    // Between three and five quarters, so that subjects that failed together are not retried together.
     doubled
         .min(LONGEST)
         .mul_f64(0.75 + 0.5 * seed.fraction(u64::from(attempts)))

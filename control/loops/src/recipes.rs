@@ -1,4 +1,4 @@
-//! How a cluster's parts are computed: the seam between the loops and what is known about Kubernetes.
+//! How a cluster's parts are computed: the interface between the loops and the knowledge of Kubernetes.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -15,11 +15,11 @@ use control_planner::{Addresses, ControlPlane, CredentialsWish, NetworkLayout, R
 /// Bytes that are wiped when dropped.
 pub type Secret = Zeroizing<Vec<u8>>;
 
-/// Something could not be computed from what was accepted: a fault of ours, told to people with its cause.
+/// A part could not be computed from an accepted request: a bug, shown with its cause.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot compute {what}")]
 pub struct RecipeError {
-    /// What was to be computed.
+    /// The part.
     pub what: &'static str,
     /// Why not.
     #[source]
@@ -27,7 +27,7 @@ pub struct RecipeError {
 }
 
 impl RecipeError {
-    /// Names what failed.
+    /// The error of a part.
     pub fn new(what: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self {
             what,
@@ -36,14 +36,14 @@ impl RecipeError {
     }
 }
 
-/// A cluster and where it is.
+/// A cluster with its addresses.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// What it is to be.
+    /// The desired state.
     pub cluster: Arc<ClusterRecord>,
     /// Its addresses in the stamp.
     pub addresses: Addresses,
-    /// Its members, and what each has to know of the others.
+    /// Its members, with their mutual addresses.
     pub control_plane: ControlPlane,
     /// The stamp.
     pub stamp: StampNetwork,
@@ -56,31 +56,32 @@ impl Site {
     }
 }
 
-/// The identity of a cluster's VNET, and the other way round: a network's id is its cluster's uid.
+/// The id of a cluster's VNET. A network's id is its cluster's uid.
 pub fn network_id(uid: &str) -> NetworkId {
     NetworkId::from(uid)
 }
 
-/// What credentials hang on in a cluster.
+/// The objects of credentials in a cluster.
 #[derive(Debug, Clone)]
 pub struct CredentialObjects {
-    /// Where they are found, among others.
+    /// The objects to be searched for them.
     pub of: Watch,
-    /// Which of those are credentials', by their names.
+    /// Which of those belong to credentials, by their names.
     pub own: IsOwn,
-    /// Those of credentials that work.
+    /// Objects of valid credentials.
     pub granted: Vec<Value>,
-    /// Names of those of credentials that are not to work any more.
+    /// Names of objects of revoked credentials.
     pub withdrawn: Vec<String>,
 }
 
-/// Computes, without side effects. Certificates inside are fresh each time.
+/// Computes, without side effects. Certificates in the results are new each time.
 pub trait Recipes: Send + Sync + 'static {
-    /// A cluster's CAs and keys, in a form that only the recipes read. `source`: those of the cluster whose state it begins with.
+    /// A cluster's CAs and keys, in a form that only the recipes read. `source`: those of the cluster whose
+    /// state it starts from.
     fn pki(&self, source: Option<&Secret>, now: Timestamp) -> Result<Secret, RecipeError>;
     /// The same after a step of their replacement.
     fn step_pki(&self, pki: &Secret, step: &KeyStep, now: Timestamp) -> Result<Secret, RecipeError>;
-    /// What a machine is to be.
+    /// The configuration of a machine.
     fn config(
         &self,
         site: &Site,
@@ -89,24 +90,24 @@ pub trait Recipes: Send + Sync + 'static {
         now: Timestamp,
         generation: u64,
     ) -> Result<MachineConfig, RecipeError>;
-    /// Versions of what renders the configurations of a cluster's machines.
+    /// Versions of the renderers of configurations for a cluster's machines.
     fn renderers(&self, cluster: &ClusterRecord) -> Result<RendererVersions, RecipeError>;
     /// The VNET.
     fn network(&self, site: &Site, layout: &NetworkLayout) -> NetworkSpec;
     /// A machine's network cards.
     fn nics(&self, site: &Site, machine: &MachineRecord) -> Result<Vec<NicSpec>, RecipeError>;
-    /// What is wanted of a machine's node object; `None` for a machine that is no node of a pool of the cluster.
+    /// The desired node object of a machine; `None` for a machine that is no node of a pool of the cluster.
     fn wish(&self, cluster: &ClusterRecord, machine: &MachineRecord) -> Option<NodeWish>;
-    /// How to reach the cluster as its administrator.
+    /// The administrator's access to the cluster.
     fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError>;
     /// Objects in the cluster that the add-ons' objects depend on.
     fn addons_read(&self) -> Vec<ObjectRef>;
-    /// The add-ons' objects; `read` are those of [`Self::addons_read`] that are there.
+    /// The add-ons' objects; `read` are the existing ones of [`Self::addons_read`].
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError>;
-    /// What credentials hang on in a cluster.
+    /// The objects of credentials in a cluster.
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects;
     /// The objects that a command needs to run in a cluster.
     fn command(&self, id: &str, input: &CommandInput) -> Vec<Value>;
-    /// The add-ons that do not work, by the same `read`.
+    /// The failing add-ons, by the same `read`.
     fn addon_ailments(&self, cluster: &ClusterRecord, read: &[Value]) -> Vec<AddonAilment>;
 }

@@ -1,6 +1,7 @@
-//! Records as they were read last: a pass parses only what has changed since the pass before.
+//! A cache of parsed records: a pass parses only records that changed since the pass before.
 //!
-//! Always true: a record that is returned is the one in the store at that moment, because its revision is compared each time.
+//! Always true: a returned record is the present one in the store, because its revision is compared each
+//! time.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -39,7 +40,7 @@ impl<T: DeserializeOwned> RecordCache<T> {
         Ok(Some(read))
     }
 
-    /// As [`Self::list`], where there are `some`; where not, the store is not asked.
+    /// As [`Self::list`], if `some` is set; otherwise without reading the store.
     pub(crate) async fn list_if(
         &mut self,
         some: bool,

@@ -1,6 +1,6 @@
-//! Which rules go for which subnet of tenants' VNETs, and which clusters have to know when they change.
+//! Security rules of the subnets of tenants' VNETs, and the clusters that depend on them.
 //!
-//! A copy of what the store says, as [`crate::index`] has it.
+//! A copy of the store's records, as in [`crate::index`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,16 +11,16 @@ use cluster_security::{Rule, nothing_passes};
 use control_records::network::{self, NetworkRecord};
 use ipnet::Ipv4Net;
 
-/// The rules of subnets that go by a security group, by their ranges.
+/// The rules of subnets with a security group, by their ranges.
 pub(crate) type Guards = BTreeMap<Ipv4Net, Arc<[Rule]>>;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Vnet {
     /// Of its record.
     key: String,
-    /// The keys of the groups that its subnets go by.
+    /// The keys of its subnets' groups.
     groups: BTreeMap<Ipv4Net, String>,
-    /// Uids of clusters that are in it, or were.
+    /// Uids of clusters that are or were in it.
     clusters: BTreeSet<String>,
 }
 
@@ -34,7 +34,8 @@ pub(crate) struct SecurityGroups {
 }
 
 impl SecurityGroups {
-    /// A resource of `Microsoft.Network` is this, by its key. Gives the uids of clusters whose networks may have to change.
+    /// Sets a resource of `Microsoft.Network`, by its key. Gives the uids of clusters whose networks may have
+    /// to change.
     pub(crate) fn set(&mut self, key: &str, record: &NetworkRecord) -> BTreeSet<String> {
         if network::is_of(key, network::SECURITY_GROUPS) {
             let rules = record.security_rules().unwrap_or_else(|error| {
@@ -42,7 +43,7 @@ impl SecurityGroups {
                 nothing_passes()
             });
             let known = self.rules.insert(key.to_owned(), rules.as_slice().into());
-            // It is written anew with each subnet that begins to go by it.
+            // It is written anew for each subnet that begins to use it.
             if known.is_some_and(|known| *known == *rules) {
                 return BTreeSet::new();
             }
@@ -68,7 +69,7 @@ impl SecurityGroups {
         }
     }
 
-    /// There is no such record any more. Gives what [`Self::set`] gives.
+    /// Removes such a record. The result is as for [`Self::set`].
     pub(crate) fn remove(&mut self, key: &str) -> BTreeSet<String> {
         self.vnets.retain(|_, vnet| vnet.key != key);
         match self.rules.remove(key) {
@@ -77,7 +78,7 @@ impl SecurityGroups {
         }
     }
 
-    /// The rules of a VNET's subnets. A group that is not known has none of its own.
+    /// The rules of a VNET's subnets. An unknown group has no rules.
     pub(crate) fn of(&self, vnet: &str) -> Guards {
         let groups = self.vnets.get(vnet).into_iter().flat_map(|vnet| &vnet.groups);
         groups

@@ -1,7 +1,7 @@
-//! How many of the stamp's machines are silent, counted once for all loops that ask at about the same time.
+//! The number of the stamp's silent machines, counted once for all loops that need it at about the same time.
 //!
-//! Counting walks over all machines, so it is only done where a repair is due, which is when the answer matters; and when
-//! a host has gone quiet, so that repairs are due everywhere, thousands of loops ask at once.
+//! Counting walks over all machines, so it is only done when a repair is due and depends on it; and when a
+//! host is out of contact, so that repairs are due everywhere, thousands of loops need it at once.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,7 +14,8 @@ use jiff::Timestamp;
 
 use crate::index::Index;
 
-/// A count is good for so long. Far less than any patience: a machine that is silent when a repair is due has been silent for longer.
+/// Validity of a count. Much shorter than any patience: a machine that is silent when a repair is due has
+/// been silent for longer.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -38,7 +39,8 @@ impl SilentMachinesCache {
     }
 }
 
-/// Whether a repair may be due for which it matters. What has vanished is made anew however many are silent.
+/// Whether a repair may be due that depends on the number. Machines that have vanished are made anew
+/// regardless of it.
 pub(crate) fn matters<'a>(
     symptoms: impl IntoIterator<Item = &'a Symptom>,
     policy: &HealPolicy,

@@ -1,4 +1,5 @@
-//! The state of a loop besides the records: what effects reported. Lost with the process and found again by looking.
+//! The state of a loop besides the records: results of effects. Lost with the process, and observed again
+//! after it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish};
+use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish, WorkNotes};
 use cluster_balancers::Wish;
-use cluster_volumes::Storage;
+use cluster_volumes::{SnapshotStage, Storage};
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, FabricEffect, Health, Held, NetworkSeen, Presence, Reach, Subject,
-    VolumeThere,
+    VolumeThere, WorkSeen,
 };
 use control_records::{Fence, balancer::BalancerRecord};
 use control_store::Stored;
@@ -24,35 +25,36 @@ use crate::{inventory::Mark, recipes::Secret};
 /// See the module.
 pub(crate) struct LoopState {
     pub(crate) uid: String,
-    /// The right to write for the cluster, once read and as long as no transaction has found it to be another host's.
+    /// The permission to write for the cluster, once read, until a transaction finds it to be another host's.
     pub(crate) fence: Option<Fence>,
     pub(crate) presence: BTreeMap<String, Presence>,
     pub(crate) inventory_stale: bool,
-    /// A look at the fabric needs nothing newer than this: nothing was done to the machines since. `None`: than its own
-    /// beginning.
+    /// The oldest listing that a look at the fabric may use: the machines were not changed since. `None`: one
+    /// that begins with the look.
     pub(crate) since: Option<Mark>,
-    /// Machines that something was done to since the present look at the fabric began: what it finds of them may be older.
+    /// Machines that were changed since the running look at the fabric began: its result for them may be
+    /// outdated.
     touched: BTreeSet<String>,
-    /// The cluster's volumes that there are in the fabric; `None` before the first look.
+    /// The cluster's volumes in the fabric; `None` before the first look.
     volumes: Option<BTreeMap<String, VolumeThere>>,
-    /// Volumes that something failed for: what is known of them may be wrong.
+    /// Volumes with a failed effect: their known state may be wrong.
     doubted_volumes: BTreeSet<String>,
-    /// Volumes that something was done to since the present look at the fabric began.
+    /// Volumes that were changed since the running look at the fabric began.
     touched_volumes: BTreeSet<String>,
     pub(crate) network: NetworkSeen,
     pub(crate) configs: BTreeMap<String, ConfigSeen>,
     pub(crate) drains: BTreeMap<String, Drain>,
     pub(crate) health: Health,
     pub(crate) api: ApiSeen,
-    /// When commands that run are to be looked at again.
+    /// When running commands are to be checked again.
     pub(crate) commands: BTreeMap<String, Timestamp>,
     pub(crate) held: BTreeMap<Subject, Held>,
     /// The cluster's CAs and keys, once read; only while the loop runs.
     pub(crate) pki: Arc<OnceCell<Secret>>,
-    /// The generation of the keys that `pki` and `handle` go by.
+    /// The generation of the keys of `pki` and `handle`.
     pki_generation: Option<u64>,
     pub(crate) handle: Option<Handle>,
-    /// What the control plane's agent said last about its API server.
+    /// The last report of the control plane's agent about its API server.
     pub(crate) api_server_ready: Option<bool>,
 }
 
@@ -60,15 +62,15 @@ pub(crate) struct LoopState {
 pub(crate) struct Handle {
     pub(crate) api: Arc<dyn ClusterApi>,
     pub(crate) changes: Arc<dyn Changes>,
-    /// The count of changes that is dealt with.
+    /// The count of changes that were processed.
     pub(crate) seen: u64,
     pub(crate) made_at: Timestamp,
-    /// It will tell of no more changes. A resync makes another.
+    /// It will report no more changes. A resync makes another one.
     pub(crate) deaf: bool,
 }
 
 impl Handle {
-    /// Waits for the next change; whether more will be noticed.
+    /// Waits for the next change; gives whether more will be noticed.
     pub(crate) async fn changed(&mut self) -> bool {
         match self.changes.after(self.seen).await {
             Some(count) => {
@@ -110,7 +112,8 @@ impl LoopState {
         }
     }
 
-    /// Everything is due to be looked at again; nothing is forgotten meanwhile. `since`: see [`LoopState::since`].
+    /// Marks all observations as due for renewal; none is dropped meanwhile. `since`: see
+    /// [`LoopState::since`].
     pub(crate) fn grow_stale(&mut self, since: Option<Mark>) {
         self.inventory_stale = true;
         self.since = since;
@@ -124,13 +127,13 @@ impl LoopState {
         self.handle = self.handle.take().filter(|handle| !handle.deaf);
     }
 
-    /// The fabric has to be looked at as it is now: a machine may be gone.
+    /// The fabric has to be listed anew: a machine may be gone.
     pub(crate) fn doubt_machines(&mut self) {
         self.inventory_stale = true;
         self.since = None;
     }
 
-    /// A machine was written down just now: the fabric cannot have it.
+    /// A machine was recorded just now: it cannot be in the fabric yet.
     pub(crate) fn recorded(&mut self, machine: &str) {
         self.presence.insert(machine.to_owned(), Presence::Absent);
         self.configs.insert(machine.to_owned(), ConfigSeen::Absent);
@@ -145,8 +148,8 @@ impl LoopState {
         self.api.set.remove(machine);
     }
 
-    /// How far the node of a machine is drained counts for nothing from here on: it begins anew, or ends. `stays`: the node takes pods again,
-    /// and its object is to be set for that.
+    /// Resets the drain of a machine's node: it begins again, or ends. `stays`: the node takes pods again, and
+    /// its object is set for that.
     pub(crate) fn drains_anew(&mut self, machine: &str, stays: bool) {
         self.drains.remove(machine);
         if stays {
@@ -154,7 +157,7 @@ impl LoopState {
         }
     }
 
-    /// Lets go of keys of another generation, and of the connection that was made with them.
+    /// Drops keys of another generation, and the connection that was made with them.
     pub(crate) fn keys_are(&mut self, generation: Option<u64>) {
         if self.pki_generation != generation {
             self.pki_generation = generation;
@@ -163,13 +166,13 @@ impl LoopState {
         }
     }
 
-    /// Secrets and what is cheap to find again go while the cluster is idle.
+    /// Drops secrets and data that is cheap to read again, while the cluster is idle.
     pub(crate) fn settle(&mut self) {
         self.pki = Arc::new(OnceCell::new());
         self.held.clear();
     }
 
-    /// Notices what is not told by an effect: the API's changes, and what the control plane's agent says of it.
+    /// Notices changes that no effect reports: of the API, and in the agent's reports about it.
     pub(crate) fn listen(&mut self, api_server_ready: Option<bool>) {
         let handle = self.handle.as_mut().filter(|handle| !handle.deaf);
         if let Some(hears) = handle.and_then(|handle| handle.changed().now_or_never()) {
@@ -178,12 +181,12 @@ impl LoopState {
         if api_server_ready.is_some() && self.api_server_ready != api_server_ready {
             self.api_server_ready = api_server_ready;
             self.api.change += 1;
-            // Whoever was turned away before need not wait any longer.
+            // Effects on the API that are held back after a failure need not wait any longer.
             self.held.remove(&Subject::Api);
         }
     }
 
-    /// The API told of a change, or that it will tell of none any more.
+    /// The API reported a change, or that it will report no more.
     pub(crate) fn api_changed(&mut self, hears: bool) {
         self.api.change += 1;
         if let Some(handle) = &mut self.handle {
@@ -198,13 +201,13 @@ impl LoopState {
     /// An effect begins; these are under way.
     pub(crate) fn begins<'e>(&mut self, effect: &Effect, under_way: impl Iterator<Item = &'e Effect>) {
         if *effect == Effect::Fabric(FabricEffect::DeleteNetwork) {
-            // What is asked for meanwhile makes no machine on it.
+            // An effect that runs at the same time cannot rely on the network.
             self.network = NetworkSeen::Unknown;
         }
         match effect.subject() {
             Subject::Machine(machine) => drop(self.touched.insert(machine)),
             Subject::Volume(volume) => {
-                // What was listed before says nothing of it.
+                // An earlier listing does not show the effect.
                 self.since = None;
                 self.touched_volumes.insert(volume);
             }
@@ -224,11 +227,11 @@ impl LoopState {
         }
     }
 
-    /// A look at the fabric found this of the cluster's machines.
+    /// The result of a look at the fabric for the cluster's machines.
     pub(crate) fn found(&mut self, found: BTreeMap<String, Presence>) {
         self.inventory_stale = false;
         for (machine, presence) in found {
-            // The effect on it tells.
+            // The effect on it reports its state.
             if self.touched.contains(&machine) {
                 continue;
             }
@@ -240,11 +243,11 @@ impl LoopState {
         }
     }
 
-    /// A look at the fabric found these of the cluster's volumes, and no others.
+    /// The result of a look at the fabric: all volumes of the cluster.
     pub(crate) fn found_volumes(&mut self, mut found: BTreeMap<String, VolumeThere>) {
         let before = self.volumes.take();
         for volume in &self.touched_volumes {
-            // The effect on it tells.
+            // The effect on it reports its state.
             let known = before.as_ref().map(|before| before.get(volume).cloned());
             match known {
                 Some(Some(known)) => drop(found.insert(volume.clone(), known)),
@@ -257,23 +260,25 @@ impl LoopState {
         self.volumes = Some(found);
     }
 
-    /// An effect on a volume failed: the fabric has to say what there is of it.
+    /// An effect on a volume failed: its state has to be read from the fabric.
     pub(crate) fn doubt_volume(&mut self, volume: &str) {
         self.doubted_volumes.insert(volume.to_owned());
     }
 
-    /// A volume is there, and has at least this size.
-    pub(crate) fn volume_made(&mut self, volume: String, bytes: u64) {
+    /// A volume exists, and has at least this size; a share is open to all machines.
+    pub(crate) fn volume_made(&mut self, volume: String, bytes: u64, shared: bool) {
         if let Some(volumes) = &mut self.volumes {
             let there = volumes.entry(volume).or_insert(VolumeThere {
                 bytes,
                 attached: None,
+                open: shared,
             });
             there.bytes = there.bytes.max(bytes);
+            there.open = shared;
         }
     }
 
-    /// A volume was given to a machine, or is nobody's.
+    /// A volume was attached to a machine, or is attached to none.
     pub(crate) fn volume_given(&mut self, volume: &str, machine: Option<String>) {
         let known = self.volumes.as_mut().and_then(|volumes| volumes.get_mut(volume));
         match known {
@@ -289,12 +294,12 @@ impl LoopState {
         }
     }
 
-    /// What the fabric has of volumes, as long as nothing of it is in doubt. It is lent: see [`Self::take_volumes_back`].
+    /// The fabric's volumes, if none is uncertain. They are moved out: see [`Self::take_volumes_back`].
     pub(crate) fn lend_volumes(&mut self) -> Option<BTreeMap<String, VolumeThere>> {
         self.volumes.take_if(|_| self.doubted_volumes.is_empty())
     }
 
-    /// What was lent comes back.
+    /// Moves them back in.
     pub(crate) fn take_volumes_back(&mut self, lent: Option<BTreeMap<String, VolumeThere>>) {
         if lent.is_some() {
             self.volumes = lent;
@@ -305,14 +310,14 @@ impl LoopState {
     pub(crate) fn wiped(&mut self, machine: String, at: Timestamp) {
         self.health.started_anew(&machine, at, None);
         self.drains.remove(&machine);
-        // The hub has forgotten it too: published again when it is read again.
+        // The hub has dropped it too: published again when it is read again.
         self.configs.insert(machine.clone(), ConfigSeen::Unknown);
         self.presence.insert(machine, Presence::Absent);
     }
 
-    /// A machine was stopped in order; or there was none.
+    /// A machine was stopped; or there was none.
     pub(crate) fn stopped(&mut self, machine: String, there: bool) {
-        // The hub has forgotten it: published again when it is read again.
+        // The hub has dropped it: published again when it is read again.
         self.configs.insert(machine.clone(), ConfigSeen::Unknown);
         let presence = if there {
             Presence::Stopped
@@ -322,7 +327,7 @@ impl LoopState {
         self.presence.insert(machine, presence);
     }
 
-    /// Nobody is to answer as the cluster's API: what was seen of it is of no further use.
+    /// The cluster has no API server: earlier observations of it are dropped.
     pub(crate) fn unserved(&mut self) {
         self.handle = None;
         self.api_server_ready = None;
@@ -332,7 +337,7 @@ impl LoopState {
         };
     }
 
-    /// The API server answered a look that began at `at`.
+    /// The API server responded to a look that began at `at`.
     pub(crate) fn api_answered(&mut self, change: u64, at: Timestamp, nodes: Vec<NodeSeen>) {
         let ready = |nodes: &[NodeSeen]| -> BTreeSet<String> {
             nodes
@@ -347,7 +352,7 @@ impl LoopState {
         }
         let lost = |before: &NodeSeen| !nodes.iter().any(|node| node.name == before.name);
         if self.api.nodes.iter().any(lost) {
-            // An object that comes back comes back bare.
+            // A node object that is made anew lacks the earlier settings.
             self.api.set.clear();
         }
         self.api.reach = Reach::Ready;
@@ -357,16 +362,17 @@ impl LoopState {
         self.api.nodes = nodes;
     }
 
-    /// A look found what its Services of type LoadBalancer ask for, and what it holds of volumes; `None`: it is not known better than before.
+    /// A look found the wishes of Services of type LoadBalancer, and the objects about volumes; `None`: not
+    /// read.
     pub(crate) fn api_told(&mut self, services: Option<Vec<Wish>>, storage: Option<Storage>) {
         let api = &mut self.api;
         if services.is_some() {
-            // Who is let go once more is let go all the same.
+            // Releasing a Service twice does no harm.
             api.released.clear();
             api.services = services;
         }
         if storage.is_some() {
-            // What is published once more is left as it is.
+            // Publishing a volume twice changes nothing.
             api.published.clear();
             api.storage = storage;
         }
@@ -377,19 +383,51 @@ impl LoopState {
             .map(|wish| wish.uid.as_str())
             .collect();
         let claims = api.storage.iter().flat_map(|storage| &storage.claims);
-        let claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
+        let mut claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
+        let snapshots = api.storage.iter().flat_map(|storage| &storage.snapshots);
+        claims.extend(snapshots.map(|snapshot| snapshot.snapshot.uid.as_str()));
         api.told
             .retain(|uid, _| services.contains(uid.as_str()) || claims.contains(uid.as_str()));
     }
 
-    /// Whether a Service asks for a load balancer that is not among these.
+    /// The result of a look at the cluster's pods and nodes for the autoscaler.
+    pub(crate) fn work_found(&mut self, found: WorkSeen) {
+        let pods = found.work.pods.iter().map(|pod| pod.uid.as_str());
+        let nodes = found.work.nodes.iter().map(|node| node.uid.as_str());
+        let there: BTreeSet<&str> = pods.chain(nodes).collect();
+        self.api.work_told.retain(|uid, _| there.contains(uid.as_str()));
+        self.api.work = Some(found);
+    }
+
+    /// The autoscaler's status and events were written.
+    pub(crate) fn work_told(&mut self, notes: WorkNotes) {
+        let told = notes
+            .events
+            .into_iter()
+            .map(|event| (event.uid, event.note.message));
+        self.api.work_told.extend(told);
+        if notes.status.is_some() {
+            self.api.work_status = notes.status;
+        }
+    }
+
+    /// No pool is scaled by the autoscaler any more: pods are neither read nor watched.
+    pub(crate) fn forget_work(&mut self) {
+        if self.api.work.take().is_some() {
+            self.api.work_told.clear();
+            self.api.work_status = None;
+            self.handle = None;
+        }
+    }
+
+    /// Whether a Service needs a load balancer that is not among these.
     pub(crate) fn lacks_one(&self, balancers: &[Stored<Arc<BalancerRecord>>]) -> bool {
         let known = |uid: &str| balancers.iter().any(|balancer| balancer.value.uid == uid);
         let mut services = self.api.services.iter().flatten();
         services.any(|service| !known(&service.uid))
     }
 
-    /// A Service was brought to a wish: it is so until the next look says otherwise.
+    /// A Service was brought to its desired state: this holds until the next look.
     pub(crate) fn service_set(&mut self, wish: &ServiceWish) {
         let api = &mut self.api;
         if let Some(note) = &wish.note {
@@ -408,7 +446,7 @@ impl LoopState {
         };
     }
 
-    /// An object that has to do with a volume was brought to a wish: it is so until the next look says otherwise.
+    /// An object of a volume was brought to its desired state: this holds until the next look.
     pub(crate) fn volume_set(&mut self, wish: VolumeWish) {
         let api = &mut self.api;
         let Some(storage) = &mut api.storage else { return };
@@ -442,11 +480,25 @@ impl LoopState {
                 if let Some(attachment) = known.find(|attachment| attachment.uid == uid) {
                     attachment.deleting = true;
                 }
-                // What nobody keeps is gone.
+                // Without a finalizer it is gone.
                 attachments.retain(|attachment| attachment.uid != uid || attachment.held);
             }
             VolumeWish::Tell { claim, note } => {
                 api.told.insert(claim.uid, note.message);
+            }
+            VolumeWish::PublishContent { name, .. } => {
+                api.published.insert(name);
+            }
+            VolumeWish::RemoveContent { uid, .. } => storage.contents.retain(|content| content.uid != uid),
+            VolumeWish::Taken { snapshot, .. } => {
+                let mut known = storage.snapshots.iter_mut();
+                if let Some(found) = known.find(|found| found.snapshot.uid == snapshot.uid) {
+                    found.ready = true;
+                    found.stage = SnapshotStage::Waiting;
+                }
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => {
+                api.told.insert(snapshot.uid, note.message);
             }
         }
     }
@@ -485,11 +537,13 @@ mod tests {
                 claim: claim(),
                 volume: "pvc-u1".to_owned(),
                 bytes: 1,
+                shared: false,
                 deleting: false,
                 stage: Stage::Refused("no".to_owned()),
             }],
             volumes: Vec::new(),
             attachments: vec![attachment("a", false), attachment("b", true)],
+            ..Storage::default()
         }
     }
 
@@ -515,7 +569,7 @@ mod tests {
             object: "{}".to_owned(),
         });
         assert!(state.api.published.contains("pvc-u1"));
-        // A listing that was refused tells nothing.
+        // A refused listing has no result.
         state.api_told(Some(Vec::new()), None);
         assert_eq!(state.api.storage.as_ref().unwrap().attachments.len(), 1);
         assert!(!state.api.published.is_empty());

@@ -1,9 +1,10 @@
-//! Removes what nobody owns: machines, networks and volumes that were this store's and have no record any more, records without a
-//! cluster, operations that ended long ago, and what is told of clusters that were deleted long ago. Machines, networks and volumes
-//! that this store does not know are kept and written down as unknown.
+//! Removes orphans: machines, networks and volumes that were this store's and have no record any more,
+//! records without a cluster, operations that ended long ago, and the history of clusters that were deleted
+//! long ago. Machines, networks and volumes that this store does not know are kept and recorded as unknown.
 //!
-//! Always true: the fabric is listed *before* the records are read. What is made is written down first and its record is
-//! removed last, so something listed that has no record afterwards is left over, whatever happens at the same time.
+//! Always true: the fabric is listed *before* the records are read. The record of an object is written before
+//! it is made and removed after it, so a listed object without a record is an orphan, whatever happens
+//! concurrently.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,7 @@ enum SweepError {
     Fabric(#[from] FabricError),
 }
 
-/// Sweeps once. What does not work is told to the log and left for the next time.
+/// Sweeps once. Failures are logged, and tried again the next time.
 pub(crate) async fn sweep(shared: &Shared) {
     let result = async {
         fabric(shared).await?;
@@ -56,7 +57,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     let inventory = shared.inventory.listed_after(shared.inventory.mark()).await?;
     let (machines, _) = list_records::<OwnerRecord>(store, key::MACHINE_OWNERS).await?;
     let (leases, _) = list_records::<LeaseRecord>(store, key::LEASES).await?;
-    // Read last: whatever the records above belong to was there before them.
+    // Read last: the clusters of the records above existed before the records.
     let uids = clusters(shared).await?;
 
     let mut orphans: BTreeSet<String> = inventory
@@ -76,7 +77,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
             }
         }
     }
-    // Of what is in no record, only what this store knows to have been its own is removed.
+    // Of objects without a record, only those known to be this store's are removed.
     let now = deps.env.clock.now();
     let mut kept = Unknown::default();
     let mut unknown = BTreeMap::new();
@@ -140,8 +141,8 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         }
     }
     for disk in serving {
-        // It was made anew and has served for a while: what it had before is not needed any more. What was set aside since the fabric was
-        // listed stays.
+        // It was made anew and has served for a while: its previous disk is not needed any more. Disks that
+        // were set aside since the listing stay.
         let (machine, name) = (disk.machine.as_str(), disk.to_string());
         tracing::info!(
             machine,
@@ -153,7 +154,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         }
     }
     for id in strange() {
-        // Asked again: a person may have said so meanwhile.
+        // Checked again: it may have been released meanwhile.
         if !is_removed(store, Kind::Network, id.as_str()).await? {
             continue;
         }
@@ -184,13 +185,13 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     Ok(())
 }
 
-/// Volumes, listed before: one without a record goes only where it is known to have been this store's.
+/// Volumes of the listing: one without a record is removed only if it is known to be this store's.
 async fn volumes(shared: &Shared, inventory: &Inventory, now: Timestamp) -> Result<(), SweepError> {
     let store = &*shared.deps.store;
     let fabric = &shared.deps.fabric;
     let (mut unknown, mut orphans) = (BTreeMap::new(), Vec::new());
     for volume in &inventory.volumes {
-        // One that does not say whose it is may well be in a record.
+        // A volume without an owner's label may well have a record.
         let Some(uid) = volume.labels.get(CLUSTER_LABEL) else {
             continue;
         };
@@ -207,7 +208,7 @@ async fn volumes(shared: &Shared, inventory: &Inventory, now: Timestamp) -> Resu
     tell_unknown(store, Kind::Volume, unknown, now).await?;
     for volume in orphans {
         let id = volume.id.as_str();
-        // Asked again: one of the same name may have been written down meanwhile.
+        // Checked again: a volume of the same name may have been recorded meanwhile.
         if !is_removed(store, Kind::Volume, id).await? {
             continue;
         }
@@ -228,7 +229,7 @@ async fn volumes(shared: &Shared, inventory: &Inventory, now: Timestamp) -> Resu
     Ok(())
 }
 
-/// Writes down what is unknown, and says so when it is found.
+/// Records unknown items, and logs new ones.
 async fn tell_unknown(
     store: &dyn Store,
     kind: Kind,
@@ -246,7 +247,7 @@ async fn tell_unknown(
     Ok(())
 }
 
-/// A call that hangs must not be the end of all sweeping.
+/// A call that hangs must not end all sweeping.
 async fn bounded(
     shared: &Shared,
     call: impl Future<Output = Result<(), FabricError>>,
@@ -256,7 +257,7 @@ async fn bounded(
     ended.unwrap_or_else(|elapsed| Err(FabricError::failed("remove it", elapsed)))
 }
 
-/// Operations that ended long ago go, an owner at a time.
+/// Removes operations that ended long ago, an owner at a time.
 async fn operations(shared: &Shared) -> Result<(), SweepError> {
     let store = &*shared.deps.store;
     let now = shared.deps.env.clock.now();
@@ -279,14 +280,15 @@ async fn operations(shared: &Shared) -> Result<(), SweepError> {
     Ok(())
 }
 
-/// The little of an operation's record that matters here.
+/// The needed members of an operation's record.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Ended {
     ended_at: Option<Timestamp>,
 }
 
-/// The events of clusters that were deleted long ago go, and then what is left of these clusters.
+/// Removes the events of clusters that were deleted long ago, and then the remaining records of these
+/// clusters.
 async fn histories(shared: &Shared) -> Result<(), SweepError> {
     let store = &*shared.deps.store;
     let now = shared.deps.env.clock.now();
@@ -301,13 +303,13 @@ async fn histories(shared: &Shared) -> Result<(), SweepError> {
             let txn = batch.iter().fold(Txn::default(), |txn, (key, _)| txn.delete(key));
             store.txn(txn).await?;
         }
-        // Last: as long as it is there, a sweep that was cut short goes on.
+        // Last: as long as it exists, an interrupted sweep continues.
         retry_later(store.txn(Txn::default().at(&key, revision).delete(key)).await)?;
     }
     Ok(())
 }
 
-/// A record that changed meanwhile is news by itself, and the sweep that it brings decides anew.
+/// A record that changed meanwhile causes another sweep, which decides again.
 fn retry_later<T>(result: Result<T, StoreError>) -> Result<(), StoreError> {
     match result {
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),

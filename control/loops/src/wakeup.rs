@@ -1,4 +1,4 @@
-//! How the controller wakes a loop.
+//! Wake-ups of loops by the controller.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 
 use crate::inventory::Mark;
 
-/// The order to look at everything again.
+/// A request for a full check.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resync {
-    /// When it was given, if there was no loop: nothing was done to the cluster's machines since then.
+    /// When it was made, if there was no loop: the cluster's machines were not changed since then.
     pub(crate) since: Option<Mark>,
 }
 
-/// Carries no data but that order: the loop reads everything itself.
+/// Carries no data but that request: the loop reads all records itself.
 #[derive(Debug, Default)]
 pub(crate) struct Wakeup {
     pending: AtomicBool,
@@ -25,29 +25,29 @@ pub(crate) struct Wakeup {
 }
 
 impl Wakeup {
-    /// Something may have changed.
+    /// Notifies of a possible change.
     pub(crate) fn notify(&self) {
         self.pending.store(true, Ordering::SeqCst);
         self.notify.notify_one();
     }
 
-    /// All that is known is due to be looked at again.
+    /// Notifies that all observations are due for renewal.
     pub(crate) fn notify_resync(&self, resync: Resync) {
         *self.resync() = Some(resync);
         self.notify();
     }
 
     fn resync(&self) -> MutexGuard<'_, Option<Resync>> {
-        // One assignment cannot be cut short.
+        // A single assignment cannot be interrupted by a panic.
         self.resync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The order to look at everything, if there is one. It is given once.
+    /// Takes the request for a full check, if there is one.
     pub(crate) fn take_resync(&self) -> Option<Resync> {
         self.resync().take()
     }
 
-    /// A pass begins: what is notified from now on is for the next one.
+    /// Begins a pass: later notifications are for the next one.
     pub(crate) fn begin(&self) {
         self.pending.store(false, Ordering::SeqCst);
     }

@@ -1,5 +1,5 @@
-//! The controller contains its own faults: a loop that panics is started again, and a watch that falls behind costs no work
-//! that is under way.
+//! The controller contains its own faults: a loop that panics is restarted, and a watch that falls behind
+//! does not interrupt running work.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -34,7 +34,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Agents whose next reports cannot be read without a panic.
+/// Agents whose next reports cause a panic.
 struct FaultyAgents {
     inner: Arc<dyn Agents>,
     panics: AtomicU32,
@@ -66,11 +66,11 @@ impl Agents for FaultyAgents {
     }
 }
 
-/// A store whose watches fall behind when asked to.
+/// A store whose watches fall behind on request.
 struct LaggingStore {
     inner: MemoryStore,
     lag: Arc<Notify>,
-    /// Whether watches are so far behind that they tell nothing of machines while the test runs.
+    /// Whether watches report no changes of machines while the test runs.
     late: Arc<AtomicBool>,
     watches: AtomicU32,
 }
@@ -96,7 +96,7 @@ impl Store for LaggingStore {
                 let next = tokio::select! {
                     biased;
                     () = lag.notified() => {
-                        // Nobody listens: the test has ended.
+                        // The receiver is gone: the test has ended.
                         let _ = send.send(Err(StoreError::Lagged)).await;
                         return;
                     }
@@ -167,7 +167,7 @@ struct Stand {
     _stop: watch::Sender<bool>,
 }
 
-/// A controller with one cluster to make. Nothing is looked at without a reason for a whole day.
+/// A controller with one cluster to make. No resync for a whole day.
 async fn stand() -> Stand {
     let mut env = Env::simulated(1);
     let suspended = Arc::new(Mutex::new(Duration::ZERO));
@@ -242,7 +242,7 @@ impl Stand {
 #[tokio::test(start_paused = true)]
 async fn a_loop_that_panics_is_started_again_counted_and_told() {
     let stand = stand().await;
-    // In the first passes that know a machine: nothing else wakes the cluster afterwards.
+    // In the first passes with a machine: no later notification wakes the cluster.
     stand.agents.panics.store(3, Ordering::SeqCst);
     stand.create().await;
     until(
@@ -259,7 +259,7 @@ async fn a_loop_that_panics_is_started_again_counted_and_told() {
         .iter()
         .filter(|(_, event)| event.event.message.contains("fault of the service"))
         .collect();
-    // The first and the second in a row; the third not, so that a lasting fault does not fill the history.
+    // The first and the second in a row; not the third, so that a lasting fault does not fill the history.
     assert_eq!(told.len(), 2, "{told:?}");
 }
 
@@ -280,7 +280,7 @@ async fn agents_are_heard_before_the_watch_tells_of_their_machines() {
     assert_eq!(took[0], took[1], "nothing was waited for");
 }
 
-/// Holds machines that are being made, and counts those that nobody waits for any more.
+/// Blocks the making of machines, and counts cancelled calls.
 struct HeldMachines {
     held: AtomicU32,
     abandoned: AtomicU32,
@@ -311,7 +311,7 @@ impl Interceptor for HeldMachines {
 }
 
 impl HeldMachines {
-    /// From now on, machines of this stand are being made until they are released.
+    /// From now on, making machines of this stand blocks until they are released.
     fn of(stand: &Stand) -> Arc<Self> {
         let machines = Arc::new(Self {
             held: AtomicU32::new(0),
@@ -324,7 +324,7 @@ impl HeldMachines {
         machines
     }
 
-    /// A cluster is created, and its two machines are being made until they are released.
+    /// A cluster is created; making its two machines blocks until they are released.
     async fn two(stand: &Stand) -> Arc<Self> {
         let machines = Self::of(stand);
         stand.create().await;
@@ -384,7 +384,7 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
         machines.held.load(Ordering::SeqCst) == 2
     })
     .await;
-    // The lid is closed for a night.
+    // The host is suspended for a night.
     *stand.suspended.lock().unwrap() = Duration::from_secs(8 * 60 * 60);
     machines.released.add_permits(2);
     until(&stand.env, "the cluster is made", || async {
@@ -406,8 +406,8 @@ impl Stand {
         self.store.txn(Txn::default().with(put)).await.unwrap();
     }
 
-    /// All that belongs to the cluster.
-    /// The cluster's records and when they changed, without what agents change: they enrol wherever their cluster's loop runs.
+    /// The cluster's records and their revisions, without those that agents change: agents enrol wherever
+    /// their cluster's loop runs.
     async fn records(&self) -> Vec<(String, Option<Revision>, Value)> {
         let (records, _) = self.store.list("/c/0123456789/").await.unwrap();
         let own = records.into_iter().map(|(key, found)| {
@@ -445,7 +445,7 @@ async fn nothing_is_written_for_a_cluster_that_another_host_has_taken_over() {
     assert_eq!(stand.records().await, before);
     assert!(!stand.reached().await);
 
-    // Given back, the loop goes on with the next news of the cluster.
+    // After the cluster is returned, the loop continues with the next notification.
     stand.own(HostId::first(), 3).await;
     let desired = put_record(key::desired("0123456789"), &cluster(&stand.env));
     machines.released.add_permits(100);

@@ -2,12 +2,13 @@
 
 use std::{cell::OnceCell, collections::BTreeSet, rc::Rc, time::Duration};
 
+use cluster_autoscaler::Decision;
 use control_records::{ClusterRecord, Event, EventKind, Milestone, ObservedRecord, Work};
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, Subject, UnknownMachines, Write,
-    gaps,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, RendererVersions, Subject,
+    UnknownMachines, Write, gaps,
 };
 
 /// A plan being made.
@@ -34,6 +35,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) unfinished: bool,
     pub(crate) look_again: Option<Timestamp>,
     pub(crate) frame: OnceCell<Option<Rc<Frame<'a>>>>,
+    /// The autoscaler's decision, computed once for each plan; `None` if there is no basis for one.
+    pub(crate) autoscaled: OnceCell<Option<Rc<Decision>>>,
 }
 
 impl<'a> Draft<'a> {
@@ -62,6 +65,7 @@ impl<'a> Draft<'a> {
             unfinished: false,
             look_again: None,
             frame: OnceCell::new(),
+            autoscaled: OnceCell::new(),
         }
     }
 
@@ -215,17 +219,29 @@ impl<'a> Draft<'a> {
 
     /// What configurations are computed from as it is in the store, once addresses are leased and there are keys.
     pub(crate) fn frame(&self) -> Option<Rc<Frame<'a>>> {
-        let frame = self.frame.get_or_init(|| {
-            let addresses = Addresses::of(&self.seen.observed)?;
-            let frame = Frame::new(
-                self.desired.spec(),
-                &self.seen.renderers,
-                self.seen.pki?,
-                &addresses,
-                self.control_plane(),
-            );
-            Some(Rc::new(frame))
-        });
+        let frame = self
+            .frame
+            .get_or_init(|| self.frame_of(&self.seen.renderers).map(Rc::new));
         frame.clone()
+    }
+
+    /// The same as an older release computed it, while not all machines have taken the configurations of this one.
+    pub(crate) fn older_frame(&self) -> Option<Frame<'a>> {
+        let renderers = self.seen.observed.renderers.as_ref()?;
+        if *renderers == self.seen.renderers {
+            return None;
+        }
+        self.frame_of(renderers)
+    }
+
+    fn frame_of(&self, renderers: &'a RendererVersions) -> Option<Frame<'a>> {
+        let addresses = Addresses::of(&self.seen.observed)?;
+        Some(Frame::new(
+            self.desired.spec(),
+            renderers,
+            self.seen.pki?,
+            &addresses,
+            self.control_plane(),
+        ))
     }
 }

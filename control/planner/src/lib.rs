@@ -39,7 +39,7 @@ mod view;
 
 use draft::Draft;
 use feature::Feature;
-use features::{FEATURES, backup, checks, heal, instead, nodes};
+use features::{FEATURES, backup, checks, heal, instead, namespaces, nodes};
 
 pub use disturb::Permit;
 pub use effects::{ApiEffect, ConfigEffect, CredentialsWish, Effect, FabricEffect, Subject, TrustedGrant};
@@ -56,13 +56,17 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
-    StampRanges, UnknownMachines, VolumeThere,
+    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
+    RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT, POD_DRAIN_FAILURE};
 pub use view::recorded::{ControlPlane, member};
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use cluster_api::ClaimRef;
 use control_records::{
@@ -237,6 +241,10 @@ pub enum Write {
     MarkVolume(String),
     /// The volume of this id is gone: its record goes.
     ForgetVolume(String),
+    /// Set new counts of pools, by name, that the autoscaler has decided on.
+    Scale(BTreeMap<String, PoolSize>),
+    /// Nothing of the managed namespace of this name is the stamp's any more: its record goes, and who may what with it.
+    ForgetNamespace(String),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -257,6 +265,15 @@ pub enum Write {
     Forget,
 }
 
+/// A pool's size by the autoscaler.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolSize {
+    /// Its new count.
+    pub count: u32,
+    /// Ids of all its machines to remove that still exist, earlier ones included.
+    pub removed: BTreeSet<String>,
+}
+
 /// A volume that is to be made for a claim: see [`control_records::volume::VolumeRecord`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVolume {
@@ -270,6 +287,10 @@ pub struct NewVolume {
     pub bytes: u64,
     /// The SKU asked for.
     pub sku: String,
+    /// Whether it is a share.
+    pub shared: bool,
+    /// Whether it is a snapshot: then `claim` is a VolumeSnapshot, and `object` a VolumeSnapshotContent.
+    pub snapshot: bool,
     /// The id of the volume that it begins as a copy of.
     pub source: Option<String>,
     /// The PersistentVolume as JSON; empty where the cluster has it already.
@@ -304,6 +325,8 @@ impl Write {
             | Self::VolumePublished(_)
             | Self::MarkVolume(_)
             | Self::ForgetVolume(_)
+            | Self::Scale(_)
+            | Self::ForgetNamespace(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,
@@ -332,6 +355,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: T
     history::plan(&mut draft);
     backup::plan(&mut draft);
     operations::plan(&mut draft, &checks);
+    namespaces::plan_operations(&mut draft);
     draft.finish()
 }
 

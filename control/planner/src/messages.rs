@@ -32,7 +32,11 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
         .filter(|(subject, held)| {
             let tenants = matches!(
                 subject,
-                Subject::Command(_) | Subject::Service(_) | Subject::VolumeObject(_)
+                Subject::Command(_)
+                    | Subject::Service(_)
+                    | Subject::VolumeObject(_)
+                    | Subject::Namespace(_)
+                    | Subject::WorkNotes
             );
             held.attempts >= WORTH_TELLING && !tenants
         })
@@ -101,13 +105,16 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             Subject::Credentials => "Granting credentials",
             Subject::Api | Subject::Serving => "Reaching the API server",
             Subject::Fabric => "Looking at the host's machines",
+            Subject::Work => "Looking at the cluster's pods",
             Subject::Machine(_)
             | Subject::Config(_)
             | Subject::Node(_)
             | Subject::Command(_)
             | Subject::Service(_)
             | Subject::Volume(_)
-            | Subject::VolumeObject(_) => return None,
+            | Subject::VolumeObject(_)
+            | Subject::Namespace(_)
+            | Subject::WorkNotes => return None,
         };
         Some((what, held))
     });

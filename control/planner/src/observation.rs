@@ -9,13 +9,16 @@ use std::{
 
 use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
-use cluster_api::{AddonAilment, NodeSeen};
+use cluster_api::{AddonAilment, NamespaceSeen, NamespaceWish, NodeSeen};
+use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
+use cluster_maintenance::Calendar;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
+pub use control_records::RendererVersions;
 use control_records::{
     ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, Rotation, balancer::BalancerRecord,
-    credential::CredentialRecord, volume::VolumeRecord,
+    credential::CredentialRecord, namespace::NamespaceRecord, planned::Paused, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
@@ -33,6 +36,8 @@ pub struct Observation {
     pub observed: ObservedRecord,
     /// What would render the configurations of its machines now.
     pub renderers: RendererVersions,
+    /// What planned work goes by. Only looked at while there is some.
+    pub maintenance: Maintenance,
     /// The generation of the cluster's CAs and keys; `None`: there are none yet.
     pub pki: Option<u64>,
     /// How far their replacement is.
@@ -61,10 +66,14 @@ pub struct Observation {
     pub api: ApiSeen,
     /// Its operations that have not ended.
     pub operations: Vec<OperationRecord>,
+    /// Those of its managed namespaces.
+    pub namespace_operations: Vec<OperationRecord>,
     /// Credentials that were handed out and are known, in the order of their ids.
     pub credentials: Vec<Arc<CredentialRecord>>,
     /// Its trusted access role bindings, in the order of their names.
     pub trusted: Vec<Arc<ChildRecord>>,
+    /// Its managed namespaces, in the order of their names.
+    pub namespaces: Vec<Arc<NamespaceRecord>>,
     /// The load balancers that are written down, in the order of their Services' uids.
     pub balancers: Vec<Arc<BalancerRecord>>,
     /// The volumes that are written down, in the order of their ids.
@@ -80,6 +89,15 @@ pub struct Observation {
     pub busy: BTreeSet<Subject>,
     /// What failed lately.
     pub held: BTreeMap<Subject, Held>,
+}
+
+/// What planned work of a cluster goes by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Since when and why an operator holds it up in the whole stamp.
+    pub paused: Option<Paused>,
+    /// The windows for releases of the service (the configuration `default`); `None`: it may be done at any time.
+    pub releases: Option<Calendar>,
 }
 
 /// Whether there are machines of a cluster that are in no record: then the store is older than the cluster.
@@ -171,16 +189,6 @@ impl Addresses {
             uplink: observed.uplink?,
         })
     }
-}
-
-/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
-/// that renders something else reaches machines that there are, and no other does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RendererVersions {
-    /// Of control plane members.
-    pub members: String,
-    /// Of nodes.
-    pub nodes: String,
 }
 
 /// How many of the stamp's machines are silent.
@@ -338,6 +346,8 @@ pub struct VolumeThere {
     pub bytes: u64,
     /// The machine that has it; it may be none of the cluster's any more.
     pub attached: Option<String>,
+    /// Whether it is a share that machines can mount.
+    pub open: bool,
 }
 
 impl VolumeThere {
@@ -366,9 +376,9 @@ pub struct ApiSeen {
     pub services: Option<Vec<Wish>>,
     /// What it holds of volumes, at the last look; `None`: this process has not looked yet.
     pub storage: Option<Storage>,
-    /// Names of PersistentVolumes that were published since the last look.
+    /// Names of PersistentVolumes and VolumeSnapshotContents that were published since the last look.
     pub published: BTreeSet<String>,
-    /// By the uid of a Service or a claim: what was told of it last.
+    /// The last event, by the uid of its Service, claim or VolumeSnapshot.
     pub told: BTreeMap<String, String>,
     /// Uids of Services that are no more of type LoadBalancer, or gone, and were let go since the last look.
     pub released: BTreeSet<String>,
@@ -378,8 +388,17 @@ pub struct ApiSeen {
     pub addons: Option<AddonsSeen>,
     /// The credentials as set last.
     pub credentials: Option<CredentialsSeen>,
+    /// By name: managed namespaces as they were tried last.
+    pub namespaces: BTreeMap<String, NamespaceSet>,
     /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
+    /// The last look at pods and nodes for the autoscaler; `None`: this process has not looked yet, or no
+    /// pool is scaled.
+    pub work: Option<WorkSeen>,
+    /// By the uid of a pod or a node: the message of the autoscaler's last event for it.
+    pub work_told: BTreeMap<String, String>,
+    /// The autoscaler's status as last written.
+    pub work_status: Option<String>,
 }
 
 impl Default for ApiSeen {
@@ -399,7 +418,11 @@ impl Default for ApiSeen {
             approved: None,
             addons: None,
             credentials: None,
+            namespaces: BTreeMap::new(),
             set: BTreeMap::new(),
+            work: None,
+            work_told: BTreeMap::new(),
+            work_status: None,
         }
     }
 }
@@ -409,6 +432,17 @@ impl ApiSeen {
     pub fn node(&self, name: &str) -> Option<&NodeSeen> {
         self.nodes.iter().find(|node| node.name == name)
     }
+}
+
+/// A look at pods and nodes for the autoscaler.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkSeen {
+    /// When the look began.
+    pub at: Timestamp,
+    /// The count of changes at that time.
+    pub change: u64,
+    /// Its result.
+    pub work: Arc<Work>,
 }
 
 /// The add-ons as applied last.
@@ -429,6 +463,19 @@ pub struct AddonsSeen {
 pub struct CredentialsSeen {
     /// What each of them may.
     pub wish: CredentialsWish,
+    /// When.
+    pub at: Timestamp,
+    /// The count of changes when that began.
+    pub change: u64,
+}
+
+/// A managed namespace as it was tried last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceSet {
+    /// What was to be of it.
+    pub wish: NamespaceWish,
+    /// What became of it.
+    pub seen: NamespaceSeen,
     /// When.
     pub at: Timestamp,
     /// The count of changes when that began.

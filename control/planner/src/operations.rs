@@ -61,7 +61,8 @@ pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
         };
         match end {
             Some((status, error)) => {
-                tell(draft, operation, status, error.as_ref());
+                let subject = operation.pool().unwrap_or_default();
+                tell(draft, operation, subject, status, error.as_ref());
                 draft.write(Write::EndOperation {
                     id: operation.id.clone(),
                     status,
@@ -206,9 +207,11 @@ fn step(draft: &Draft<'_>, scope: &[Part], checks: &Checks) -> String {
     }
 }
 
-fn tell(
+/// Tells how an operation ended.
+pub(crate) fn tell(
     draft: &mut Draft<'_>,
     operation: &OperationRecord,
+    subject: &str,
     status: OperationStatus,
     error: Option<&OperationError>,
 ) {
@@ -221,13 +224,13 @@ fn tell(
         Some(error) => format!("{}: {}", operation.name, error.message),
         None => format!("{} reached what was asked for", operation.name),
     };
-    let subject = operation.pool().unwrap_or_default().to_owned();
     draft
         .events
         .push(Event::new(kind, subject, message).of(operation.id.clone()));
 }
 
-fn preempted(draft: &Draft<'_>) -> OperationError {
+/// The deletion of the cluster overtook an operation.
+pub(crate) fn preempted(draft: &Draft<'_>) -> OperationError {
     OperationError {
         code: OPERATION_PREEMPTED.to_owned(),
         message: format!(

@@ -11,6 +11,9 @@ pub(crate) fn generation(draft: &mut Draft<'_>, checks: &Checks) {
         return;
     }
     draft.observed.generation = draft.desired.generation;
+    if draft.observed.renderers.is_none() {
+        draft.observed.renderers = Some(draft.seen.renderers.clone());
+    }
     draft.observed.came_about(Milestone::Converged, draft.now);
     for pool in &draft.desired.spec().pools {
         draft.observed.ready_nodes.entry(pool.name.clone()).or_insert(0);

@@ -26,6 +26,9 @@ pub struct CredentialRecord {
     pub id: String,
     /// Whose rights it has.
     pub kind: CredentialKind,
+    /// The managed namespace that its rights are in; `None`: they are the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Object id of who asked for it.
     pub asked_by: String,
     /// Its application id or user principal name.
@@ -111,6 +114,7 @@ mod tests {
             v: 1,
             id: "a1".to_owned(),
             kind: CredentialKind::User,
+            namespace: None,
             asked_by: "o".to_owned(),
             asked_by_name: "ada@x".to_owned(),
             address: Some([127, 0, 0, 1].into()),

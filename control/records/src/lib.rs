@@ -20,9 +20,12 @@
 //! | `/c/{uid}/child/balancers/{uid of a Service}` | the address of a load balancer in the cluster ([`balancer`]) |
 //! | `/c/{uid}/child/volumes/{id}` | a volume of a claim in the cluster ([`volume`]) |
 //! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
+//! | `/c/{uid}/child/managednamespaces/{name}` | a managed namespace of the cluster ([`namespace`]) |
 //! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
+//! | `/c/{uid}/child/plannedwork/upgrade` | what upgrades of the cluster by its channels wait for ([`planned`]) |
+//! | `/maintenance` | [`planned::HoldRecord`]: whether planned work is held up |
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
 //! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
@@ -53,9 +56,11 @@ mod fence;
 pub mod key;
 mod machine;
 pub mod migrate;
+pub mod namespace;
 pub mod network;
 mod operation;
 mod part;
+pub mod planned;
 pub mod principal;
 pub mod requests;
 pub mod rotation;
@@ -72,6 +77,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use cluster_autoscaler::Memory;
 use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -299,6 +305,9 @@ pub struct ObservedRecord {
     /// granted there last ([`child::TRUSTED_BINDINGS`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trusted: BTreeMap<String, Timestamp>,
+    /// By name: what was seen of managed namespaces ([`namespace`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, namespace::NamespaceState>,
     /// Whether Services of the cluster have load balancers ([`balancer`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub balanced: bool,
@@ -308,6 +317,9 @@ pub struct ObservedRecord {
     /// By the id of a volume that is not in the fabric any more although it is to be there: what is told of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost_volumes: BTreeMap<String, String>,
+    /// The memory of the cluster autoscaler; empty if no pool is scaled by it.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub autoscaler: Memory,
     /// Whether machines of it were stopped on purpose and are not all known to be back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
@@ -316,6 +328,13 @@ pub struct ObservedRecord {
     /// The generation that a part has reached, where that was before all of the cluster did.
     #[serde(default)]
     pub reached: BTreeMap<Part, u64>,
+    /// The versions of what rendered the configurations of its machines, when all had been taken: of an older release, a newer one brings them
+    /// up to date as planned work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renderers: Option<RendererVersions>,
+    /// What configurations of a newer release wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_waits: Option<planned::Waiting>,
     /// The version that the control plane has begun to go on to, until it serves: no wish takes it back to an older one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrading_to: Option<String>,
@@ -388,6 +407,17 @@ impl ObservedRecord {
                 .get(part)
                 .is_some_and(|reached| *reached >= generation)
     }
+}
+
+/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
+/// that renders something else reaches machines that there are, and no other does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RendererVersions {
+    /// Of control plane members.
+    pub members: String,
+    /// Of nodes.
+    pub nodes: String,
 }
 
 /// That members have lost so much of etcd's data that the newest state of the backup takes its place.

@@ -14,7 +14,7 @@ use base_env::Env;
 use base_sealer::Sealer;
 use cluster_archive::{Archive, DirectoryStore};
 use control_backup::{Copies, Snapshot};
-use control_records::{PkiRecord, SealedRecord, epoch::identify, key};
+use control_records::{PkiRecord, Rotation, SealedRecord, epoch::identify, key};
 use control_store::{
     Changes, Op, Revision, Store, StoreError, Txn, Value, Versioned, get_record, put_record,
 };
@@ -196,6 +196,7 @@ fn pki(sealer: &Sealer) -> Op {
     let record = PkiRecord {
         v: 1,
         generation: 1,
+        rotation: Rotation::default(),
         sealed: sealer.seal(&key::sealed::pki("u"), b"keys").unwrap(),
     };
     put_record(key::pki("u"), &record)

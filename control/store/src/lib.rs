@@ -19,8 +19,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-/// Conditions, and effects, that a transaction may have: what etcd takes by default, so that what is written against this
-/// trait works there.
+/// The most conditions, and the most effects, of a transaction: etcd's default, so that code written against
+/// this trait works with etcd.
 pub const LARGEST_TXN: usize = 128;
 
 /// A point in the store's history; grows by one with each committed transaction. 0 is the empty store.
@@ -30,7 +30,7 @@ pub const LARGEST_TXN: usize = 128;
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
-/// Bytes of a value. Shared between the store and all who read it: reading copies nothing.
+/// Bytes of a value. Shared between the store and all readers: reading copies no data.
 pub type Value = Arc<[u8]>;
 
 /// A value and the revision that last changed it.
@@ -38,7 +38,7 @@ pub type Value = Arc<[u8]>;
 pub struct Versioned {
     /// When it last changed.
     pub revision: Revision,
-    /// What it is.
+    /// The value.
     pub value: Value,
 }
 
@@ -56,11 +56,11 @@ pub enum Compare {
 pub enum Op {
     /// Set.
     Put(String, Vec<u8>),
-    /// Remove; nothing if absent.
+    /// Remove; no effect if absent.
     Delete(String),
 }
 
-/// All conditions hold and all effects happen, or nothing does.
+/// All conditions hold and all effects happen, or none does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Txn {
     /// Conditions.
@@ -109,10 +109,11 @@ pub struct Change {
     pub value: Option<Value>,
 }
 
-/// What a watch yields, at the pace of its reader. It ends after its first error, or with the store; dropping it ends the watch.
+/// The changes of a watch, at the pace of its reader. It ends after its first error, or with the store;
+/// dropping it ends the watch.
 pub type Changes = BoxStream<'static, Result<Change, StoreError>>;
 
-/// Why the store could not.
+/// The reason of a failed call of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A condition of the transaction did not hold: read again and decide again.
@@ -121,7 +122,7 @@ pub enum StoreError {
         /// Which key.
         key: String,
     },
-    /// A transaction has more than [`LARGEST_TXN`] conditions or effects: a fault of its author.
+    /// A transaction has more than [`LARGEST_TXN`] conditions or effects: a bug.
     #[error(
         "a transaction of {conditions} conditions and {effects} effects is too large, at most {LARGEST_TXN} of each are taken"
     )]
@@ -137,17 +138,17 @@ pub enum StoreError {
     /// The medium failed.
     #[error("the store cannot {act}: {why}")]
     Io {
-        /// What was being done, as an infinitive.
+        /// The action, as an infinitive.
         act: String,
-        /// What the system said.
+        /// The error of the operating system.
         why: String,
     },
-    /// The file is not, or not any more, what the store wrote.
+    /// The file is damaged.
     #[error("the store {path} is damaged: {why}")]
     Damaged {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The damage.
         why: String,
     },
     /// A record could not be read back.

@@ -9,11 +9,11 @@ use crate::{Op, Revision, Store, StoreError, Versioned};
 pub struct Stored<T> {
     /// When it last changed; for [`crate::Compare::At`].
     pub revision: Revision,
-    /// What it is.
+    /// The record.
     pub value: T,
 }
 
-/// What was read as a record; for those who read a key again and again and need to parse only what has changed.
+/// Parses a value; for callers that read a key repeatedly and parse it only after a change.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] when the value is not a `T`.
@@ -31,7 +31,7 @@ pub fn parse_record<T: DeserializeOwned>(key: &str, found: &Versioned) -> Result
 /// Reads one record.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] when the value is not a `T`; what the store says otherwise.
+/// [`StoreError::Corrupt`] when the value is not a `T`; other errors of the store.
 pub async fn get_record<T: DeserializeOwned>(
     store: &dyn Store,
     key: &str,
@@ -45,7 +45,7 @@ pub async fn get_record<T: DeserializeOwned>(
 /// Reads all records with a prefix, in order of their keys, and the revision they are from (to watch from).
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] when a value is not a `T`; what the store says otherwise.
+/// [`StoreError::Corrupt`] when a value is not a `T`; other errors of the store.
 pub async fn list_records<T: DeserializeOwned>(
     store: &dyn Store,
     prefix: &str,
@@ -64,7 +64,7 @@ pub async fn list_records<T: DeserializeOwned>(
 /// The effect that writes a record.
 ///
 /// # Panics
-/// When `T` has a map whose keys are not strings: no record has.
+/// When `T` has a map whose keys are not strings; no record does.
 pub fn put_record<T: Serialize>(key: impl Into<String>, value: &T) -> Op {
     let bytes = serde_json::to_vec(value).expect("records are plain data with string keys");
     Op::Put(key.into(), bytes)

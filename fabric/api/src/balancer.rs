@@ -1,4 +1,4 @@
-//! Addresses that lead to whichever of several machines is there to answer.
+//! Load balancers: addresses whose connections go to one of several machines.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -9,29 +9,30 @@ use crate::Protocol;
 
 /// An address of a VNET's router whose connections go to one of several machines of the VNET.
 ///
-/// Always true: a connection stays with the machine that it began with, whatever becomes of the others; a machine that is taken out of
-/// the list gets no new connections and keeps those that it has. Who connects is seen by the machine under its own address.
+/// Always true: a connection stays with its machine, whatever happens to the others; a machine that is
+/// removed from the list gets no new connections and keeps existing ones. The machine sees the client's own
+/// address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Balancer {
-    /// Where it is reached. No two of a stamp, or of a VNET, have the same.
+    /// Its address, unique in the stamp, or in the VNET.
     pub address: Ipv4Addr,
-    /// From where.
+    /// The side from which it is reached.
     pub side: Side,
-    /// What is let through to which port of the machines, one entry for each protocol and port.
+    /// Forwarded ports, one entry for each protocol and port.
     pub ports: Vec<BalancedPort>,
-    /// Who may connect; empty: everybody.
+    /// Ranges of permitted clients; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Ipv4Net>,
 }
 
-/// From where an address is reached.
+/// The side from which a balancer is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Side {
-    /// It is one of the stamp's VIPs: the host and all VNETs reach it.
+    /// Its address is one of the stamp's VIPs: the host and all VNETs reach it.
     Stamp,
-    /// It is one of a subnet's: the VNET's own machines reach it.
+    /// Its address is one of a subnet's: the VNET's own machines reach it.
     Subnet,
 }
 
@@ -41,13 +42,13 @@ pub enum Side {
 pub struct BalancedPort {
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// At the address, 1 to 65535.
+    /// Port at the balancer's address, 1 to 65535.
     pub port: u16,
-    /// At the machines, 1 to 65535.
+    /// Port at the machines, 1 to 65535.
     pub target: u16,
     /// Machines in rotation, by their addresses in the VNET. With none, connections are refused.
     pub machines: BTreeSet<Ipv4Addr>,
-    /// Whether all connections of a client go to the same machine, as long as that is in rotation.
+    /// Whether all connections of a client go to the same machine, as long as it is in rotation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
 }

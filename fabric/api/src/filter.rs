@@ -1,10 +1,10 @@
-//! What may pass to and from the machines of a subnet.
+//! Packet filters of subnets.
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-/// The rules of a subnet. The first that applies to the first packet of a connection decides; what none applies to does not pass. Packets
-/// of a connection that was let through pass, both ways.
+/// The rules of a subnet. The first rule that matches the first packet of a connection decides; a connection
+/// that matches no rule is dropped. Packets of a permitted connection pass, both ways.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// For connections to machines of the subnet, also from machines of the same one.
@@ -13,25 +13,25 @@ pub struct Filter {
     pub outbound: Vec<FilterRule>,
 }
 
-/// A rule of a [`Filter`]. It applies where all of its parts do.
+/// A rule of a [`Filter`]. It matches when all of its parts do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilterRule {
-    /// Whether what it applies to passes.
+    /// Whether matching connections are permitted.
     pub allow: bool,
-    /// Which protocol.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Where from: any of these ranges, so nowhere where there is none.
+    /// Source ranges, any of them; an empty list matches nothing.
     pub from: Vec<Ipv4Net>,
-    /// From which ports: any of these. Counts for protocols that have ports.
+    /// Source ports, any of them. Only for protocols that have ports.
     pub from_ports: Vec<PortRange>,
-    /// Where to: any of these ranges.
+    /// Destination ranges, any of them.
     pub to: Vec<Ipv4Net>,
-    /// To which ports: any of these. Counts for protocols that have ports.
+    /// Destination ports, any of them. Only for protocols that have ports.
     pub to_ports: Vec<PortRange>,
 }
 
 impl FilterRule {
-    /// Lets everything between these pass.
+    /// Permits all connections between these ranges.
     pub fn allow(from: Vec<Ipv4Net>, to: Vec<Ipv4Net>) -> Self {
         Self {
             allow: true,

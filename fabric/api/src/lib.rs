@@ -1,14 +1,14 @@
-//! The fabric: what makes machines, networks and addresses.
+//! The fabric: the source of machines, networks and addresses.
 //!
-//! This crate is the contract between the control loops and the drivers (`fabric/container`, `fabric/sim`, later VMs and
-//! Kubernetes). It knows no ARM and no Kubernetes.
+//! This crate is the contract between the control loops and the drivers (`fabric/container`, `fabric/sim`,
+//! later VMs and Kubernetes). It has no ARM and no Kubernetes terms.
 //!
 //! Always true of a driver:
-//! * every call may happen twice, and a call that was cut short may be repeated: `ensure_*` converges, `delete_*` of
-//!   something absent succeeds;
-//! * everything it makes carries a name computed from the stamp and the given id, so that [`Fabric::list`] finds all of
-//!   it after a crash, and nothing of another stamp;
-//! * what it made goes on when the service stops.
+//! * every call may happen twice, and an interrupted call may be repeated: `ensure_*` converges, `delete_*`
+//!   of something absent succeeds;
+//! * everything it creates has a name computed from the stamp and the given id, so that [`Fabric::list`]
+//!   finds all of it after a crash, and nothing of another stamp;
+//! * everything it created keeps running when the service stops.
 
 mod balancer;
 mod filter;
@@ -53,8 +53,8 @@ macro_rules! name {
 }
 
 name!(
-    /// A machine's own identity, `[a-z0-9]{1,12}`, given before it exists and kept until it is deleted. A cluster refers
-    /// to machines; a machine may exist before any cluster does.
+    /// A machine's identity, `[a-z0-9]{1,12}`, given before it exists and kept until it is deleted. A cluster
+    /// refers to machines; a machine may exist before any cluster does.
     MachineId
 );
 name!(
@@ -66,22 +66,22 @@ name!(
     VolumeId
 );
 
-/// A VNET: an address space of its own, which may overlap any other VNET's.
+/// A VNET: a separate address space, which may overlap any other VNET's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSpec {
     /// Its identity.
     pub id: NetworkId,
-    /// The ranges that belong to it. A route of type `unreachable` covers each, and each of `reserved`.
+    /// The ranges of the VNET. An `unreachable` route covers each of them, and each of `reserved`.
     pub address_space: Vec<Ipv4Net>,
     /// Subnets, each a bridge; traffic between them is routed.
     pub subnets: Vec<SubnetSpec>,
     /// Further ranges that live inside it (pods, services): never sent to the outside.
     pub reserved: Vec<Ipv4Net>,
-    /// The route table: pod ranges and the node that has them.
+    /// The route table: pod ranges and the node of each.
     pub routes: Vec<RouteSpec>,
     /// Its address in the stamp's network. Outbound traffic is translated to it.
     pub uplink: Ipv4Addr,
-    /// Addresses of its router that lead to its machines.
+    /// Load balancers on addresses of its router.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub balancers: Vec<Balancer>,
 }
@@ -95,7 +95,7 @@ pub struct SubnetSpec {
     pub range: Ipv4Net,
     /// The router's address in it (Azure: the first usable one).
     pub gateway: Ipv4Addr,
-    /// What may pass to and from its machines; `None`: everything.
+    /// The filter of traffic to and from its machines; `None`: all traffic passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
 }
@@ -103,19 +103,20 @@ pub struct SubnetSpec {
 /// A route of a VNET's route table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RouteSpec {
-    /// Where to.
+    /// The destination.
     pub to: Ipv4Net,
-    /// By way of which address of the VNET.
+    /// The next hop, an address of the VNET.
     pub via: Ipv4Addr,
 }
 
-/// The label that says what a machine is for.
+/// The label with a machine's role.
 pub const ROLE_LABEL: &str = "role";
 
-/// The role of a machine that runs a control plane: a driver gives it more of a busy host's cores than others.
+/// The role of a control plane machine: on a busy host, a driver gives it a larger share of the cores than
+/// other machines.
 pub const CONTROL_PLANE: &str = "control-plane";
 
-/// Something that boots a node image.
+/// A machine, which boots a node image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
     /// Its identity.
@@ -128,36 +129,36 @@ pub struct MachineSpec {
     pub cpu_millis: u32,
     /// Memory limit in MiB.
     pub memory_mib: u64,
-    /// Size of its disk in GiB, where the driver can limit it; `None`: as large as the host's.
+    /// Size of its disk in GiB, where the driver can limit it; `None`: limited only by the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<u32>,
     /// Network cards, `eth0` first.
     pub nics: Vec<NicSpec>,
-    /// Files put into the machine before its first start, by absolute path; mode 0600, owned by root. This is how the
-    /// agent gets its bootstrap token. Kept out of `Debug` by the driver.
+    /// Files put into the machine before its first start, by absolute path; mode 0600, owned by root. The
+    /// agent's bootstrap token is one of them. The driver keeps them out of `Debug`.
     pub seed_files: BTreeMap<String, String>,
-    /// Free labels, found again by [`Fabric::list`].
+    /// Free labels, returned by [`Fabric::list`].
     pub labels: BTreeMap<String, String>,
 }
 
-/// A network card of a machine.
+/// A network interface of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicSpec {
     /// Name inside the machine, `eth0`…
     pub name: String,
-    /// What it is plugged into.
+    /// The network it is attached to.
     pub attach: Attach,
     /// Its address and prefix length.
     pub address: Ipv4Net,
     /// Further addresses (a VIP), each /32.
     pub extra: Vec<Ipv4Addr>,
-    /// Default gateway, on at most one card.
+    /// Default gateway, on at most one interface.
     pub gateway: Option<Ipv4Addr>,
-    /// Further routes by way of this card.
+    /// Further routes through this interface.
     pub routes: Vec<RouteSpec>,
 }
 
-/// What a network card is plugged into.
+/// The network that an interface is attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Attach {
@@ -172,16 +173,17 @@ pub enum Attach {
     },
 }
 
-/// What a machine is doing.
+/// The state of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Power {
     /// Its first process runs.
     Running,
-    /// It exists, its disk is kept, nothing runs.
+    /// It exists with its disk, and no process runs.
     Stopped,
-    /// Some of it exists and nothing of it is worth keeping: a creation or deletion was cut short. `ensure_machine` or `delete_machine`
-    /// finishes it. A machine whose metadata alone is damaged is not partial.
+    /// It exists partially, without data worth keeping: a creation or deletion was interrupted.
+    /// `ensure_machine` or `delete_machine` completes it. A machine with damaged metadata only is not
+    /// partial.
     Partial,
 }
 
@@ -190,12 +192,12 @@ pub enum Power {
 pub struct MachineSeen {
     /// Its identity.
     pub id: MachineId,
-    /// What it is doing.
+    /// Its state.
     pub power: Power,
     /// Its labels; empty when the driver's metadata cannot be read.
     pub labels: BTreeMap<String, String>,
-    /// The hash of the specification it was made from. `None` when the driver's metadata cannot be read: `ensure_machine` writes it anew
-    /// and leaves a machine that runs alone.
+    /// The hash of the specification it was created from. `None` when the driver's metadata cannot be read:
+    /// `ensure_machine` writes it again and leaves a running machine alone.
     pub spec_hash: Option<String>,
 }
 
@@ -275,37 +277,38 @@ pub struct Inventory {
     pub volumes: Vec<VolumeSeen>,
 }
 
-/// Why the fabric could not do it. Coarse, because the answer is always one of: fix the input, wait, or tell a person.
+/// The reason of a failure. Coarse, because the reaction is always one of: fix the input, wait, or ask a
+/// person.
 #[derive(Debug, thiserror::Error)]
 pub enum FabricError {
     /// The specification can never work.
     #[error("invalid {what}: {why}")]
     Invalid {
-        /// Which part.
+        /// The part of the specification.
         what: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// There is no such machine, network or volume.
     #[error("{0} does not exist")]
     NotFound(String),
-    /// A machine that was to start on its disk has none.
+    /// A machine that was to start on its existing disk has none.
     #[error("machine {0} has no disk any more")]
     NoDisk(MachineId),
-    /// The node image is not there (yet).
+    /// The node image does not exist (yet).
     #[error("there is no node image for Kubernetes {version} yet{}", .state.as_ref().map(|state| format!(": {state}")).unwrap_or_default())]
     NoImage {
-        /// The version asked for.
+        /// The requested version.
         version: String,
-        /// What is being done about it, as far as is known.
+        /// The state of its build or import, if known.
         state: Option<String>,
     },
-    /// It did not work this time; the next try may.
+    /// The call failed; a retry may succeed.
     #[error("cannot {act}: {why}")]
     Failed {
-        /// What was being done, as an infinitive.
+        /// The action, as an infinitive.
         act: String,
-        /// What the system said.
+        /// The system's error message.
         why: String,
     },
 }
@@ -330,7 +333,7 @@ pub struct StampNetwork {
 }
 
 impl StampNetwork {
-    /// The service's address, where agents dial: the first of the range.
+    /// The service's address, which agents connect to: the first of the range.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.range.network()) + 1)
     }
@@ -367,11 +370,12 @@ pub trait Fabric: Send + Sync + 'static {
     /// The stamp's network as configured.
     fn stamp_network(&self) -> &StampNetwork;
 
-    /// Makes the stamp's own network be there (after a reboot it is not).
+    /// Creates the stamp's own network, if needed (a reboot removes it).
     async fn ensure_stamp(&self) -> Result<(), FabricError>;
 
-    /// Stops everything this stamp runs, as a shut-down of the host would: machines in order, then whatever is not on
-    /// disk (mounts, namespaces, links, routes, rules, control groups). Disks stay; `ensure_*` brings all of it back.
+    /// Stops everything this stamp runs, as a shut-down of the host would: machines in order, then everything
+    /// that is not on disk (mounts, namespaces, links, routes, rules, control groups). Disks stay; `ensure_*`
+    /// restores the rest.
     async fn stop_stamp(&self) -> Result<(), FabricError> {
         for machine in self.list().await?.machines {
             self.stop_machine(&machine.id).await?;
@@ -382,26 +386,28 @@ pub trait Fabric: Send + Sync + 'static {
     /// Removes everything this stamp owns: machines, networks, volumes, the stamp's network, files.
     async fn delete_stamp(&self) -> Result<(), FabricError>;
 
-    /// Makes a VNET be as specified: creates it, adds and removes subnets and routes, replaces filters. Machines in it are left alone.
+    /// Makes a VNET match its specification: creates it, adds and removes subnets and routes, replaces
+    /// filters. Machines in it are left alone.
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<(), FabricError>;
 
     /// Removes a VNET. Its machines must be gone.
     async fn delete_network(&self, id: &NetworkId) -> Result<(), FabricError>;
 
-    /// Whether machines can boot the node image of this Kubernetes version; where it can be made, that begins.
+    /// Whether machines can boot the node image of this Kubernetes version; starts its build where possible.
     ///
     /// # Errors
     /// [`FabricError::NoImage`].
     async fn ensure_image(&self, version: &str) -> Result<(), FabricError>;
 
-    /// Makes a machine exist and run. A machine that runs already is left alone, whatever its specification says; one that
-    /// stands still starts with the image of the specification, on the disk that it has.
+    /// Creates and starts a machine. A running machine is left alone, whatever its specification says; a
+    /// stopped one starts with the image of the specification, on its existing disk.
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError>;
 
-    /// As [`Self::ensure_machine`], for a machine that has run before: it comes back as itself or not at all.
+    /// As [`Self::ensure_machine`], for a machine that has run before: it starts on its own disk or not at
+    /// all.
     ///
     /// # Errors
-    /// [`FabricError::NoDisk`] when it has no disk; then nothing is made.
+    /// [`FabricError::NoDisk`] when it has no disk; then nothing is created.
     async fn start_machine(&self, spec: &MachineSpec) -> Result<(), FabricError>;
 
     /// Stops a machine in order (the agent gets SIGTERM and its grace period), keeping its disk.
@@ -420,39 +426,41 @@ pub trait Fabric: Send + Sync + 'static {
     /// Deletes a disk that was kept, if it is there, and no other one: its machine serves again.
     async fn delete_kept_disk(&self, disk: &KeptDisk) -> Result<(), FabricError>;
 
-    /// Makes a volume exist and be at least as large as specified: one that is smaller grows, while a machine has it, too. Nothing that is
-    /// written on it is lost.
+    /// Creates a volume with at least the specified size: a smaller one grows, also while it is attached.
+    /// Data on it is never lost. Afterwards, a share can be mounted by all machines.
     ///
     /// # Errors
-    /// [`FabricError::NotFound`] when it is to begin as a copy of a volume that is not there; [`FabricError::Failed`] when it was there once and
-    /// the driver has lost what was on it: no empty volume takes its place.
+    /// [`FabricError::NotFound`] when its source volume does not exist; [`FabricError::Failed`] when the
+    /// volume existed and the driver has lost its data: no empty volume takes its place.
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<(), FabricError>;
 
-    /// Removes a volume and all that is on it.
+    /// Removes a volume and all its data.
     ///
     /// # Errors
-    /// [`FabricError::Failed`] while a machine has it.
+    /// [`FabricError::Failed`] while it is attached to a machine, or, if it is a share, in use in one.
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), FabricError>;
 
-    /// Gives a volume to a machine that runs, as a block device. It keeps it when it stops and starts; after a reboot of the host it has to
-    /// be given again.
+    /// Attaches a volume to a running machine, as a block device. It stays attached when the machine stops
+    /// and starts; after a reboot of the host it must be attached again.
     ///
     /// # Errors
-    /// [`FabricError::NotFound`] for a volume or a running machine that is not there; [`FabricError::Failed`] while another machine has it.
+    /// [`FabricError::NotFound`] for a missing volume or a machine that does not run; [`FabricError::Failed`]
+    /// while it is attached to another machine, and for a share, which is never attached.
     async fn attach_volume(&self, id: &VolumeId, machine: &MachineId) -> Result<(), FabricError>;
 
-    /// Takes a volume from the machine that has it, whichever that is.
+    /// Detaches a volume from its machine, whichever that is.
     ///
     /// # Errors
-    /// [`FabricError::Failed`] while something in that machine uses it; then the machine still has it, and may lose it as soon as that ends.
+    /// [`FabricError::Failed`] while the volume is in use in that machine; it stays attached then, and may be
+    /// detached as soon as the use ends.
     async fn detach_volume(&self, id: &VolumeId) -> Result<(), FabricError>;
 
-    /// The specification that a machine was made from last, without what was put into it; `None` where there is no such machine, or
-    /// what is written down about it cannot be read.
+    /// The latest specification of a machine, without its seed files; `None` if the machine does not exist or
+    /// its metadata cannot be read.
     async fn machine(&self, id: &MachineId) -> Result<Option<MachineSpec>, FabricError>;
-    /// The specification that a VNET was made from last; `None` as for a machine.
+    /// The latest specification of a VNET; `None` as for a machine.
     async fn network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>, FabricError>;
-    /// All that this stamp owns.
+    /// Everything that this stamp owns.
     async fn list(&self) -> Result<Inventory, FabricError>;
 }
 

@@ -1,7 +1,8 @@
-//! The agent's program in machines.
+//! The agent binary in machines.
 //!
-//! Always true: each machine has a copy of its own, which only it can write to, as root inside and against its mount; no machine is given a
-//! file that another one could have written. The host never follows what a machine has put into its directory.
+//! Always true: each machine has its own copy, which no other machine can write to (its root can, by changing
+//! the mount); no machine gets a file that another one could have written. The host never follows links that
+//! a machine put into its directory.
 
 use std::path::Path;
 
@@ -10,14 +11,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Inner, disk_pool::blocking, files};
 
-/// In a machine's directory: bound into the machine.
+/// Directory in a machine's directory, bind-mounted into the machine.
 pub(crate) const DIRECTORY: &str = "agent";
-/// In it: the program.
+/// File name of the binary in it.
 pub(crate) const PROGRAM: &str = "landfall-agent";
-/// In a machine's directory: SHA-256 of the program that was put there last.
+/// File in a machine's directory: SHA-256 of the last written binary.
 const PUT: &str = "agent.sha256";
 
-/// In hexadecimal digits.
+/// SHA-256 in hexadecimal digits.
 pub(crate) fn sha256(program: &[u8]) -> String {
     Sha256::digest(program)
         .iter()
@@ -25,11 +26,11 @@ pub(crate) fn sha256(program: &[u8]) -> String {
         .collect()
 }
 
-/// Puts the program into a machine's directory. In one go: a machine that runs sees the one or the other.
+/// Writes the binary into a machine's directory. Atomically: a running machine sees the old or the new one.
 pub(crate) fn put(dir: &Path, program: &[u8], sum: &str) -> Result<(), FabricError> {
     let place = dir.join(DIRECTORY);
     files::make_dir(&place)?;
-    // Written where the machine sees nothing. Not durable: each start puts it anew.
+    // Written outside the mount, where the machine cannot see it. Not durable: each start writes it again.
     let outside = dir.join(PROGRAM);
     let failed = |error| FabricError::failed(format!("write {}", outside.display()), error);
     base_files::replace(&outside, program, 0o755).map_err(failed)?;
@@ -45,7 +46,7 @@ pub(crate) fn put(dir: &Path, program: &[u8], sum: &str) -> Result<(), FabricErr
 }
 
 impl Inner {
-    /// Puts the agent of this release where machines that run find it.
+    /// Offers this release's agent to running machines.
     pub(crate) async fn offer_agent(&self) -> Result<(), FabricError> {
         let act = "put the agent into machines";
         let names = files::names_in(&self.machines_dir()).map_err(|error| FabricError::failed(act, error))?;
@@ -72,7 +73,7 @@ impl Inner {
     }
 }
 
-/// Looks after the directory that machines of earlier releases share.
+/// Maintains the directory that machines of earlier releases share.
 fn share(shared: &Path, program: &[u8], sharing: bool) -> Result<(), FabricError> {
     let Some(directory) = shared.parent().filter(|directory| directory.exists()) else {
         return Ok(());

@@ -12,20 +12,20 @@ use crate::{
     limits::Limits,
 };
 
-/// Where the agent lies inside a machine. The machine's own directory with it is bound, not the file: after an upgrade the other file is
-/// seen by a machine that runs.
+/// The path of the agent inside a machine. The directory with it is bind-mounted, not the file: after an
+/// upgrade a running machine sees the new file.
 const AGENT: &str = "/opt/landfall/agent/landfall-agent";
 
-/// Where configurations of machines made before look for it.
+/// The path in configurations of machines from earlier releases.
 const OLD_AGENT: &str = "/usr/local/bin/landfall-agent";
 
-/// Everything the configuration is made from.
+/// Inputs of the configuration.
 pub(crate) struct Bundle<'a> {
     pub(crate) spec: &'a MachineSpec,
     /// The machine's directory.
     pub(crate) dir: &'a Path,
     pub(crate) namespace: &'a Path,
-    /// The control group that the machine lives in.
+    /// The machine's control group.
     pub(crate) cgroup: &'a str,
     pub(crate) limit: Limit,
     pub(crate) limits: &'a Limits,
@@ -54,7 +54,7 @@ impl Bundle<'_> {
                     "soft": self.limits.open_files,
                 }],
                 "noNewPrivileges": false,
-                // No oomScoreAdj: without CAP_SYS_RESOURCE even setting it to what it is fails.
+                // No oomScoreAdj: without CAP_SYS_RESOURCE even writing the current value fails.
             },
             "mounts": self.mounts(),
             "linux": {
@@ -67,7 +67,7 @@ impl Bundle<'_> {
                     { "type": "network", "path": self.namespace },
                 ],
                 "cgroupsPath": self.cgroup,
-                // What the machine sees of its limits; those that hold are set above.
+                // The limits visible in the machine; the effective ones are set on the group above.
                 "resources": {
                     "cpu": { "period": CPU_PERIOD, "quota": u64::from(self.limit.cpu_millis) * CPU_PERIOD / 1000 },
                     "memory": { "limit": self.limit.memory_mib << 20 },
@@ -75,14 +75,14 @@ impl Bundle<'_> {
                     "devices": [{ "allow": true, "access": "rwm" }],
                 },
                 "devices": [
-                    // The kubelet watches it for processes killed for memory.
+                    // The kubelet watches it for out-of-memory kills.
                     device("/dev/kmsg", 1, 11),
                     device("/dev/fuse", 10, 229),
                     device("/dev/net/tun", 10, 200),
                 ],
                 "sysctl": self.sysctls(),
-                // Nothing goes out and nothing comes in. A node shares its mounts among its own pods with `mount --make-rshared /`;
-                // what runc makes of "rshared" here is neither of the two.
+                // No mount propagation in either direction. A node shares its mounts among its own pods with
+                // `mount --make-rshared /`; runc's "rshared" would be different.
                 "rootfsPropagation": "rprivate",
                 "maskedPaths": ["/proc/kcore"],
                 "readonlyPaths": ["/proc/sysrq-trigger"],
@@ -117,7 +117,7 @@ impl Bundle<'_> {
                 &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
             ),
             mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-            // Seen from the machine's own cgroup namespace: its subtree is the whole of it.
+            // Seen from the machine's own cgroup namespace, its subtree is the whole hierarchy.
             mount(
                 "/sys/fs/cgroup",
                 "cgroup",
@@ -156,7 +156,7 @@ impl Bundle<'_> {
     fn sysctls(&self) -> Value {
         let mut sysctls = serde_json::Map::new();
         sysctls.insert("net.ipv4.ip_forward".into(), json!("1"));
-        // A pod's packet may come in by another card than the one its answer leaves by.
+        // A pod's packet may arrive at another interface than the one its answer leaves from.
         for place in ["all", "default"]
             .into_iter()
             .chain(self.spec.nics.iter().map(|card| card.name.as_str()))

@@ -1,7 +1,7 @@
-//! Control groups of machines, in every hierarchy of version 1 and 2: setting their limits, and removing what they leave behind.
+//! Control groups of machines, in every hierarchy of version 1 and 2: sets limits, and removes groups.
 //!
-//! Always true: the limits of a machine are set on a group that it cannot see. It lives in the group below ([`INNER`]), which is the root
-//! of its own cgroup namespace and which it may write to.
+//! Always true: the limits of a machine are set on a group that it cannot see. It lives in the group below
+//! ([`INNER`]), which is the root of its own cgroup namespace and writable to it.
 
 use std::{
     fs,
@@ -16,20 +16,20 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::files;
 
-/// How often and how long to try: a killed process stays in its group until the kernel has done away with it.
+/// Number of attempts and pause: a killed process stays in its group until the kernel has removed it.
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// The group of a machine's processes, below the one with its limits.
 pub(crate) const INNER: &str = "machine";
 
-/// What a machine may take.
+/// The limits of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit {
     /// Thousandths of a core.
     pub(crate) cpu_millis: u32,
-    /// Its share of what cores there are while others want them as well, in the units of version 2: 100 is what a group has that nobody
-    /// gave one.
+    /// Its share of the cores while they are contended, in the units of version 2: 100 is the default of a
+    /// group.
     pub(crate) cpu_weight: u64,
     /// MiB.
     pub(crate) memory_mib: u64,
@@ -47,7 +47,7 @@ pub(crate) const CPU_WEIGHT: u64 = 100;
 const CPU_SHARES: u64 = 1024;
 
 impl Limit {
-    /// Controllers, and what is written for each: files of version 1 and of version 2.
+    /// Controllers, and the values for each: files of version 1 and of version 2.
     fn files(self) -> [(&'static str, Vec<(&'static str, String)>); 3] {
         let (quota, memory) = (
             u64::from(self.cpu_millis) * CPU_PERIOD / 1000,
@@ -79,7 +79,7 @@ impl Limit {
     }
 }
 
-/// Makes a machine's group and sets its limits.
+/// Creates a machine's group and sets its limits.
 pub(crate) fn confine(group: &str, limit: Limit) -> Result<(), FabricError> {
     let failed = |error: io::Error| FabricError::failed(format!("limit the control group {group}"), error);
     confine_below(&hierarchies().map_err(failed)?, group, limit).map_err(failed)
@@ -111,7 +111,7 @@ fn confine_below(hierarchies: &[PathBuf], group: &str, limit: Limit) -> io::Resu
     )))
 }
 
-/// Version 2 gives a group those controllers that all groups above it hand down.
+/// In version 2 a group has only those controllers that all groups above it enable.
 fn delegate(hierarchy: &Path, place: &Path) -> io::Result<()> {
     let available = fs::read_to_string(hierarchy.join("cgroup.controllers"))?;
     let wanted: Vec<String> = available
@@ -135,12 +135,12 @@ fn delegate(hierarchy: &Path, place: &Path) -> io::Result<()> {
     set(&at, "cgroup.subtree_control", &wanted.join(" "))
 }
 
-/// Where the hierarchies are mounted.
+/// Mount points of the hierarchies.
 pub(crate) fn hierarchies() -> io::Result<Vec<PathBuf>> {
     Ok(mounted(&fs::read_to_string("/proc/self/mountinfo")?))
 }
 
-/// Mount points of control group hierarchies whose root is shown, from `mountinfo`.
+/// Mount points of control group hierarchies that show the root, from `mountinfo`.
 fn mounted(mountinfo: &str) -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = mountinfo
         .lines()
@@ -229,11 +229,11 @@ fn remove_tree(place: &Path) -> io::Result<()> {
 }
 
 fn kill_all(place: &Path) {
-    // Version 2 has one word for all, groups below and those that are just being forked among them.
+    // Version 2 has one file for all processes, including those of groups below and those just being forked.
     if set(place, "cgroup.kill", "1").is_ok() {
         return;
     }
-    // A frozen process takes no signal.
+    // A frozen process receives no signal.
     let _ = set(place, "freezer.state", "THAWED").or_else(|_| set(place, "cgroup.freeze", "0"));
     let text = fs::read_to_string(place.join("cgroup.procs")).unwrap_or_default();
     for pid in text
@@ -241,12 +241,12 @@ fn kill_all(place: &Path) {
         .filter_map(|line| line.parse().ok())
         .filter_map(Pid::from_raw)
     {
-        // It may have ended meanwhile.
+        // The process may have ended meanwhile.
         let _ = kill_process(pid, Signal::KILL);
     }
 }
 
-/// Writes to a file that the kernel has put there; which ones depends on hierarchy and version.
+/// Writes to a control file; which files exist depends on hierarchy and version.
 fn set(place: &Path, file: &str, value: &str) -> io::Result<()> {
     fs::OpenOptions::new()
         .write(true)
@@ -271,7 +271,7 @@ mod tests {
         files::names_in(place).unwrap().into_iter().collect()
     }
 
-    /// A directory with files as the kernel of version 2 puts them there.
+    /// A directory with control files like those of version 2.
     fn fixture(files: &[(&str, &str)]) -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();
         for (name, content) in files {
@@ -320,7 +320,7 @@ mod tests {
             memory_mib: 64,
             tasks: 99,
         };
-        // The kernel puts files into a group as it is made; here they are there before.
+        // The kernel creates the files of a group together with it; here they exist before.
         let host = tempfile::tempdir().unwrap();
         let make = |hierarchy: &str, above: &[&str], files: &[&str]| {
             let place = host.path().join(hierarchy);
@@ -389,7 +389,7 @@ mod tests {
         set(&place, "m1/pods/cgroup.procs", &children[1].id().to_string()).unwrap();
         set(&place, "m1/pods/cgroup.freeze", "1").unwrap();
         assert_eq!(below(&group).unwrap(), ["m1"]);
-        // Whoever is killed is in its group until somebody has waited for it.
+        // A killed process stays in its group until its parent has waited for it.
         let waiter = std::thread::spawn(move || children.map(|mut child| child.wait().unwrap().signal()));
         remove(&Env::system(), &group).await.unwrap();
         assert!(!place.exists());

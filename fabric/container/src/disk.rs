@@ -1,20 +1,20 @@
-//! A machine's disk: a directory that keeps what the machine writes.
+//! A machine's disk: a directory with everything the machine writes.
 //!
-//! | in the machine's directory | what it is |
+//! | in the machine's directory | content |
 //! |---|---|
-//! | `spec.json` | [`Saved`], written first, removed last; damaged or lost, it is written anew from the record |
+//! | `spec.json` | [`Saved`], written first, removed last; damaged or lost, it is written again from the record |
 //! | `ready` | the disk is complete: written before the first start |
-//! | `condemned` | the disk is to be deleted: written first of all when the machine goes |
-//! | `disk.img` | of a machine with a limit: a filesystem of that size, sparse; it is mounted at `disk` in the machine's own mount namespace, and what follows up to `root` lies in it ([`crate::disk_image`]) |
+//! | `condemned` | the disk is to be deleted: written first when the machine is deleted |
+//! | `disk.img` | of a machine with a limit: a filesystem of that size, sparse; mounted at `disk` in the machine's mount namespace, and holds the following entries up to `root` ([`crate::disk_image`]) |
 //! | `base` | of such a machine: files put on its disk before its first start, as a layer over the image's |
 //! | `upper`, `work` | the overlay's, over the image's layers |
-//! | `containerd`, `kubelet`, `etcd`, `log` | real directories bound into the machine: an overlay cannot lie on an overlay, and databases are better off without |
-//! | `root` | where the root is put together, in the machine's own mount namespace; always empty on the host |
+//! | `containerd`, `kubelet`, `etcd`, `log` | real directories bound into the machine: an overlay cannot lie on an overlay, and databases are faster without |
+//! | `root` | mount point of the root, in the machine's mount namespace; always empty on the host |
 //! | `bundle/config.json` | for `runc` |
-//! | `console.log` | what the agent printed; made by the first start |
+//! | `console.log` | the agent's output; created by the first start |
 //!
-//! Always true: a disk that a machine has run on is deleted only when its deletion was asked for ([`condemn`]), never because a file
-//! about it is missing or damaged ([`is_whole`]).
+//! Always true: a disk that a machine has run on is deleted only on request ([`condemn`]), never because a
+//! file about it is missing or damaged ([`is_whole`]).
 
 use std::{
     ffi::OsStr,
@@ -30,17 +30,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{disk_image, files};
 
-/// Where the root is put together.
+/// Mount point of the root.
 pub(crate) const ROOT: &str = "root";
 
 /// The disk is complete.
 const READY: &str = "ready";
 /// The disk is to be deleted.
 const CONDEMNED: &str = "condemned";
-/// What the agent printed.
+/// The agent's output.
 pub(crate) const CONSOLE: &str = "console.log";
 
-/// Real directories bound into the machine: name in its directory, place inside.
+/// Real directories bind-mounted into the machine: name in its directory, path inside.
 pub(crate) const VOLUMES: &[(&str, &str)] = &[
     ("containerd", "/var/lib/containerd"),
     ("kubelet", "/var/lib/kubelet"),
@@ -48,7 +48,7 @@ pub(crate) const VOLUMES: &[(&str, &str)] = &[
     ("log", "/var/log"),
 ];
 
-/// Places that start empty each time.
+/// Paths that are empty after each start.
 const VOLATILE: &[&str] = &["/run", "/var/run", "/tmp", "/dev", "/proc", "/sys"];
 
 /// Whether a path inside the machine does not outlast a restart.
@@ -56,10 +56,10 @@ pub(crate) fn is_volatile(path: &Path) -> bool {
     VOLATILE.iter().any(|place| path.starts_with(place))
 }
 
-/// What is written about a machine before anything of it exists. Without seed files: they hold secrets.
+/// The metadata of a machine, written before anything of it exists. Without seed files: they hold secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Saved {
-    /// Format.
+    /// Version of the format.
     pub(crate) v: u32,
     /// [`fabric_net::spec_hash`] of the specification.
     pub(crate) hash: String,
@@ -86,19 +86,19 @@ impl Saved {
         files::write(&dir.join("spec.json"), &text)
     }
 
-    /// `None` when it is not there or was damaged: then a deletion goes by names alone.
+    /// `None` when it is missing or damaged: then a deletion relies on names alone.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, FabricError> {
         Ok(files::read(&dir.join("spec.json"))?.and_then(|text| serde_json::from_str(&text).ok()))
     }
 }
 
-/// The overlay's directory for what is written, and its scratch.
+/// The overlay's upper directory, and its work directory.
 const UPPER: &str = "upper";
 const WORK: &str = "work";
-/// The layer of files that were there before the first start.
+/// The layer of files that existed before the first start.
 const BASE: &str = "base";
 
-/// Directories of a disk with a limit, made at each start: name and mode.
+/// Directories of a disk with a limit, created at each start: name and mode.
 pub(crate) fn directories() -> Vec<(&'static str, u32)> {
     let volumes = VOLUMES.iter().map(|(name, _)| (*name, volume_mode(name)));
     [(UPPER, 0o755), (WORK, 0o700)]
@@ -114,14 +114,16 @@ fn volume_mode(name: &str) -> u32 {
 /// The volume of databases.
 const DATABASE_VOLUME: &str = "etcd";
 
-/// Whether there is a disk that a machine can start on, or has started on. Names of files alone decide: their content may be torn.
+/// Whether there is a disk that a machine can start on, or has started on. Decided by file names alone: their
+/// content may be torn.
 pub(crate) fn is_whole(dir: &Path) -> bool {
     let there = |name: &str| dir.join(name).exists();
-    // A disk without its mark has one all the same if the machine was started: the mark comes before the first start.
+    // A disk without its mark is whole if the machine was started: the mark is written before the first
+    // start.
     !there(CONDEMNED) && (there(READY) || there(CONSOLE) || holds_database(dir))
 }
 
-/// Marks a whole disk whose mark was lost.
+/// Writes a lost mark of a whole disk again.
 pub(crate) fn mark(dir: &Path, id: &MachineId) -> Result<(), FabricError> {
     if dir.join(READY).exists() {
         return Ok(());
@@ -130,7 +132,7 @@ pub(crate) fn mark(dir: &Path, id: &MachineId) -> Result<(), FabricError> {
     files::write(&dir.join(READY), b"")
 }
 
-/// Whether a database was written to the disk. A directory that cannot be read counts: nobody knows what is in it.
+/// Whether a database was written to the disk. An unreadable directory counts as one: its content is unknown.
 pub(crate) fn holds_database(dir: &Path) -> bool {
     files::names_in(&dir.join(DATABASE_VOLUME)).map_or(true, |names| !names.is_empty())
 }
@@ -145,7 +147,7 @@ pub(crate) fn volume(dir: &Path, name: &str) -> PathBuf {
     inside(dir).join(name)
 }
 
-/// Where all that the machine writes lies, as seen from its mount namespace.
+/// The directory of all data that the machine writes, as seen from its mount namespace.
 fn inside(dir: &Path) -> PathBuf {
     if disk_image::of(dir).exists() {
         dir.join(disk_image::MOUNTED)
@@ -154,7 +156,7 @@ fn inside(dir: &Path) -> PathBuf {
     }
 }
 
-/// Where files are put on the disk before the first start, and the layer of the overlay that they are in.
+/// The directory of files that are written before the first start, and their layer in the overlay.
 fn top(dir: &Path) -> PathBuf {
     if disk_image::of(dir).exists() {
         dir.join(BASE)
@@ -163,9 +165,9 @@ fn top(dir: &Path) -> PathBuf {
     }
 }
 
-/// What is mounted, and how, before the machine starts.
+/// Mounts to be made before the machine starts.
 pub(crate) struct Mounts {
-    /// The disk's own filesystem and where it goes, if it has one.
+    /// The disk's own filesystem and its mount point, if it has one.
     pub(crate) image: Option<(PathBuf, PathBuf)>,
     /// Options of the overlay.
     pub(crate) overlay: String,
@@ -189,17 +191,18 @@ pub(crate) fn mounts(dir: &Path, layers: &[PathBuf]) -> Mounts {
     Mounts { image, overlay }
 }
 
-/// From here on the disk is not worth anything: the first step of a deletion.
+/// Marks the disk as worthless: the first step of a deletion.
 pub(crate) fn condemn(dir: &Path) -> Result<(), FabricError> {
     if !dir.exists() {
         return Ok(());
     }
     files::write(&dir.join(CONDEMNED), b"")?;
-    // Agents and releases before `condemned` go by this one alone.
+    // Releases before `condemned` check this mark alone.
     files::remove(&dir.join(READY))
 }
 
-/// Deletes a disk, and the machine's directory last: as long as it is there, the machine is listed, and its deletion tried again.
+/// Deletes a disk, and the machine's directory last: as long as it exists, the machine is listed, and its
+/// deletion retried.
 pub(crate) fn delete(dir: &Path) -> Result<(), FabricError> {
     if !dir.exists() {
         return Ok(());
@@ -208,7 +211,7 @@ pub(crate) fn delete(dir: &Path) -> Result<(), FabricError> {
     files::remove_tree(dir)
 }
 
-/// Deletes what is big, and what says that there is a disk.
+/// Deletes large data, and the files that mark a disk.
 fn clear(dir: &Path) -> Result<(), FabricError> {
     files::remove(&dir.join(CONSOLE))?;
     files::remove(&disk_image::of(dir))?;
@@ -221,7 +224,7 @@ fn clear(dir: &Path) -> Result<(), FabricError> {
     Ok(())
 }
 
-/// What the machine's network files say.
+/// The content of the machine's network files.
 pub(crate) struct Names {
     pub(crate) hosts: String,
     pub(crate) resolv: String,
@@ -246,9 +249,9 @@ impl Names {
     }
 }
 
-/// Where the host's name servers are written down, the first that has any counts: what the host itself goes by; and where that is a resolver
-/// of its own on loopback, which a machine cannot reach, what that one asks: systemd-resolved, NetworkManager with dnsmasq, dnsmasq with
-/// resolvconf.
+/// Files with the host's name servers; the first one with usable entries counts: the host's own; if that
+/// names a local resolver on loopback, which a machine cannot reach, the upstream servers of that resolver:
+/// systemd-resolved, NetworkManager with dnsmasq, dnsmasq with resolvconf.
 const RESOLV: [&str; 4] = [
     "/etc/resolv.conf",
     "/run/systemd/resolve/resolv.conf",
@@ -256,7 +259,7 @@ const RESOLV: [&str; 4] = [
     "/run/dnsmasq/resolv.conf",
 ];
 
-/// The host's name servers, as far as a machine can reach them.
+/// The host's name servers that a machine can reach.
 fn host_resolv() -> String {
     RESOLV
         .into_iter()
@@ -266,7 +269,7 @@ fn host_resolv() -> String {
         .unwrap_or_else(|| "# The host has no name server that a machine can reach.\n".into())
 }
 
-/// The name servers of this host that machines are told of, where they have a way to the outside: those with an IPv4 address beyond loopback.
+/// The name servers of this host for machines with an uplink: those with an IPv4 address other than loopback.
 pub fn host_name_servers() -> Vec<std::net::Ipv4Addr> {
     host_resolv()
         .lines()
@@ -290,7 +293,8 @@ fn reachable_nameservers(resolv: &str) -> String {
         .collect()
 }
 
-/// Makes the disk complete. A disk that a machine has run on keeps all but its `resolv.conf`, which follows the host.
+/// Completes the disk. On a disk that a machine has run on, only `resolv.conf` changes, which follows the
+/// host.
 pub(crate) fn prepare(
     dir: &Path,
     spec: &MachineSpec,
@@ -328,7 +332,7 @@ pub(crate) fn prepare(
     for (path, content) in &spec.seed_files {
         written.push(put(dir, layers, Path::new(path), content, 0o600)?);
     }
-    // All of it is durable before the mark is.
+    // Everything is durable before the mark is.
     for path in written
         .iter()
         .flat_map(|path| [Some(path.as_path()), path.parent()])
@@ -345,12 +349,12 @@ fn make(path: &Path, mode: u32) -> Result<(), FabricError> {
     fs::DirBuilder::new()
         .mode(mode)
         .create(path)
-        // The umask may have taken bits away.
+        // The umask may have removed bits.
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
         .map_err(|error| FabricError::failed(format!("make the directory {}", path.display()), error))
 }
 
-/// Puts a file on a new disk. Nobody but us has written to it yet, so no link in it can lead astray.
+/// Writes a file to a new disk. The machine has not written to it yet, so no link in it can lead astray.
 fn put(
     dir: &Path,
     layers: &[PathBuf],
@@ -382,7 +386,8 @@ fn put(
     Ok(target)
 }
 
-/// Makes a directory of the overlay look like the one in the image that it covers: a merged directory shows the upper one's owner and mode.
+/// Gives a directory of the overlay the owner and mode of the one in the image: a merged directory shows
+/// those of the upper one.
 fn make_like(target: &Path, layers: &[PathBuf], inside: &Path) -> Result<(), String> {
     if target.is_dir() {
         return Ok(());
@@ -404,7 +409,8 @@ fn make_like(target: &Path, layers: &[PathBuf], inside: &Path) -> Result<(), Str
         .map_err(|error| format!("{} cannot be made: {error}", target.display()))
 }
 
-/// Rewrites `resolv.conf` on a disk that a machine has written to. Links are not followed: they are the machine's, and this is the host.
+/// Rewrites `resolv.conf` on a disk that a machine has written to. Links are not followed: the machine made
+/// them, and this runs on the host.
 fn refresh(upper: &Path, resolv: &str) -> Result<(), FabricError> {
     let failed = |error: std::io::Error| FabricError::failed(format!("open {}", upper.display()), error);
     let root = fs::File::open(upper).map_err(failed)?;
@@ -417,12 +423,12 @@ fn refresh(upper: &Path, resolv: &str) -> Result<(), FabricError> {
     );
     match opened {
         Ok(file) => fs::File::from(file).write_all(resolv.as_bytes()).map_err(failed),
-        // The machine has put something else in its place; that is its business.
+        // The machine has put something else in its place: leave it alone.
         Err(_) => Ok(()),
     }
 }
 
-/// Starts a new console log when the old one has grown, keeping one.
+/// Rotates a large console log, keeping one.
 pub(crate) fn rotate_console(dir: &Path) -> Result<(), FabricError> {
     const CONSOLE_MAX: u64 = 1 << 20;
     let console = dir.join(CONSOLE);
@@ -488,12 +494,12 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.join("kubelet/x/y")).unwrap(), "two");
         assert!(!fs::read_to_string(dir.join("spec.json")).unwrap().contains("one"));
 
-        // The second start does not bring back what the agent has removed.
+        // The second start does not restore a file that the agent has removed.
         fs::remove_file(&seed).unwrap();
         prepare(&dir, &first, std::slice::from_ref(&layer), &names()).unwrap();
         assert!(!seed.exists());
 
-        // A condemned disk is made anew.
+        // A condemned disk is created again.
         fs::write(dir.join("upper/etc/old"), "").unwrap();
         condemn(&dir).unwrap();
         prepare(&dir, &first, &[layer], &names()).unwrap();
@@ -523,7 +529,7 @@ mod tests {
             assert!(dir.join("etcd/data").exists() && dir.join("ready").exists());
             Saved::new(&spec).write(&dir).unwrap();
         }
-        // A node has no database; that it was started says as much.
+        // A node has no database; the console log shows that it was started.
         fs::remove_dir(dir.join("etcd/data")).unwrap();
         fs::remove_file(dir.join("ready")).unwrap();
         assert!(!is_whole(&dir));
@@ -568,7 +574,7 @@ mod tests {
         let text =
             "# x\nnameserver 127.0.0.53\nnameserver 192.0.2.7\nnameserver ::1\nsearch a.b\nsortlist z\n";
         assert_eq!(reachable_nameservers(text), "nameserver 192.0.2.7\nsearch a.b\n");
-        // A host with IPv6 alone has none that a machine could ask.
+        // A host with only IPv6 has no name server that a machine could reach.
         assert_eq!(reachable_nameservers("nameserver 2001:db8::53\n"), "");
     }
 }

@@ -1,12 +1,13 @@
-//! A machine's disk as a filesystem of its own, in a sparse file: a machine that fills it harms nobody else.
+//! A machine's disk as a separate filesystem in a sparse file: a machine that fills it harms no other.
 //!
 //! Always true:
-//! * the file is mounted in the mount namespace that its machine starts in, and nowhere else: mount and loop device end with the machine;
-//! * it is mounted once at a time. Two mounts of one file would destroy it, so a machine waits until the kernel has let go of the one
-//!   before.
+//! * the file is mounted only in the mount namespace that its machine starts in: mount and loop device end
+//!   with the machine;
+//! * it is mounted once at a time. Two mounts of one file would destroy it, so a machine waits until the
+//!   kernel has released the previous one.
 //!
-//! Not XFS' or ext4's project quotas: whoever owns a file may give it to another project, from every container that has no user namespace
-//! of its own.
+//! Not project quotas of XFS or ext4: the owner of a file may assign it to another project, from every
+//! container without a user namespace.
 
 use std::{
     fs,
@@ -20,18 +21,18 @@ use fabric_api::FabricError;
 
 use crate::{exec, files, loop_device};
 
-/// In a machine's directory: where the filesystem is mounted.
+/// Mount point in a machine's directory.
 pub(crate) const MOUNTED: &str = "disk";
 
-/// For how long the kernel is asked whether it has let go.
+/// Time limit for the kernel's release of the file.
 const RELEASE: Duration = Duration::from_secs(20);
 
-/// The file of a machine's disk; there is none if the disk has no limit.
+/// The file of a machine's disk; missing if the disk has no limit.
 pub(crate) fn of(dir: &Path) -> PathBuf {
     dir.join("disk.img")
 }
 
-/// Whether this host can limit disks and have volumes; else what is missing.
+/// Whether this host supports disk limits and volumes; otherwise the missing requirement.
 pub fn possible() -> Result<(), &'static str> {
     let programs = ["mkfs.ext4", "losetup", "findmnt"];
     let there = |program: &&str| {
@@ -48,7 +49,7 @@ pub fn possible() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Makes an empty filesystem of so many GiB.
+/// Creates an empty filesystem of this number of GiB.
 pub(crate) fn make(dir: &Path, gib: u32) -> Result<(), FabricError> {
     let act = "make a disk";
     let failed = |why: String| FabricError::failed(act, why);
@@ -57,28 +58,72 @@ pub(crate) fn make(dir: &Path, gib: u32) -> Result<(), FabricError> {
     fs::File::create(&new)
         .and_then(|file| file.set_len(u64::from(gib) << 30))
         .map_err(|error| failed(error.to_string()))?;
-    let mut command = Command::new("mkfs.ext4");
-    command
-        .env("PATH", exec::PATH)
-        .args(["-q", "-F", "-m", "0"])
-        // Inodes for small files as container images have them; tables and journal are not written before they are used.
-        .args(["-i", "32768", "-J", "size=64"])
-        .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
-        .arg(&new)
-        .stdin(Stdio::null());
-    let output = command
-        .output()
-        .map_err(|error| failed(format!("mkfs.ext4 cannot be started: {error}")))?;
-    if !output.status.success() {
-        let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
-        return Err(failed(format!("mkfs.ext4 ended with {}: {said}", output.status)));
-    }
+    // Inodes for small files as in container images.
+    format(act, &["-i", "32768", "-J", "size=64"], &new)?;
     files::rename(&new, &file)
 }
 
-/// The shell commands that mount it and make directories (name and mode) in it: `$1` is the file, `$2` the place.
+/// Creates an empty filesystem in a file, with additional options.
+fn format(act: &str, options: &[&str], file: &Path) -> Result<(), FabricError> {
+    let failed = |why: String| FabricError::failed(act, why);
+    let output = Command::new("mkfs.ext4")
+        .env("PATH", exec::PATH)
+        .args(["-q", "-F", "-m", "0"])
+        // Tables and journal are initialised when first used.
+        .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
+        .args(options)
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("mkfs.ext4 cannot be started: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
+    Err(failed(format!("mkfs.ext4 ended with {}: {said}", output.status)))
+}
+
+/// Creates the empty filesystem of a share in a file. Every user may write to its root, as on Azure's shares, whose
+/// files have no owners.
+pub(crate) fn format_share(file: &Path) -> Result<(), FabricError> {
+    let act = "make the filesystem of a share";
+    format(act, &[], file)?;
+    // Without a mount: its loop device would be released only some time later.
+    debugfs(act, &["-w", "-R", "set_inode_field <2> mode 040777"], file)?;
+    // debugfs exits with 0 also when a command fails.
+    let told = debugfs(act, &["-R", "stat <2>"], file)?;
+    if told.split_whitespace().any(|word| word == "0777") {
+        Ok(())
+    } else {
+        Err(FabricError::failed(
+            act,
+            "debugfs did not change the mode of its root",
+        ))
+    }
+}
+
+/// Runs debugfs on the filesystem in a file, and returns its output.
+fn debugfs(act: &str, arguments: &[&str], file: &Path) -> Result<String, FabricError> {
+    let failed = |why: String| FabricError::failed(act, why);
+    let output = Command::new("debugfs")
+        .env("PATH", exec::PATH)
+        .args(arguments)
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("debugfs cannot be started, install e2fsprogs: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
+    Err(failed(format!("debugfs ended with {}: {said}", output.status)))
+}
+
+/// Shell commands that mount it and create directories (name and mode) in it: `$1` is the file, `$2` the
+/// mount point.
 pub(crate) fn script(directories: &[(&str, u32)]) -> String {
-    // `discard`: what is deleted inside is given back to the host. `noinit_itable`: tables stay sparse until they are used.
+    // `discard`: deleted blocks are returned to the host. `noinit_itable`: tables stay sparse until they are
+    // used.
     let mut script = String::from(
         "mount -t ext4 -o loop,noatime,discard,noinit_itable \"$1\" \"$2\"\n\
          # Without this each page is cached twice. Not every filesystem can.\n\
@@ -93,7 +138,7 @@ pub(crate) fn script(directories: &[(&str, u32)]) -> String {
 /// Waits until no loop device holds the file: the one of the machine's last start ends with its last process.
 pub(crate) async fn released(env: &Env, dir: &Path) -> Result<(), FabricError> {
     let file = of(dir);
-    // A file that is gone is of a disk of before.
+    // A deleted file belongs to an earlier disk.
     let holding = || {
         loop_device::holding(&file).map(|mut devices| {
             devices.retain(|device| !device.deleted);

@@ -1,14 +1,14 @@
-//! Work on machines' disks, on threads of its own.
+//! A thread pool for work on machines' disks.
 
 use std::sync::LazyLock;
 
 use base_blocking::Pool;
 use fabric_api::FabricError;
 
-/// Threads for machines' disks and for what lies beside them.
+/// Threads for machines' disks and the files beside them.
 pub(crate) static DISKS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::DISKS));
 
-/// Work on disks, away from the threads that everything else runs on.
+/// Runs disk work on the pool's threads.
 pub(crate) async fn blocking(
     act: &str,
     work: impl FnOnce() -> Result<(), FabricError> + Send + 'static,

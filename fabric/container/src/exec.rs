@@ -6,16 +6,17 @@ use base_env::Env;
 use fabric_api::FabricError;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-/// No program that is run here takes long; one that does is stuck.
+/// No program that is run here takes long; a longer run counts as stuck.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// How much of what a program complains about is passed on.
+/// The length of a program's error output that is kept.
 const COMPLAINT_MAX: usize = 1500;
 
 /// Services are often started with a PATH that lacks the administrator's programs.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs a program with `input` on its standard input and gives back its standard output. `act` is an infinitive that says what for.
+/// Runs a program with `input` on its standard input and returns its standard output. `act` names the
+/// purpose, as an infinitive.
 pub(crate) async fn run(
     env: &Env,
     act: &str,
@@ -42,7 +43,7 @@ pub(crate) async fn run(
     let talk = async {
         let write = async {
             if let (Some(pipe), Some(text)) = (stdin.as_mut(), input) {
-                // A program that ends without reading all says why on stderr.
+                // A program that exits without reading everything explains it on stderr.
                 let _ = pipe.write_all(text.as_bytes()).await;
             }
             stdin = None;
@@ -65,7 +66,8 @@ pub(crate) async fn run(
     )))
 }
 
-/// Runs lines with `ip -batch`, on the host or in a network namespace. All or nothing it is not: it ends at the first that fails.
+/// Runs lines with `ip -batch`, on the host or in a network namespace. Not atomic: it stops at the first line
+/// that fails.
 pub(crate) async fn ip_batch(
     env: &Env,
     act: &str,
@@ -85,8 +87,8 @@ pub(crate) async fn ip_batch(
     run(env, act, &argv, Some(&text)).await.map(drop)
 }
 
-/// Runs lines with `ip -batch`, each whatever became of the one before: for removals, where "not there" is fine. The caller checks the
-/// outcome; what went wrong is given back for its error.
+/// Runs lines with `ip -batch`, continuing after failures: for removals, where "not there" is fine. The
+/// caller checks the result; the error output is returned for its error message.
 pub(crate) async fn ip_batch_anyway(
     env: &Env,
     act: &str,
@@ -106,7 +108,7 @@ pub(crate) async fn ip_batch_anyway(
     run(env, act, &argv, Some(&text)).await.err()
 }
 
-/// The end of what a program wrote, on one line.
+/// The end of a program's output, on one line.
 pub(crate) fn complaint(text: &str) -> String {
     let text = text.trim();
     let from = text.len().saturating_sub(COMPLAINT_MAX);
@@ -146,7 +148,7 @@ mod tests {
             error.starts_with("cannot try: no-such-program cannot be started"),
             "{error}"
         );
-        // More than a pipe holds, to a program that does not read it all.
+        // More than a pipe holds, for a program that does not read it all.
         let long = "x\n".repeat(100_000);
         assert_eq!(
             run(&env, "try", &["head", "-n", "1"], Some(&long)).await.unwrap(),

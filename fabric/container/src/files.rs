@@ -14,13 +14,13 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), FabricError> {
         .map_err(|error| FabricError::failed(format!("write {}", path.display()), error))
 }
 
-/// Writes what is written anew at each start; mode 0600.
+/// Writes a file that is rewritten at each start; mode 0600.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FabricError> {
     base_files::replace(path, content, 0o600)
         .map_err(|error| FabricError::failed(format!("write {}", path.display()), error))
 }
 
-/// Makes a directory and those above it, mode 0700; may be there already.
+/// Creates a directory and its parents, mode 0700; it may already exist.
 pub(crate) fn make_dir(path: &Path) -> Result<(), FabricError> {
     base_files::make_directories(path, 0o700)
         .map_err(|error| FabricError::failed(format!("make the directory {}", path.display()), error))
@@ -43,17 +43,17 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FabricError> {
         .map_err(|error| FabricError::failed(format!("rename {} to {}", from.display(), to.display()), error))
 }
 
-/// Removes a file or an empty directory; may be gone already.
+/// Removes a file or an empty directory; it may be gone already.
 pub(crate) fn remove(path: &Path) -> Result<(), FabricError> {
     gone(fs::remove_file(path), path)
 }
 
-/// Removes a directory with all that is in it; may be gone already.
+/// Removes a directory with its content; it may be gone already.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), FabricError> {
     gone(fs::remove_dir_all(path), path)
 }
 
-/// Removes a directory if nothing is in it.
+/// Removes a directory if it is empty.
 pub(crate) fn remove_if_empty(path: &Path) -> Result<(), FabricError> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
@@ -70,7 +70,7 @@ fn gone(result: io::Result<()>, path: &Path) -> Result<(), FabricError> {
     }
 }
 
-/// The names in a directory, sorted; none when it is not there.
+/// The names in a directory, sorted; none if it does not exist.
 pub(crate) fn names_in(path: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,8 +1,8 @@
 //! Whether the host forwards packets between its networks (`net.ipv4.ip_forward`).
 //!
-//! Always true: what it was before the first stamp switched it on is written down first, where all stamps of this host find it and where it
-//! goes with a reboot, as the setting does. It is put back when nothing is left that might need it: as long as there are other stamps,
-//! bridges or tunnels, somebody else may count on it.
+//! Always true: the value before the first stamp switched it on is recorded first, in a file that all stamps
+//! of this host use and that a reboot removes, like the setting. The value is restored when nothing is left
+//! that might need forwarding: other stamps, bridges or tunnels may rely on it.
 
 use std::{fs, io::ErrorKind, os::linux::fs::MetadataExt as _, path::PathBuf};
 
@@ -13,7 +13,7 @@ use crate::files;
 
 const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Where it is written down that it was off. The setting belongs to a network namespace, and so does the note.
+/// The record that it was off. The setting belongs to a network namespace, and so does the record.
 fn note() -> Result<PathBuf, FabricError> {
     let namespace = fs::metadata("/proc/self/ns/net")
         .map_err(|error| FabricError::failed("look at the network namespace", error))?
@@ -34,7 +34,7 @@ pub(crate) fn switch_on() -> Result<(), FabricError> {
     fs::write(SWITCH, "1").map_err(failed)
 }
 
-/// Puts it back, given what `ip -j -d link show` prints when the stamp's own links are gone.
+/// Restores it, given the output of `ip -j -d link show` after the stamp's own links are gone.
 pub(crate) fn put_back(links: &str) -> Result<(), FabricError> {
     let act = "switch off forwarding";
     let note = note()?;
@@ -46,14 +46,14 @@ pub(crate) fn put_back(links: &str) -> Result<(), FabricError> {
         return Ok(());
     }
     match fs::write(SWITCH, "0") {
-        // A host that lets nobody write there has not let us either.
+        // Without the file, it could not be switched on either.
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(FabricError::failed(act, error)),
         _ => {}
     }
     files::remove(&note)
 }
 
-/// Whether a link is left that somebody may forward by: a bridge, a tunnel, a cable into a container.
+/// Whether a link is left that may need forwarding: a bridge, a tunnel, a veth pair of a container.
 fn needed(links: &str) -> Result<bool, serde_json::Error> {
     #[derive(Deserialize)]
     struct Link {
@@ -64,7 +64,7 @@ fn needed(links: &str) -> Result<bool, serde_json::Error> {
     struct Info {
         info_kind: Option<String>,
     }
-    /// Cards that only look like others: they lead to no other network.
+    /// Link types that only look like forwarding interfaces: they lead to no other network.
     const PLAIN: &[&str] = &["bond", "dummy", "ifb", "team", "vlan"];
     let links: Vec<Link> = serde_json::from_str(links)?;
     Ok(links

@@ -1,26 +1,26 @@
-//! Limits of the host's kernel that a handful of nodes runs into. They are raised, never lowered, and left raised: a limit
-//! owns nothing, and another stamp or program may count on it by now.
+//! Limits of the host's kernel that a few nodes would exceed. They are raised, never lowered, and left
+//! raised: other stamps or programs may rely on them by now.
 
 use std::{fs, path::Path};
 
 /// Below `/proc/sys`: the name and the least that is needed.
 const LEAST: &[(&str, u64)] = &[
-    // Each kubelet, containerd and API server watches files. The kernel counts instances a user, and all are root:
-    // Debian's 128 are used up by about eight machines, and the ninth's kubelet does not start.
+    // Each kubelet, containerd and API server watches files. The kernel counts instances per user, and all
+    // run as root: Debian's 128 are used up by about eight machines, and the ninth's kubelet does not start.
     ("fs/inotify/max_user_instances", 8192),
     ("fs/inotify/max_user_watches", 1_048_576),
-    // Numbers of processes are the host's, and each machine may have thousands ([`crate::cgroup::Limit`]): 32768, the default of small
-    // hosts, would be used up by two machines. The most that the kernel takes.
+    // Process ids are shared with the host, and each machine may have thousands ([`crate::cgroup::Limit`]):
+    // 32768, the default of small hosts, would be used up by two machines. This is the kernel's maximum.
     ("kernel/pid_max", 4_194_304),
-    // The kernel has one table of neighbours for all network namespaces, and whatever a pod or a machine talks to beside it is in there: with
-    // the default of 1024, a few hundred pods push each other out and connections fail at random. As on AKS' nodes. The most comes
-    // first, so that it is never below what follows.
+    // The kernel has one neighbour table for all network namespaces, with all peers of pods and machines:
+    // with the default of 1024, a few hundred pods evict each other's entries and connections fail at random.
+    // Values as on AKS' nodes. The maximum comes first, so that it is never below the following ones.
     ("net/ipv4/neigh/default/gc_thresh3", 16_384),
     ("net/ipv4/neigh/default/gc_thresh2", 8192),
     ("net/ipv4/neigh/default/gc_thresh1", 4096),
 ];
 
-/// Raises what is too low.
+/// Raises limits that are too low.
 pub(crate) fn raise() {
     raise_below(Path::new("/proc/sys"));
 }
@@ -34,7 +34,7 @@ fn raise_below(root: &Path) {
         if present.is_none_or(|present| present >= *least) {
             continue;
         }
-        // A host that does not let us is still good for a few machines.
+        // A host that denies this can still run a few machines.
         if let Err(error) = fs::write(&path, least.to_string()) {
             tracing::warn!(limit = name, least, %error, "a limit of this host stays low");
         }

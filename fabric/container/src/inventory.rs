@@ -1,4 +1,4 @@
-//! What this stamp owns on this host, found by names alone.
+//! Lists everything that this stamp owns on this host, by names alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use fabric_api::{FabricError, Inventory, MachineId, MachineSeen, NetworkId, Powe
 use crate::{Inner, cgroup, disk, disk_pool::DISKS, files, namespace};
 
 impl Inner {
-    /// Everything, whole or not.
+    /// All items, complete or not.
     pub(crate) async fn inventory(self: &Arc<Self>) -> Result<Inventory, FabricError> {
         let running: BTreeMap<MachineId, bool> = self
             .containers()
@@ -21,16 +21,16 @@ impl Inner {
                 Some((id, container.is_running()))
             })
             .collect();
-        // A few files for each machine: not on the threads that everything else runs on.
+        // A few files for each machine: on the disk threads.
         let inner = Arc::clone(self);
         DISKS
             .run(move || inner.look_for_files(&running))
             .await
-            .map_err(|error| FabricError::failed("list what is there", error))?
+            .map_err(|error| FabricError::failed("list machines, networks and volumes", error))?
     }
 
     fn look_for_files(&self, running: &BTreeMap<MachineId, bool>) -> Result<Inventory, FabricError> {
-        let failed = |error| FabricError::failed("list what is there", error);
+        let failed = |error| FabricError::failed("list machines, networks and volumes", error);
         let ids = |names: Vec<String>| names.into_iter().map(MachineId);
         let mut machines: BTreeSet<MachineId> = running.keys().cloned().collect();
         machines.extend(ids(files::names_in(&self.machines_dir()).map_err(failed)?));

@@ -1,25 +1,29 @@
 //! Machines as containers on this host: the driver for laptops, tests and single hosts.
 //!
-//! Owns: OCI bundles run by Debian's `runc`, their disks and the volumes they get below the state directory, the loop devices of these, network
-//! namespaces for VNETs and machines, the stamp's bridge, its nftables table, its control groups.
+//! Owns: OCI bundles run by Debian's `runc`, their disks and volumes below the state directory, the volumes'
+//! loop devices, network namespaces for VNETs and machines, the stamp's bridge, its nftables table, its
+//! control groups.
 //!
 //! Always true:
-//! * a machine's directory with its specification is written before anything else of it exists and removed after everything else is gone.
-//!   [`Fabric::list`](fabric_api::Fabric::list) needs no memory of its own;
-//! * no mount of a machine is ever visible on the host: its root is put together in a mount namespace that dies with it, so nothing
-//!   has to be unmounted after a crash;
-//! * everything on the host is named by [`fabric_net::Names`], and nothing else of the host is touched: no flush, no policy, no sysctl but
-//!   `ip_forward` with [`Uplink::Host`](fabric_api::Uplink::Host), put back with the last stamp, and limits that are too low;
-//! * machines are nobody's children: they go on when the service ends;
-//! * an operation runs to its end even if its caller goes away, one at a time for each machine, each VNET and each volume.
+//! * a machine's directory with its specification is written before anything else of it exists and removed
+//!   after everything else is gone. So [`Fabric::list`](fabric_api::Fabric::list) needs no other records;
+//! * no mount of a machine is ever visible on the host: its root is mounted in a mount namespace that ends
+//!   with it, so nothing must be unmounted after a crash;
+//! * everything on the host is named by [`fabric_net::Names`], and nothing else of the host is changed: no
+//!   flush, no policy, no sysctl except `ip_forward` with [`Uplink::Host`](fabric_api::Uplink::Host),
+//!   restored with the last stamp, and limits that are too low;
+//! * machines are not child processes of the service: they keep running when it ends;
+//! * an operation runs to its end even if its caller goes away, one at a time for each machine, each VNET and
+//!   each volume.
 //!
 //! # How far a machine can be trusted
-//! A machine must be able to run containers of its own, so it gets all capabilities of the service, no seccomp filter, its control group
-//! tree and `/proc/sys` to write to. Namespaces keep it apart from the host as long as nobody in it is root: **root inside a machine has
-//! to be taken for root on the host.** Pods are kept apart from machines by containerd as on any Kubernetes node; a privileged pod is as
-//! good as its node. For tenants that do not trust each other use a driver with virtual machines.
+//! A machine must be able to run containers, so it gets all capabilities of the service, no seccomp filter, a
+//! writable control group tree and `/proc/sys`. Namespaces isolate it from the host as long as no process in
+//! it runs as root: **root inside a machine counts as root on the host.** Pods are isolated from machines by
+//! containerd as on any Kubernetes node; a privileged pod has the rights of its node. For tenants that do not
+//! trust each other use a driver with virtual machines.
 //!
-//! Called by: the control loops, by way of [`fabric_api::Fabric`]; made by the binary.
+//! Called by: the control loops, through [`fabric_api::Fabric`]; created by the binary.
 
 mod agent;
 mod bundle;
@@ -42,6 +46,7 @@ mod runc;
 mod stamp;
 mod validate;
 mod volume;
+mod volume_copy;
 
 use std::{
     borrow::Cow,
@@ -63,42 +68,45 @@ pub use crate::disk::host_name_servers;
 pub use crate::disk_image::possible as disk_limits_possible;
 use crate::locks::Locks;
 
-/// Where node images are found.
+/// The source of node images.
 pub trait Images: Send + Sync + 'static {
-    /// The directories that make up the root filesystem of this Kubernetes version, top first; `None` when there is no such image (yet).
-    /// They are never written to and must stay while a machine uses them.
+    /// The layers of the root filesystem of this Kubernetes version, top first; `None` when the image does
+    /// not exist (yet). They are never written to and must stay while a machine uses them.
     fn layers(&self, version: &str) -> Option<Vec<PathBuf>>;
 
-    /// What is being done about an image that is not there yet, for people.
+    /// The state of a missing image's build, for people.
     fn state(&self, version: &str) -> Option<String> {
         let _ = version;
         None
     }
 }
 
-/// What the driver needs to know.
+/// The driver's configuration.
 #[derive(Clone)]
 pub struct ContainerConfig {
     /// The stamp's name, `[a-z0-9][a-z0-9-]{0,31}`. Two drivers with the same name on one host are the same stamp.
     pub stamp: String,
-    /// Where disks are kept, e.g. `/var/lib/landfall/{stamp}`: `machines/`, `kept/`, `networks/` and `volumes/` below it are the driver's. On a filesystem
-    /// that can carry an overlay (not itself one).
+    /// The directory of disks, e.g. `/var/lib/landfall/{stamp}`: the driver uses `machines/`, `kept/`,
+    /// `networks/` and `volumes/` below it. On a filesystem that can carry an overlay (not itself one).
     pub state_dir: PathBuf,
-    /// Where runtime state is kept, e.g. `/run/landfall/{stamp}`: `runc/` below it is the driver's. May be lost with a reboot.
+    /// The directory of runtime state, e.g. `/run/landfall/{stamp}`: the driver uses `runc/` below it. May be
+    /// lost with a reboot.
     pub run_dir: PathBuf,
     /// The stamp's own network.
     pub network: StampNetwork,
-    /// The port at the stamp's gateway address where agents find the service: the only one of the host that machines reach.
+    /// The service's port at the stamp's gateway address: the only port of the host that machines reach.
     pub service_port: u16,
-    /// With [`Uplink::Host`](fabric_api::Uplink::Host): what machines may reach though it lies in one of the host's own networks.
+    /// With [`Uplink::Host`](fabric_api::Uplink::Host): destinations in the host's own networks that machines
+    /// may reach.
     pub uplink_allow: Vec<Ipv4Net>,
-    /// The agent, a static program: process 1 of every machine. Each machine gets a copy of its own, replaced while it runs by
-    /// [`Fabric::ensure_stamp`].
+    /// The agent, a static program: process 1 of every machine. Each machine gets its own copy, replaced
+    /// while it runs by [`Fabric::ensure_stamp`].
     pub agent: Cow<'static, [u8]>,
-    /// Where releases that had one copy for all machines kept the agent. Machines that they started see that directory: as long as there
-    /// are any, the agent is put there as well, then the directory is removed.
+    /// The agent's directory in releases with one copy for all machines. Machines that they started use that
+    /// directory: as long as there are any, the agent is written there as well, then the directory is
+    /// removed.
     pub shared_agent: Option<PathBuf>,
-    /// Where node images are found.
+    /// The source of node images.
     pub images: Arc<dyn Images>,
 }
 
@@ -108,7 +116,7 @@ pub struct ContainerFabric {
     inner: Arc<Inner>,
 }
 
-/// What all operations share.
+/// The state shared by all operations.
 pub(crate) struct Inner {
     pub(crate) env: Env,
     pub(crate) config: ContainerConfig,
@@ -116,12 +124,12 @@ pub(crate) struct Inner {
     /// SHA-256 of the agent, in hexadecimal digits.
     pub(crate) agent_sha256: String,
     pub(crate) locks: Locks,
-    /// Read by every operation, written by what stops or deletes the whole stamp.
+    /// Read-locked by every operation, write-locked by operations on the whole stamp.
     pub(crate) whole: RwLock<()>,
 }
 
 impl ContainerFabric {
-    /// Looks at the configuration only; touches nothing on the host.
+    /// Checks the configuration only; changes nothing on the host.
     ///
     /// # Errors
     /// [`FabricError::Invalid`] when a name or path cannot be used.
@@ -139,13 +147,13 @@ impl ContainerFabric {
         })
     }
 
-    /// SHA-256 of the agent that machines get, in hexadecimal digits.
+    /// SHA-256 of the machines' agent, in hexadecimal digits.
     pub fn agent_sha256(&self) -> &str {
         &self.inner.agent_sha256
     }
 
-    /// Runs an operation to its end, whatever becomes of the caller: half an operation holds a lock, or leaves work that the
-    /// next one has to undo.
+    /// Runs an operation to its end, even if the caller goes away: half an operation holds a lock, or leaves
+    /// work that the next one must undo.
     async fn complete<T, F, Fut>(&self, act: &str, operation: F) -> Result<T, FabricError>
     where
         T: Send + 'static,

@@ -1,4 +1,4 @@
-//! What this process may do, and so what it can give to machines.
+//! The capabilities and limits of this process, which bound those of machines.
 
 use std::fs;
 
@@ -49,15 +49,15 @@ const NAMES: &[&str] = &[
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// More open files than any node needs; systemd's own bound for services.
+/// More open files than any node needs; systemd's own limit for services.
 const FILES_WISH: u64 = 1_048_576;
 
-/// What machines get of what this process has.
+/// The capabilities and limits for machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Capabilities.
     pub(crate) capabilities: Vec<&'static str>,
-    /// Open files a process may have.
+    /// Open files of a process.
     pub(crate) open_files: u64,
 }
 
@@ -80,7 +80,7 @@ impl Limits {
     }
 }
 
-/// The capabilities that are both bounding and permitted, from `/proc/self/status`.
+/// The capabilities that are both in the bounding and the permitted set, from `/proc/self/status`.
 fn capabilities(status: &str) -> Vec<&'static str> {
     let mask = |name: &str| {
         status

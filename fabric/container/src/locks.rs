@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::OwnedMutexGuard;
 
-/// Locks by name. A name nobody holds takes no memory for long.
+/// Locks by name. An unused name is removed before long.
 #[derive(Default)]
 pub(crate) struct Locks {
     by_name: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -17,7 +17,7 @@ impl Locks {
     /// Waits for the name and holds it until the guard is dropped.
     pub(crate) async fn hold(&self, name: &str) -> OwnedMutexGuard<()> {
         let lock = {
-            // A panic while the map was held cannot have left it half-changed: each step is one call.
+            // A panic while the map was locked cannot have left it half-changed: each step is one call.
             let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
             by_name.retain(|_, lock| Arc::strong_count(lock) > 1);
             Arc::clone(by_name.entry(name.to_owned()).or_default())

@@ -1,7 +1,7 @@
-//! Loop devices of the host: block devices that stand for a file each.
+//! Loop devices of the host: block devices backed by a file each.
 //!
-//! Always true: which device holds a file is asked of the kernel each time and written down nowhere. The number of a device that has let go
-//! is given to another file.
+//! Always true: the device of a file is read from the kernel each time and never recorded. The number of a
+//! released device is reused for another file.
 
 use std::{
     fs, io,
@@ -19,38 +19,49 @@ use crate::files;
 /// Where the kernel lists block devices.
 pub(crate) const DEVICES: &str = "/sys/block";
 
-/// The kernel tells sizes in units of so many bytes, whatever the sectors of the device are.
+/// The unit of sizes in `/sys`, whatever the sector size of the device.
 const SECTOR: u64 = 512;
 
-/// What the kernel adds to the name of a file that is gone.
+/// The kernel's suffix for the name of a deleted file.
 const DELETED: &str = " (deleted)";
 
-/// How often the kernel is asked whether it has let go.
+/// Interval of checks for the kernel's release.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A loop device that holds a file.
+/// A loop device with a backing file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoopDevice {
     /// Its name, e.g. `loop7`.
     name: String,
-    /// The file's path as the kernel has it: without symbolic links.
+    /// The file's path as in the kernel: without symbolic links.
     pub(crate) file: PathBuf,
-    /// Whether the file has no name any more.
+    /// Whether the file is deleted.
     pub(crate) deleted: bool,
     /// The size it shows.
     pub(crate) bytes: u64,
-    /// Whether the kernel lets go as soon as nothing uses it.
+    /// Whether the kernel releases it at its last close.
     pub(crate) leaving: bool,
 }
 
 impl LoopDevice {
-    /// The device, for programs.
+    /// The path of the device.
     pub(crate) fn path(&self) -> String {
         format!("/dev/{}", self.name)
     }
 }
 
-/// All that hold a file, as the directory [`DEVICES`] tells.
+/// The directory in which the kernel has an entry for each device with a mounted ext4 filesystem, of all mount
+/// namespaces.
+const EXT4: &str = "/proc/fs/ext4";
+
+impl LoopDevice {
+    /// Whether an ext4 filesystem on it is mounted, in any mount namespace.
+    pub(crate) fn is_mounted(&self) -> bool {
+        Path::new(EXT4).join(&self.name).exists()
+    }
+}
+
+/// All loop devices with a backing file, from the directory [`DEVICES`].
 pub(crate) fn all(devices: &Path) -> io::Result<Vec<LoopDevice>> {
     let names = files::names_in(devices)?;
     let loops = names.into_iter().filter(|name| name.starts_with("loop"));
@@ -59,7 +70,7 @@ pub(crate) fn all(devices: &Path) -> io::Result<Vec<LoopDevice>> {
 
 fn look(devices: &Path, name: String) -> Option<LoopDevice> {
     let place = devices.join(&name);
-    // A device that holds nothing has no such file, or an empty one while it lets go.
+    // An unused device has no such file, or an empty one during its release.
     let text = fs::read_to_string(place.join("loop/backing_file")).ok()?;
     let text = text.trim_end_matches('\n');
     let (file, deleted) = match text.strip_suffix(DELETED) {
@@ -82,7 +93,7 @@ fn look(devices: &Path, name: String) -> Option<LoopDevice> {
     })
 }
 
-/// A file's path as the kernel has it: the file itself is no link, what is above it may be one.
+/// A file's path as in the kernel: the file itself is not a link, parents may be.
 pub(crate) fn real(file: &Path) -> PathBuf {
     let directory = file
         .parent()
@@ -93,7 +104,7 @@ pub(crate) fn real(file: &Path) -> PathBuf {
     }
 }
 
-/// Those of this host that hold a file, which may be gone.
+/// The loop devices of this host that are backed by this file, which may be deleted.
 pub(crate) fn holding(file: &Path) -> Result<Vec<LoopDevice>, FabricError> {
     let file = real(file);
     let mut found =
@@ -102,7 +113,7 @@ pub(crate) fn holding(file: &Path) -> Result<Vec<LoopDevice>, FabricError> {
     Ok(found)
 }
 
-/// Those that stand for another loop device, as a file of its number.
+/// The loop devices that are backed by another loop device, given as a file with its number.
 pub(crate) fn over(below: &LoopDevice) -> Result<Vec<LoopDevice>, FabricError> {
     let failed = |error: io::Error| FabricError::failed(format!("look at {}", below.path()), error);
     let number = fs::metadata(below.path()).map_err(failed)?.rdev();
@@ -111,7 +122,7 @@ pub(crate) fn over(below: &LoopDevice) -> Result<Vec<LoopDevice>, FabricError> {
     Ok(found)
 }
 
-/// The number of the block device that a loop device stands for; 0 where that is a file.
+/// The number of the block device that backs a loop device; 0 if the backing is a file.
 fn held_device(device: &LoopDevice) -> Option<u64> {
     /// `LOOP_GET_STATUS64` of linux/loop.h.
     const GET_STATUS: u32 = 0x4C05;
@@ -124,12 +135,12 @@ fn held_device(device: &LoopDevice) -> Option<u64> {
     }
     let file = fs::File::open(device.path()).ok()?;
     #[expect(unsafe_code, reason = "no library has this call")]
-    // SAFETY: the kernel fills the 232 bytes of the structure, of which every content is valid.
+    // SAFETY: the kernel fills the 232 bytes of the structure; all values are valid.
     let status = unsafe { ioctl(&file, Getter::<GET_STATUS, Status>::new()) };
     status.ok().map(|status| status.held_device)
 }
 
-/// Waits until no device holds the file any more. One that still does after that long is given back.
+/// Waits until no device is backed by the file any more. Returns one that still is after that time.
 pub(crate) async fn released(
     env: &Env,
     within: Duration,
@@ -209,7 +220,7 @@ mod tests {
         let (there, link) = (real_place.join("there"), real_place.join("link"));
         fs::create_dir(&there).unwrap();
         std::os::unix::fs::symlink(&there, &link).unwrap();
-        // Also one that is not there any more.
+        // Also for a missing file.
         assert_eq!(real(&link.join("disk.img")), there.join("disk.img"));
         let nowhere = Path::new("/nowhere/at/all/disk.img");
         assert_eq!(real(nowhere), nowhere);

@@ -1,4 +1,4 @@
-//! Machines: making, stopping, deleting.
+//! Machines: creates, stops, deletes them.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -23,7 +23,7 @@ impl Inner {
                 .container(id)
                 .await?
                 .is_some_and(|container| container.is_running());
-            // One that runs on a disk that is to be deleted is taken down: its deletion was cut short.
+            // A machine that runs on a condemned disk is stopped: its deletion was interrupted.
             if running && disk::is_whole(&dir) {
                 return self.relabel(saved, spec, &dir);
             }
@@ -32,14 +32,14 @@ impl Inner {
         }
         let layers = self.layers(&spec.image)?;
         disk::Saved::new(spec).write(&dir)?;
-        // The disk is made while the cards are plugged in.
+        // The disk is prepared while the interfaces are attached.
         let (disk, cards) = tokio::join!(self.make_disk(spec, &layers), self.plug_in(spec));
         disk?;
         cards?;
         self.start_container(id, &layers).await
     }
 
-    /// What a machine is for may change while it runs; nothing else of it does.
+    /// The role of a machine may change while it runs; nothing else may.
     fn relabel(
         &self,
         saved: Option<disk::Saved>,
@@ -105,7 +105,7 @@ impl Inner {
         .await
     }
 
-    /// Makes the machine's namespace and its cards. Nothing of it is there before.
+    /// Creates the machine's namespace and its interfaces. Nothing of them exists before.
     async fn plug_in(&self, spec: &MachineSpec) -> Result<(), FabricError> {
         let act = format!("plug in machine {}", spec.id);
         let name = self.names.machine_namespace(&spec.id);
@@ -128,7 +128,7 @@ impl Inner {
         exec::ip_batch(&self.env, &act, None, &host).await?;
         for (network, cards) in networks {
             let inside = self.names.network_namespace(network);
-            // Held until the cards are there: a filter that comes meanwhile is to find them.
+            // Held until the interfaces exist: a filter that is set meanwhile must find them.
             let _lock = self.locks.hold(&format!("network {network}")).await;
             let made = self.saved_network(network)?;
             let filtered = |name: &str| {
@@ -215,7 +215,7 @@ impl Inner {
         blocking(&act, move || disk::delete(&kept)).await
     }
 
-    /// Removes all of a machine that is not its disk, whatever of it is there.
+    /// Removes everything of a machine except its disk.
     async fn tear_down(&self, id: &MachineId, spec: Option<&MachineSpec>) -> Result<(), FabricError> {
         let act = format!("take down machine {id}");
         self.remove_container(id).await?;
@@ -225,8 +225,8 @@ impl Inner {
         let ports = spec.map(|spec| self.host_ports(spec)).unwrap_or_default();
         self.remove_links_and_namespace(&act, &ports, &self.names.machine_namespace(id))
             .await?;
-        // The kernel removes a namespace in its own time; the ends of its cables in VNETs are removed now, so that
-        // they are out of the way when the machine is plugged in again.
+        // The kernel removes a namespace asynchronously; the ends of its veth pairs in VNETs are removed now,
+        // so that they do not conflict when the machine is attached again.
         let mut networks: BTreeMap<&NetworkId, Vec<String>> = BTreeMap::new();
         for card in spec.map_or(&[][..], |spec| &spec.nics) {
             if let Attach::Subnet { network, .. } = &card.attach {
@@ -247,7 +247,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The host's ends of the machine's cards.
+    /// The host's ends of the machine's interfaces.
     pub(crate) fn host_ports(&self, spec: &MachineSpec) -> Vec<String> {
         spec.nics
             .iter()
@@ -257,13 +257,13 @@ impl Inner {
     }
 }
 
-/// Processes and threads that a machine may have for each core, and at least. A virtual machine of the same size has the kernel's default,
-/// 32768; the pods of a full node need a fraction of it.
+/// Maximum processes and threads of a machine for each core, and the minimum. A virtual machine of the same
+/// size has the kernel's default, 32768; the pods of a full node need a fraction of it.
 const TASKS_PER_CORE: u64 = 4096;
 const LEAST_TASKS: u64 = 16_384;
 
-/// How much more of a busy host's cores a control plane has than a node: what its tenants' pods do, and what a node does as it starts, keeps no
-/// cluster's API server waiting.
+/// The CPU weight of a control plane, relative to a node: on a busy host, neither tenants' pods nor starting
+/// nodes delay a cluster's API server.
 const CONTROL_PLANE_WEIGHT: u64 = 4 * cgroup::CPU_WEIGHT;
 
 fn limit(spec: &MachineSpec) -> cgroup::Limit {

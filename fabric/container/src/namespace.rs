@@ -1,24 +1,24 @@
-//! Named network namespaces, in the place where `ip netns` keeps them.
+//! Named network namespaces, in the directory of `ip netns`.
 
 use std::path::Path;
 
 use crate::Inner;
 
-/// Where `ip netns` keeps names.
+/// The directory of `ip netns`.
 pub(crate) const DIRECTORY: &str = "/run/netns";
 
-/// What is behind a name.
+/// The state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Namespace {
     /// Nothing.
     Absent,
-    /// A file that is no namespace: its creation or removal was cut short.
+    /// A file that is not a namespace: its creation or removal was interrupted.
     Broken,
     /// A namespace.
     Live,
 }
 
-/// Looks a name up.
+/// Checks a name.
 pub(crate) fn look(name: &str) -> Namespace {
     const NSFS_MAGIC: u64 = 0x6e73_6673;
     match rustix::fs::statfs(Inner::namespace_path(name)) {
@@ -35,7 +35,7 @@ pub(crate) fn all() -> std::io::Result<Vec<String>> {
 
 /// Whether the host has a network link of this name.
 pub(crate) fn host_has_link(name: &str) -> std::io::Result<bool> {
-    // Not /sys/class/net: that shows the links of whoever mounted it.
+    // Not /sys/class/net: it shows the links of the namespace in which it was mounted.
     let table = std::fs::read_to_string("/proc/self/net/dev")?;
     Ok(table
         .lines()

@@ -1,4 +1,4 @@
-//! VNETs: a network namespace each.
+//! VNETs, each a network namespace.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ impl Inner {
         self.make_network(spec).await
     }
 
-    /// Makes sure that a network that was specified once is there: after a reboot it is not.
+    /// Creates a network again from its stored specification, if needed: a reboot removes it.
     pub(crate) async fn network_is_there(&self, id: &NetworkId) -> Result<(), FabricError> {
         let name = self.names.network_namespace(id);
         if namespace::look(&name) == Namespace::Live {
@@ -58,7 +58,8 @@ impl Inner {
         };
         let plugged = namespace::host_has_link(&port).map_err(|error| FabricError::failed(&act, error))?;
         if plugged && !live {
-            // The kernel takes its time to remove a namespace; its cable goes at once when told to.
+            // The kernel removes a namespace asynchronously; an explicit delete removes its veth pair at
+            // once.
             exec::ip_batch_anyway(&self.env, &act, None, &[format!("link delete {port}")]).await;
         }
         let script = vnet_uplink_script(&self.names, spec, live, plugged && live);
@@ -81,7 +82,7 @@ impl Inner {
             .collect();
         let where_there_is_one =
             |path: String, value: &str| format!("{{ [ ! -e {path} ] || echo {value} >{path}; }}");
-        // Those of bridges that are not there yet come after them.
+        // Settings of bridges that do not exist yet follow after them.
         let bridges = bridge_sysctls(&spec.subnets);
         script.extend(
             bridges
@@ -105,7 +106,7 @@ impl Inner {
             .map(drop)
     }
 
-    /// Sets the sysctls of bridges that were just made and whose subnet has a filter.
+    /// Sets the sysctls of new bridges whose subnet has a filter.
     async fn answer_for_machines(
         &self,
         act: &str,
@@ -129,8 +130,8 @@ impl Inner {
         exec::run(&self.env, act, &argv, None).await.map(drop)
     }
 
-    /// Machines whose neighbours are reached another way since ask for them again. Left to themselves, they find out after some seconds in
-    /// which they reach nobody.
+    /// Clears the neighbour tables of machines whose neighbours are now reached another way. Otherwise they
+    /// would notice only after some seconds without connectivity.
     async fn forget_neighbours(
         &self,
         act: &str,
@@ -156,8 +157,8 @@ impl Inner {
                 .collect();
             let inside = self.names.machine_namespace(&machine.id);
             if let Some(error) = exec::ip_batch_anyway(&self.env, act, Some(&inside), &lines).await {
-                // It may be on its way out. One that stays finds out by itself.
-                tracing::info!(machine = %machine.id, "it was not told that its neighbours are reached another way: {error}");
+                // The machine may be ending. Otherwise it notices by itself.
+                tracing::info!(machine = %machine.id, "its neighbour table was not cleared: {error}");
             }
         }
         Ok(())
@@ -183,7 +184,7 @@ impl Inner {
         files::remove_tree(&self.network_dir(id))
     }
 
-    /// Removes all of a network but its specification.
+    /// Removes everything of a network except its specification.
     pub(crate) async fn unplug_network(&self, id: &NetworkId) -> Result<(), FabricError> {
         let act = format!("take down network {id}");
         let name = self.names.network_namespace(id);
@@ -191,7 +192,7 @@ impl Inner {
         self.remove_links_and_namespace(&act, &[port], &name).await
     }
 
-    /// Removes links of the host and a namespace, whichever of them are there.
+    /// Removes links of the host and a namespace, if they exist.
     pub(crate) async fn remove_links_and_namespace(
         &self,
         act: &str,
@@ -214,9 +215,9 @@ impl Inner {
         Err(complaint.unwrap_or_else(|| FabricError::failed(act, format!("{name} is still there"))))
     }
 
-    /// The links on the host that belong into the stamp's bridge, by what was specified.
+    /// The links on the host that belong to the stamp's bridge, from the specifications.
     pub(crate) fn known_ports(&self) -> Result<Vec<String>, FabricError> {
-        let act = "look for what is plugged into the stamp's network";
+        let act = "list the links of the stamp's network";
         let failed = |error| FabricError::failed(act, error);
         let mut ports = Vec::new();
         for name in files::names_in(&self.networks_dir()).map_err(failed)? {

@@ -1,4 +1,4 @@
-//! `runc`, as far as it is needed.
+//! Calls of `runc`.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -7,16 +7,16 @@ use serde::Deserialize;
 
 use crate::{Inner, disk, disk_image, exec, files};
 
-/// How long a machine may take to shut down before it is killed.
+/// The time that a machine may take to shut down before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
-/// How often containers are listed when some go meanwhile.
+/// Number of attempts to list containers while some are deleted.
 const LISTS: usize = 16;
 
-/// How often to look whether it has.
+/// Interval of checks for the end of a shut-down.
 const STOP_LOOK: Duration = Duration::from_millis(20);
 
-/// A container as `runc` sees it.
+/// A container as listed by `runc`.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Container {
     pub(crate) id: String,
@@ -26,7 +26,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Its first process runs. A frozen machine counts: it goes on when it is thawed.
+    /// Whether its first process runs. A frozen machine counts: it continues when it is thawed.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.status.as_str(), "running" | "paused")
     }
@@ -41,7 +41,7 @@ impl Inner {
         }
         let root = self.runc_dir();
         let text = listed(&root, || self.runc(act, &["list", "--format", "json"])).await?;
-        // `null` when there is none.
+        // `null` when there are none.
         let all: Option<Vec<Container>> =
             serde_json::from_str(&text).map_err(|error| FabricError::failed(act, error))?;
         Ok(all.unwrap_or_default())
@@ -50,7 +50,7 @@ impl Inner {
     /// The machine's container, if there is one.
     pub(crate) async fn container(&self, id: &MachineId) -> Result<Option<Container>, FabricError> {
         let name = self.names.container(id);
-        // Saves a process for the usual answer.
+        // Saves a process in the usual case.
         if !self.runc_dir().join(&name).exists() {
             return Ok(None);
         }
@@ -61,7 +61,7 @@ impl Inner {
             Ok(text) => serde_json::from_str(&text)
                 .map(Some)
                 .map_err(|error| FabricError::failed(format!("look at machine {id}"), error)),
-            // State that runc cannot read was cut short while it was written: there is nothing that runs by it.
+            // State that runc cannot read was interrupted while it was written: no container runs from it.
             Err(error) => {
                 tracing::debug!(machine = %id, %error, "a container's state cannot be read");
                 Ok(None)
@@ -69,7 +69,7 @@ impl Inner {
         }
     }
 
-    /// Starts the machine from its bundle. It is nobody's child afterwards.
+    /// Starts the machine from its bundle. Afterwards it is not a child process of the service.
     pub(crate) async fn start_container(
         &self,
         id: &MachineId,
@@ -83,8 +83,8 @@ impl Inner {
         files::make_dir(&self.runc_dir())?;
         disk::rotate_console(&dir)?;
         let disk::Mounts { image, overlay } = disk::mounts(&dir, layers);
-        // Disk and overlay are mounted in a mount namespace that nobody else sees and that ends with the machine. Standard output and error
-        // stay ours until runc takes over, so that what goes wrong before can be told.
+        // Disk and overlay are mounted in a private mount namespace that ends with the machine. Standard
+        // output and error stay connected until runc takes over, so that earlier errors are reported.
         let mut script = String::from("set -e\n");
         let (file, place) = match &image {
             Some((file, place)) => {
@@ -133,7 +133,7 @@ impl Inner {
             })
     }
 
-    /// Asks the machine to shut down and waits for it, for a bounded time.
+    /// Requests the machine's shut-down and waits for it, for a bounded time.
     pub(crate) async fn shut_down(&self, id: &MachineId, container: &Container) -> Result<(), FabricError> {
         let name = self.names.container(id);
         let Some(started) = started_at(container.pid) else {
@@ -161,7 +161,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Kills the container if it runs, and forgets it.
+    /// Kills the container if it runs, and removes its state.
     pub(crate) async fn remove_container(&self, id: &MachineId) -> Result<(), FabricError> {
         let name = self.names.container(id);
         let state = self.runc_dir().join(&name);
@@ -172,13 +172,13 @@ impl Inner {
             .runc(&format!("remove machine {id}"), &["delete", "--force", &name])
             .await
         {
-            // What still runs is killed by its control group; the state alone is of no use.
+            // Remaining processes are killed by control group; the state alone is useless.
             tracing::debug!(machine = %id, %error, "runc cannot remove a container");
         }
         Ok(())
     }
 
-    /// Forgets a container whose processes are gone.
+    /// Removes the state of a container whose processes are gone.
     pub(crate) fn forget_container(&self, id: &MachineId) -> Result<(), FabricError> {
         files::remove_tree(&self.runc_dir().join(self.names.container(id)))
     }
@@ -191,8 +191,8 @@ impl Inner {
     }
 }
 
-/// Lists until nothing goes meanwhile: `runc list` ends with an error when a container that it has found in its directory is deleted before
-/// it looks at it. Each further try needs another one that goes in this moment.
+/// Repeats the list while containers are deleted: `runc list` fails when a container that it found in its
+/// directory is deleted before it is read. Each further failure needs another deletion at that moment.
 async fn listed<F: Future<Output = Result<String, FabricError>>>(
     root: &Path,
     mut list: impl FnMut() -> F,
@@ -208,18 +208,19 @@ async fn listed<F: Future<Output = Result<String, FabricError>>>(
     list().await
 }
 
-/// Whether `runc` misses something in the directory of its containers.
+/// Whether `runc` reports a missing file in the directory of its containers.
 fn went_meanwhile(root: &Path, said: &str) -> bool {
     said.contains(&format!("stat {}/", root.display())) && said.contains("no such file or directory")
 }
 
-/// When the process was started, in clock ticks since boot; `None` when it has ended. Tells a process from a later one with its number.
+/// The start time of the process, in clock ticks since boot; `None` when it has ended. Distinguishes a
+/// process from a later one with the same id.
 fn started_at(pid: i32) -> Option<u64> {
     if pid <= 0 {
         return None;
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything.
+    // The name in brackets may contain any character.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     if matches!(state, "Z" | "X") {
@@ -228,7 +229,7 @@ fn started_at(pid: i32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// What runc complained about in its log.
+/// The errors in runc's log.
 fn complaints(log: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct Line {

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::{Inner, cgroup, disk, exec, files, forwarding, host_limits, namespace};
 
-/// Machines that are stopped or deleted, and volumes that are taken from them, at the same time with their stamp.
+/// Number of machines that are stopped or deleted, and of volumes that are detached, at the same time with
+/// their stamp.
 const AT_A_TIME: usize = 8;
 
 impl Inner {
@@ -23,7 +24,7 @@ impl Inner {
         if network.uplink == Uplink::Host {
             forwarding::switch_on()?;
         }
-        // Rules first: not for a moment is the bridge there without them.
+        // Rules first: the bridge must never exist without them.
         let rules = stamp_ruleset(&self.names, network, &self.surroundings(act).await?);
         let rules = exec::run(&self.env, act, &["nft", "-f", "-"], Some(&rules));
         let links = exec::run(&self.env, act, &["ip", "-j", "address", "show"], None);
@@ -37,7 +38,7 @@ impl Inner {
         exec::ip_batch(&self.env, act, None, &script).await
     }
 
-    /// The host as the stamp's rules see it.
+    /// The host's properties that the stamp's rules depend on.
     async fn surroundings(&self, act: &str) -> Result<Surroundings, FabricError> {
         let around = Surroundings {
             service_port: self.config.service_port,
@@ -57,19 +58,19 @@ impl Inner {
         })
     }
 
-    /// Makes sure that there is a stamp network before something is plugged into it.
+    /// Ensures the stamp network before something is attached to it.
     pub(crate) async fn stamp_is_there(&self) -> Result<(), FabricError> {
         let there = namespace::host_has_link(&self.names.bridge())
             .map_err(|error| FabricError::failed("look for the stamp's network", error))?;
         if there { Ok(()) } else { self.ensure_stamp().await }
     }
 
-    /// Takes down all that is not on disk.
+    /// Stops everything that is not on disk.
     pub(crate) async fn stop_stamp(self: &Arc<Self>) -> Result<(), FabricError> {
         let inventory = self.inventory().await?;
         self.for_all(ids(&inventory.machines), |inner, id| async move {
             match inner.stop_machine(&id).await {
-                // It has no disk: what there is of it is left over from a deletion.
+                // It has no disk: a left-over of a deletion.
                 Err(FabricError::NotFound(_)) => inner.delete_machine(&id).await,
                 other => other,
             }
@@ -100,7 +101,7 @@ impl Inner {
         files::remove_if_empty(&self.config.state_dir)
     }
 
-    /// Takes away the loop devices of all volumes. Machines that had them are down.
+    /// Releases the loop devices of all volumes. Their machines are stopped.
     async fn detach_volumes(self: &Arc<Self>) -> Result<(), FabricError> {
         self.for_all(self.held_volumes()?, |inner, id| async move {
             inner.detach_volume(&id).await
@@ -108,7 +109,7 @@ impl Inner {
         .await
     }
 
-    /// Does something to all of these, several at a time. All are tried; one of the errors is given back.
+    /// Runs an action for all items, several at a time. All are tried; one of the errors is returned.
     async fn for_all<I, F, Fut>(self: &Arc<Self>, all: Vec<I>, act: F) -> Result<(), FabricError>
     where
         F: Fn(Arc<Self>, I) -> Fut,
@@ -128,7 +129,7 @@ impl Inner {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Removes bridge, routes, rules, control groups and runtime state. Machines and networks are down.
+    /// Removes bridge, routes, rules, control groups and runtime state. Machines and networks are stopped.
     async fn remove_stamp_network(&self) -> Result<(), FabricError> {
         let act = "remove the stamp's network";
         let bridge = self.names.bridge();
@@ -167,6 +168,6 @@ fn ids(machines: &[MachineSeen]) -> Vec<MachineId> {
 fn outcome(result: Option<Result<Result<(), FabricError>, tokio::task::JoinError>>) -> Option<FabricError> {
     match result? {
         Ok(result) => result.err(),
-        Err(error) => Some(FabricError::failed("stop or delete what the stamp has", error)),
+        Err(error) => Some(FabricError::failed("stop or delete parts of the stamp", error)),
     }
 }

@@ -1,5 +1,5 @@
-//! What can never work is refused before anything is touched. All of it ends in scripts, paths and mount options, so nothing
-//! with a space, a comma or a dot-dot may pass.
+//! Refuses invalid specifications before any change. All values end up in scripts, paths and mount options,
+//! so spaces, commas and `..` are not allowed.
 
 use std::{
     collections::BTreeSet,
@@ -14,10 +14,10 @@ use fabric_api::{
 
 use crate::{ContainerConfig, disk};
 
-/// Bytes of seed files a machine may have.
+/// Limit of a machine's seed files in bytes.
 const SEED_MAX: usize = 4 << 20;
 
-/// Sizes of volumes go in steps of so many bytes, up to so many.
+/// Step of volume sizes in bytes, and the largest size.
 const VOLUME_STEP: u64 = 1 << 20;
 const VOLUME_MAX: u64 = 32 << 40;
 
@@ -97,7 +97,7 @@ pub(crate) fn network(spec: &NetworkSpec, stamp: &StampNetwork) -> Result<(), Fa
     Ok(())
 }
 
-/// Why a balancer cannot have its address.
+/// The reason why a balancer cannot have its address.
 fn balancer_address(
     spec: &NetworkSpec,
     stamp: &StampNetwork,
@@ -122,7 +122,7 @@ fn balancer_address(
     }
 }
 
-/// Why there cannot be such a port.
+/// The reason why a port is invalid.
 fn balanced_port(spec: &NetworkSpec, port: &BalancedPort) -> Result<(), &'static str> {
     match port.protocol {
         Protocol::Tcp | Protocol::Udp => {}
@@ -206,7 +206,7 @@ pub(crate) fn volume(spec: &VolumeSpec) -> Result<(), FabricError> {
     Ok(())
 }
 
-/// A path that can be written into mount options and scripts as it is.
+/// A path that can be written into mount options and scripts without quoting.
 pub(crate) fn plain_path(what: &str, path: &Path) -> Result<(), FabricError> {
     let text = path
         .to_str()
@@ -293,6 +293,7 @@ mod tests {
                 id: id.into(),
                 bytes,
                 source: source.map(Into::into),
+                shared: false,
                 labels: Default::default(),
             };
             volume(&spec)

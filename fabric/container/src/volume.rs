@@ -1,29 +1,36 @@
-//! Volumes: sparse files that one machine at a time has, as a loop device of the host.
+//! Volumes: sparse files, each attached to one machine at a time as a loop device of the host; and shares,
+//! whose loop device all machines use.
 //!
-//! | in the volume's directory | what it is |
+//! | in the volume's directory | content |
 //! |---|---|
-//! | `spec.json` | [`Saved`], written first, removed last; damaged or lost, it is written anew from the record |
-//! | `volume.img` | all that is on the volume, as large as the volume is; sparse |
-//! | `volume.new` | the same while it is made: it gets its name when it is complete |
-//! | `attached` | the machine that has the volume: written before there is a loop device, removed after there is none |
+//! | `spec.json` | [`Saved`], written first, removed last; damaged or lost, it is written again from the record |
+//! | `volume.img` | the volume's data, as large as the volume; sparse |
+//! | `volume.new` | the same during its creation: renamed when it is complete |
+//! | `attached` | the volume's machine: written before the loop device exists, removed after it is gone |
 //!
 //! Always true:
-//! * a machine has a volume while a loop device holds its file and `attached` names the machine. A reboot takes all loop devices away, so
-//!   after it nobody has any volume, whatever `attached` says;
-//! * one loop device at most holds a volume's file. The kernel does not let go of a device that is open or mounted anywhere, so nothing uses a
-//!   volume any more that was taken from its machine;
-//! * a file that was complete once is never made anew: when it is lost, that is told, and no machine gets an empty volume for a full one;
-//! * a volume never becomes smaller, and only [`Inner::delete_volume`] and [`Inner::delete_stamp`] remove what is on it.
+//! * a volume is attached while a loop device is backed by its file and `attached` names the machine. A
+//!   reboot removes all loop devices, so after it no volume is attached, whatever `attached` says;
+//! * a share has a loop device from its creation until its deletion or a reboot of the host. All machines share
+//!   the host's kernel, which has one filesystem for a device however often and wherever it is mounted: data
+//!   written by one machine is read by the others. A share is never attached: it has no `attached`;
+//! * at most one loop device is backed by a volume's file. The kernel does not release a device that is open
+//!   or mounted anywhere, so a volume is no longer in use once it is detached;
+//! * a file that was complete once is never created again: its loss is reported, and no machine gets an empty
+//!   volume in its place;
+//! * a copy has the state of its source at one moment: of a volume without a loop device, or of one whose
+//!   filesystem is frozen meanwhile. An attached volume without a mounted filesystem is not copied;
+//! * a volume never becomes smaller, and only [`Inner::delete_volume`] and [`Inner::delete_stamp`] remove its
+//!   data.
 //!
-//! Machines see every loop device of the host, and the file that it holds, in their `/sys/block`. That is how a machine finds a volume: no
-//! device number is handed on, because numbers change.
+//! Machines see every loop device of the host, and its backing file, in their `/sys/block`. A machine finds a
+//! volume this way: no device number is passed on, because numbers change.
 
 use std::{
     fs::{self, OpenOptions},
     io::{self, ErrorKind},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -36,22 +43,23 @@ use crate::{
     exec, files,
     loop_device::{self, LoopDevice},
     validate,
+    volume_copy::{FROZEN, copy, thaw},
 };
 
-/// All that is on the volume.
+/// The volume's data.
 const IMAGE: &str = "volume.img";
-/// The same while it is made.
+/// The same during its creation.
 const NEW: &str = "volume.new";
-/// The machine that has it.
+/// The volume's machine.
 const ATTACHED: &str = "attached";
 
-/// For how long the kernel is asked whether it has let go. What ends with a machine lets go within a second.
+/// Time limit for the kernel's release. Users that end with a machine release within a second.
 const RELEASE: Duration = Duration::from_secs(10);
 
-/// What is written about a volume before anything of it exists.
+/// The metadata of a volume, written before anything of it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
-    /// Format.
+    /// Version of the format.
     v: u32,
     /// Whether its file was complete once.
     made: bool,
@@ -75,7 +83,7 @@ impl Saved {
         files::write(&dir.join("spec.json"), &text)
     }
 
-    /// `None` when it is not there or was damaged.
+    /// `None` when it is missing or damaged.
     fn read(dir: &Path) -> Result<Option<Self>, FabricError> {
         Ok(files::read(&dir.join("spec.json"))?.and_then(|text| serde_json::from_str(&text).ok()))
     }
@@ -106,8 +114,14 @@ impl Inner {
             let source = spec.source.as_ref().map(|source| self.complete_volume(source));
             let source = source.transpose()?;
             Saved::new(spec, false).write(&dir)?;
+            // Meanwhile the source is not attached, detached or frozen by another call.
+            let _source = match &spec.source {
+                Some(source) => Some(self.locks.hold(&format!("volume {source}")).await),
+                None => None,
+            };
             let (dir, bytes) = (dir.clone(), spec.bytes);
-            blocking(&act, move || make(&dir, bytes, source.as_deref())).await?;
+            let formatted = spec.shared && source.is_none();
+            blocking(&act, move || make(&dir, bytes, source.as_deref(), formatted)).await?;
         } else if saved.is_none() {
             tracing::warn!(volume = %spec.id, "the specification of a volume was damaged and is written anew");
         }
@@ -116,10 +130,27 @@ impl Inner {
         }
         let (file, bytes) = (image.clone(), spec.bytes);
         blocking(&act, move || grow(&file, bytes)).await?;
+        if spec.shared {
+            self.open_share(&act, &image).await?;
+        }
         self.tell_size(&act, &image).await
     }
 
-    /// Has loop devices show all of their file. They are asked each time: an earlier call may have been cut short before it told them.
+    /// Makes a share available to all machines: as a loop device.
+    async fn open_share(&self, act: &str, image: &Path) -> Result<(), FabricError> {
+        let there = loop_device::holding(image)?;
+        // A device under release cannot be used; a later call finds none and makes another.
+        if there.iter().any(|device| device.leaving) {
+            return Err(FabricError::failed(act, "its loop device is being released"));
+        }
+        if there.is_empty() {
+            self.make_device(act, image).await?;
+        }
+        Ok(())
+    }
+
+    /// Updates the size of loop devices to that of the file. Always checked: an earlier call may have been
+    /// interrupted before it.
     async fn tell_size(&self, act: &str, image: &Path) -> Result<(), FabricError> {
         let bytes = size(image)?;
         for device in loop_device::holding(image)? {
@@ -131,7 +162,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The file of a volume that is complete.
+    /// The file of a complete volume.
     fn complete_volume(&self, id: &VolumeId) -> Result<PathBuf, FabricError> {
         let image = self.volume_dir(id).join(IMAGE);
         if is_there(&image)? {
@@ -141,12 +172,16 @@ impl Inner {
         }
     }
 
-    /// The machine may stop or go meanwhile, since its lock is not held: then it keeps the volume, as one that stops or goes later does.
+    /// The machine may stop or be deleted meanwhile, since its lock is not held: then the volume stays
+    /// attached, as if the machine had stopped later.
     pub(crate) async fn attach_volume(&self, id: &VolumeId, machine: &MachineId) -> Result<(), FabricError> {
         validate::identity("volume", id.as_str())?;
         validate::identity("machine", machine.as_str())?;
         let act = format!("give volume {id} to machine {machine}");
         let (dir, image) = (self.volume_dir(id), self.complete_volume(id)?);
+        if is_share(&dir)? {
+            return Err(FabricError::failed(act, "it is a share: all machines have it"));
+        }
         let container = self.container(machine).await?;
         let runs = container.is_some_and(|container| container.is_running());
         if !runs || !disk::is_whole(&self.machine_dir(machine)) {
@@ -156,7 +191,7 @@ impl Inner {
             match attached(&dir)? {
                 Some(found) if found == *machine => return Ok(()),
                 Some(other) => return Err(FabricError::failed(act, format!("machine {other} has it"))),
-                // Who had it was lost. That something uses it would show now.
+                // The record of its machine was lost. If the volume is in use, this fails.
                 None => self.take_back(&act, &dir).await?,
             }
         }
@@ -170,7 +205,7 @@ impl Inner {
         let device = exec::run(&self.env, act, &argv, None).await?;
         let device = device.trim();
         if loop_device::holding(image)?.is_empty() {
-            // Without being seen there it would be given to another machine as well.
+            // A device that is not visible there would allow another attachment.
             exec::run(&self.env, act, &["losetup", "--detach", device], None).await?;
             let why = format!(
                 "{} does not show that {device} holds {file}",
@@ -178,10 +213,11 @@ impl Inner {
             );
             return Err(FabricError::failed(act, why));
         }
-        // Without this each page is cached twice. Not every filesystem can; in one step with the device, losetup would fail and leave it.
+        // Without this each page is cached twice. Not every filesystem supports it; in one step with the
+        // device, losetup would fail and leave the device.
         let argv = ["losetup", "--direct-io=on", device];
         if let Err(error) = exec::run(&self.env, act, &argv, None).await {
-            tracing::debug!(%error, "what is on a volume is cached twice");
+            tracing::debug!(%error, "the data of a volume is cached twice");
         }
         Ok(())
     }
@@ -192,7 +228,7 @@ impl Inner {
         self.take_back(&act, &self.volume_dir(id)).await
     }
 
-    /// Takes a volume from the machine that has it.
+    /// Detaches a volume.
     async fn take_back(&self, act: &str, dir: &Path) -> Result<(), FabricError> {
         self.release_stacked(act, dir).await?;
         if let Some(device) = self.release(act, &dir.join(IMAGE)).await? {
@@ -206,8 +242,8 @@ impl Inner {
         files::remove(&dir.join(ATTACHED))
     }
 
-    /// A kubelet puts a loop device of its own over each volume that a pod has as a block device. The device belongs to the host, so it
-    /// outlives its machine: what a machine has left behind is released once the machine does not run.
+    /// A kubelet puts another loop device on each block volume of a pod. That device belongs to the host and
+    /// outlives the machine: it is released once the machine does not run.
     async fn release_stacked(&self, act: &str, dir: &Path) -> Result<(), FabricError> {
         let Some(machine) = attached(dir)? else {
             return Ok(());
@@ -224,7 +260,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Releases what a machine that has ended left over its volumes. It keeps the volumes.
+    /// Releases the loop devices that an ended machine left over its volumes. The volumes stay attached.
     pub(crate) async fn release_stacked_of(&self, act: &str, machine: &MachineId) -> Result<(), FabricError> {
         for id in self.held_volumes()? {
             let dir = self.volume_dir(&id);
@@ -235,11 +271,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes the loop devices of a file away. One that something still uses is given back: it goes when that ends.
+    /// Releases the loop devices of a file. Returns one that is still in use: it is released when that ends.
     async fn release(&self, act: &str, image: &Path) -> Result<Option<LoopDevice>, FabricError> {
         let mut complaint = None;
         for device in loop_device::holding(image)? {
-            // The kernel was told already. When it lets go, the number may be another file's before it is told again.
+            // A release is already pending. After it, the number may belong to another file before the next
+            // request.
             if device.leaving {
                 continue;
             }
@@ -265,13 +302,20 @@ impl Inner {
                 return Err(FabricError::failed(act, format!("machine {machine} has it")));
             }
             Some(_) => {}
-            // Usually nobody has it. Who had it may have been lost, too.
+            // Usually it is not attached. The record of its machine may have been lost, too.
             None => self.take_back(&act, &dir).await?,
+        }
+        let saved = Saved::read(&dir)?.filter(|saved| !saved.made);
+        if let Some(source) = saved.and_then(|saved| saved.spec.source) {
+            // The interrupted copy may have left its source frozen, and is not repeated.
+            let _source = self.locks.hold(&format!("volume {source}")).await;
+            let (image, place) = (self.volume_dir(&source).join(IMAGE), dir.join(FROZEN));
+            blocking(&act, move || thaw(&image, &place)).await?;
         }
         blocking(&act, move || delete(&dir)).await
     }
 
-    /// All there are, whole or not, in order of their ids.
+    /// All volumes, complete or not, in order of their ids.
     pub(crate) fn volumes(&self) -> Result<Vec<VolumeSeen>, FabricError> {
         let ids = self.volume_ids()?;
         let devices = devices_for(&ids)?;
@@ -283,19 +327,20 @@ impl Inner {
         let image = dir.join(IMAGE);
         let bytes = match fs::metadata(&image) {
             Ok(found) => found.len(),
-            // It is being made or deleted.
+            // It is being created or deleted.
             Err(error) if error.kind() == ErrorKind::NotFound => 0,
             Err(error) => return Err(FabricError::failed(format!("look at {}", image.display()), error)),
         };
         let device = holder(devices, &image);
+        let spec = Saved::read(&dir)?.map(|saved| saved.spec);
         Ok(VolumeSeen {
-            // A machine has no more of it than its device shows; one that is about to let go shows nothing.
+            open: device.is_some_and(|device| !device.leaving)
+                && spec.as_ref().is_some_and(|spec| spec.shared),
+            // A machine has no more of it than its device shows; a device under release shows nothing.
             bytes: device
                 .filter(|device| device.bytes > 0)
                 .map_or(bytes, |device| device.bytes.min(bytes)),
-            labels: Saved::read(&dir)?
-                .map(|saved| saved.spec.labels)
-                .unwrap_or_default(),
+            labels: spec.map(|spec| spec.labels).unwrap_or_default(),
             attached: match device {
                 Some(_) => attached(&dir)?,
                 None => None,
@@ -304,7 +349,7 @@ impl Inner {
         })
     }
 
-    /// The volumes that some machine has.
+    /// The volumes attached to any machine.
     pub(crate) fn held_volumes(&self) -> Result<Vec<VolumeId>, FabricError> {
         let mut ids = self.volume_ids()?;
         let devices = devices_for(&ids)?;
@@ -315,19 +360,19 @@ impl Inner {
     fn volume_ids(&self) -> Result<Vec<VolumeId>, FabricError> {
         let mut names = files::names_in(&self.volumes_dir())
             .map_err(|error| FabricError::failed("list volumes", error))?;
-        // The directory may be a filesystem of its own, with its `lost+found`.
+        // The directory may be a filesystem with `lost+found`.
         names.retain(|name| validate::identity("volume", name).is_ok());
         Ok(names.into_iter().map(VolumeId).collect())
     }
 
-    /// Removes all volumes. No machine has one.
+    /// Removes all volumes. None is attached.
     pub(crate) async fn delete_volumes(&self) -> Result<(), FabricError> {
         let dir = self.volumes_dir();
         blocking("delete volumes", move || files::remove_tree(&dir)).await
     }
 }
 
-/// The loop devices of the host, read once for all volumes, and not at all where there is none.
+/// The loop devices of the host, read once for all volumes, and not at all if there are no volumes.
 fn devices_for(volumes: &[VolumeId]) -> Result<Vec<LoopDevice>, FabricError> {
     if volumes.is_empty() {
         return Ok(Vec::new());
@@ -344,7 +389,7 @@ fn holder<'a>(devices: &'a [LoopDevice], image: &Path) -> Option<&'a LoopDevice>
     devices.iter().find(|device| device.file == image)
 }
 
-/// Whether a file is there. That nobody can tell is an error: what is not there is made.
+/// Whether a file exists. Uncertainty is an error, because a missing file is created.
 fn is_there(path: &Path) -> Result<bool, FabricError> {
     path.try_exists()
         .map_err(|error| FabricError::failed(format!("look for {}", path.display()), error))
@@ -356,21 +401,34 @@ fn size(path: &Path) -> Result<u64, FabricError> {
     Ok(found.len())
 }
 
-/// The machine that is named to have a volume. It does only while a loop device holds the file.
+/// Whether the recorded specification is that of a share. A lost record is written again when the share is
+/// next ensured.
+fn is_share(dir: &Path) -> Result<bool, FabricError> {
+    Ok(Saved::read(dir)?.is_some_and(|saved| saved.spec.shared))
+}
+
+/// The recorded machine of a volume. The volume is attached only while a loop device is backed by the file.
 fn attached(dir: &Path) -> Result<Option<MachineId>, FabricError> {
     let text = files::read(&dir.join(ATTACHED))?.unwrap_or_default();
     let id = text.trim();
     Ok((!id.is_empty()).then(|| MachineId::from(id)))
 }
 
-/// Makes a volume's file: empty, or as another one is now.
-fn make(dir: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError> {
+/// Creates a volume's file: empty, or as a copy of another in its current state. `formatted`: with an empty
+/// filesystem.
+fn make(dir: &Path, bytes: u64, source: Option<&Path>, formatted: bool) -> Result<(), FabricError> {
     let new = dir.join(NEW);
-    // Of a call that was cut short.
+    // Of an interrupted call.
     files::remove(&new)?;
-    let filled = fill(&new, bytes, source);
+    let filled = fill(&new, bytes, source).and_then(|()| {
+        if formatted {
+            disk_image::format_share(&new)
+        } else {
+            Ok(())
+        }
+    });
     if filled.is_err() {
-        // On a full disk its space is missing most; what failed is told.
+        // On a full disk its space is needed; the first error is returned.
         let _left = fs::remove_file(&new);
     }
     filled?;
@@ -379,7 +437,8 @@ fn make(dir: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError
 
 fn fill(new: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError> {
     if let Some(source) = source {
-        copy(source, new)?;
+        let shared = source.parent().map(is_share).transpose()?;
+        copy(source, new, shared.unwrap_or_default())?;
     }
     let opened = OpenOptions::new()
         .write(true)
@@ -396,25 +455,7 @@ fn fill(new: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError
         .map_err(|error: io::Error| FabricError::failed(format!("write {}", new.display()), error))
 }
 
-/// Copies a file as it is now. It takes as long as it has to, and no time where the filesystem lets both share what is in them.
-fn copy(from: &Path, to: &Path) -> Result<(), FabricError> {
-    let failed = |why: String| FabricError::failed(format!("copy {}", from.display()), why);
-    let output = Command::new("cp")
-        .env("PATH", exec::PATH)
-        .env("LC_ALL", "C")
-        .args(["--reflink=auto", "--sparse=always", "--"])
-        .args([from, to])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(format!("cp cannot be started: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
-    Err(failed(format!("cp ended with {}: {said}", output.status)))
-}
-
-/// Makes a file larger; one that is large enough is left alone.
+/// Makes a file larger; a file that is large enough is left alone.
 fn grow(image: &Path, bytes: u64) -> Result<(), FabricError> {
     if size(image)? >= bytes {
         return Ok(());
@@ -428,7 +469,8 @@ fn grow(image: &Path, bytes: u64) -> Result<(), FabricError> {
         .map_err(|error| FabricError::failed(format!("make {} larger", image.display()), error))
 }
 
-/// Deletes a volume, and its directory last: as long as it is there, the volume is listed, and its deletion tried again.
+/// Deletes a volume, and its directory last: as long as it exists, the volume is listed, and its deletion
+/// retried.
 fn delete(dir: &Path) -> Result<(), FabricError> {
     for name in [IMAGE, NEW, ATTACHED] {
         files::remove(&dir.join(name))?;
@@ -447,6 +489,7 @@ mod tests {
             id: VolumeId::from("v1"),
             bytes: 8 << 20,
             source: None,
+            shared: false,
             labels: [("cluster".to_owned(), "c1".to_owned())].into(),
         }
     }
@@ -457,7 +500,7 @@ mod tests {
         let dir = place.path().join("v1");
         Saved::new(&spec(), false).write(&dir).unwrap();
         fs::write(dir.join(NEW), "of a call that was cut short").unwrap();
-        make(&dir, 8 << 20, None).unwrap();
+        make(&dir, 8 << 20, None, false).unwrap();
         let image = dir.join(IMAGE);
         let found = fs::metadata(&image).unwrap();
         assert_eq!((found.len(), found.mode() & 0o777), (8 << 20, 0o600));
@@ -465,10 +508,10 @@ mod tests {
         assert!(!dir.join(NEW).exists());
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
 
-        // What cannot be made leaves nothing behind.
+        // A failed creation leaves nothing behind.
         let other = place.path().join("v2");
         files::make_dir(&other).unwrap();
-        let error = make(&other, 8 << 20, Some(Path::new("/nowhere/volume.img"))).unwrap_err();
+        let error = make(&other, 8 << 20, Some(Path::new("/nowhere/volume.img")), false).unwrap_err();
         assert!(error.to_string().contains("copy /nowhere/volume.img"), "{error}");
         assert_eq!(files::names_in(&other).unwrap(), [""; 0]);
     }
@@ -484,12 +527,12 @@ mod tests {
         for dir in [&one, &two, &three] {
             files::make_dir(dir).unwrap();
         }
-        make(&one, 8 << 20, None).unwrap();
+        make(&one, 8 << 20, None, false).unwrap();
         let source = one.join(IMAGE);
         let file = OpenOptions::new().write(true).open(&source).unwrap();
         file.write_all_at(b"kept", 5 << 20).unwrap();
         for (dir, bytes, expected) in [(&two, 16 << 20, 16 << 20), (&three, 1 << 20, 8 << 20)] {
-            make(dir, bytes, Some(&source)).unwrap();
+            make(dir, bytes, Some(&source), false).unwrap();
             let image = dir.join(IMAGE);
             let found = fs::metadata(&image).unwrap();
             assert_eq!((found.len(), found.mode() & 0o777), (expected, 0o600));
@@ -504,7 +547,7 @@ mod tests {
     #[test]
     fn a_file_grows_and_never_shrinks() {
         let place = tempfile::tempdir().unwrap();
-        make(place.path(), 8 << 20, None).unwrap();
+        make(place.path(), 8 << 20, None, false).unwrap();
         let image = place.path().join(IMAGE);
         for (asked, expected) in [(4_u64 << 20, 8_u64 << 20), (9 << 20, 9 << 20), (1 << 20, 9 << 20)] {
             grow(&image, asked).unwrap();
@@ -538,7 +581,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("v1");
         Saved::new(&spec(), false).write(&dir).unwrap();
-        make(&dir, 1 << 20, None).unwrap();
+        make(&dir, 1 << 20, None, false).unwrap();
         files::write(&dir.join(ATTACHED), b"m1").unwrap();
         for _ in 0..2 {
             delete(&dir).unwrap();

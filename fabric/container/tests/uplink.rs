@@ -1,6 +1,7 @@
-//! What leaves a stamp and what comes in, on a host that forwards.
+//! Traffic that leaves and enters a stamp, on a host with forwarding.
 //!
-//! The host is a network namespace, and so is the outside: the test runs itself once more inside the first. Nothing of it meets a real network.
+//! The host is a network namespace, and so is the outside: the test runs itself again inside the first. No
+//! packet reaches a real network.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -16,22 +17,22 @@ use fabric_api::{Fabric, Uplink};
 
 use stand::{SERVICE_PORT, Stand, machine, network, on_stamp, on_subnet};
 
-/// Set in the run inside: the name of the namespace that plays the outside.
+/// Set in the inner run: the name of the outside's namespace.
 const OUTSIDE: &str = "LANDFALL_TEST_OUTSIDE";
 
-/// An address of the outside that nobody has a route to but the host's default one.
+/// An address of the outside, reachable only by the host's default route.
 const FAR: &str = "203.0.113.9";
 
-/// Where clouds keep the credentials of a host.
+/// The address of cloud metadata services, with the credentials of a host.
 const METADATA: &str = "169.254.169.254";
 
-/// In one of the host's own networks.
+/// An address in one of the host's own networks.
 const LAN: &str = "192.168.77.2";
 
 /// The host's own addresses.
 const HOST: [&str; 2] = ["198.51.100.1", "192.168.77.1"];
 
-/// A port of the host that is none of the machines' business.
+/// A port of the host that machines must not reach.
 const PRIVATE_PORT: u16 = 2222;
 
 #[test]
@@ -49,7 +50,7 @@ fn only_a_stamp_with_an_uplink_reaches_the_outside() {
     }
 }
 
-/// Namespaces that go when it goes.
+/// Namespaces, removed on drop.
 struct Namespaces(Vec<String>);
 
 impl Drop for Namespaces {
@@ -89,7 +90,7 @@ fn in_a_world_of_its_own() {
         (Some(&outside), "link set in0 up".into()),
         (Some(&outside), "link set lo up".into()),
         (Some(&host), "route add default via 198.51.100.2".into()),
-        // The outside knows the way to every stamp: it is the stamps' rules that must stop it.
+        // The outside has a route to every stamp: the stamps' rules must block it.
         (Some(&outside), "route add 100.64.0.0/10 via 198.51.100.1".into()),
     ] {
         let mut argv = vec!["ip"];
@@ -162,10 +163,10 @@ async fn inside(outside: &str) {
         assert!(!from_outside(stand, 20).await, "a machine");
         assert!(!from_outside(stand, 10).await, "an uplink");
     }
-    // Of the host, machines reach one port; of what is near it, nothing that the operator has not allowed.
+    // Of the host, machines reach one port; of its networks, only what the operator has allowed.
     for port in [SERVICE_PORT, PRIVATE_PORT] {
         let listener = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
-        // Ends with the process. Whoever connects is let go at once.
+        // Ends with the process. Connections are closed at once.
         std::thread::spawn(move || listener.incoming().for_each(drop));
     }
     let near = [METADATA, LAN, "192.168.77.3", HOST[0], HOST[1]].map(str::to_owned);
@@ -198,7 +199,8 @@ async fn inside(outside: &str) {
     open.fabric.ensure_stamp().await.unwrap();
     assert!(!open.pings("m", LAN).await, "and not any more");
 
-    // Nothing leaves a stamp without an uplink, not even to the host's other addresses; only the service answers.
+    // Nothing leaves a stamp without an uplink, not even to the host's other addresses; only the service
+    // answers.
     let service = closed.network.gateway().to_string();
     let tried = [FAR.to_owned(), "198.51.100.1".into(), service.clone()];
     for id in ["m", "a1"] {
@@ -222,7 +224,7 @@ async fn inside(outside: &str) {
         }
     }
     let forwarding = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
-    // What was switched on for stamps stays on for as long as somebody may need it, here the cable to the outside.
+    // Forwarding stays on as long as a link may need it, here the veth pair to the outside.
     for stand in [&open, &other, &closed] {
         assert_eq!(forwarding(), "1\n");
         stand.close().await;

@@ -1,8 +1,8 @@
 //! Balancers as rules of the table of a VNET's namespace.
 //!
-//! Always true: where a connection goes is decided with its first packet, by a chain of type `nat`; the kernel's connection tracking keeps
-//! it there through every change of the rules. Nothing is here for a VNET without balancers. Targets see the client's address, but where
-//! their answers would not come back through the router.
+//! Always true: the target of a connection is decided with its first packet, by a chain of type `nat`; the
+//! kernel's connection tracking keeps it through every change of the rules. A VNET without balancers has none
+//! of these rules. Targets see the client's address, unless their answers would not return through the router.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,26 +14,26 @@ use ipnet::Ipv4Net;
 
 use crate::{UPLINK, set::set};
 
-/// Clients of a sticky port are sorted into so many slots, each of which belongs to one machine: of a few machines, none gets more than
-/// about a tenth more than another.
+/// Number of slots for the clients of a sticky port, each assigned to one machine: of a few machines, none
+/// gets more than about a tenth more than another.
 const SLOTS: u64 = 256;
 
-/// Lines for the chains that every VNET has, and the chains that come with balancers. All end with a line break, or are empty.
+/// Lines for the chains that every VNET has, and additional chains. Each ends with a line break, or is empty.
 #[derive(Default)]
 pub(crate) struct Rules {
-    /// Before all else that is for the router itself.
+    /// Before the other rules for traffic to the router itself.
     pub(crate) input: String,
-    /// What comes in by the uplink and is let through.
+    /// Permitted traffic that enters by the uplink.
     pub(crate) forward: String,
     /// Before outbound traffic is translated.
     pub(crate) postrouting: String,
-    /// What leaves by the uplink though it has another address than that.
+    /// Traffic that leaves by the uplink with another source address than the uplink's.
     pub(crate) translated: String,
-    /// Chains of their own.
+    /// Additional chains.
     pub(crate) chains: String,
 }
 
-/// The rules. `peers`: addresses of the VNET that are behind other routers.
+/// The rules. `peers`: addresses of the VNET behind other routers.
 pub(crate) fn rules(network: &NetworkSpec, peers: &[Ipv4Addr]) -> Rules {
     if network.balancers.is_empty() {
         return Rules::default();
@@ -42,9 +42,11 @@ pub(crate) fn rules(network: &NetworkSpec, peers: &[Ipv4Addr]) -> Rules {
     let outside = addresses(network, Side::Stamp);
     if !outside.is_empty() {
         let outside = set(&outside);
-        // Also those of which a machine has not answered yet, wherever new ones go by now. Nobody but these chains changes a destination.
+        // Also connections to a machine that has not answered yet, whatever the current targets are. Only
+        // these chains change a destination.
         forward = format!("ct status dnat ct original ip daddr {outside} accept\n");
-        // Answers have the address that was asked. Machines cannot use it for what they begin: that is no answer.
+        // Answers have the balancer's address. Machines cannot use it for new connections: those are not
+        // answers.
         translated = format!("oifname \"{UPLINK}\" ct direction reply ip saddr {outside} accept\n");
     }
     Rules {
@@ -56,14 +58,14 @@ pub(crate) fn rules(network: &NetworkSpec, peers: &[Ipv4Addr]) -> Rules {
     }
 }
 
-/// The addresses that are reached from this side, each once.
+/// The distinct addresses that are reached from this side.
 pub(crate) fn addresses(network: &NetworkSpec, side: Side) -> Vec<Ipv4Addr> {
     let here = network.balancers.iter().filter(|balancer| balancer.side == side);
     let addresses: BTreeSet<Ipv4Addr> = here.map(|balancer| balancer.address).collect();
     addresses.into_iter().collect()
 }
 
-/// What nftables calls a protocol that a balancer can have; drivers refuse all others.
+/// The nftables name of a balancer's protocol; drivers refuse all others.
 fn word(protocol: Protocol) -> Option<&'static str> {
     match protocol {
         Protocol::Tcp => Some("tcp"),
@@ -80,8 +82,8 @@ fn ports(network: &NetworkSpec) -> impl Iterator<Item = (&Balancer, &BalancedPor
     })
 }
 
-/// What reaches the router itself at these addresses: what no chain has sent on. A port without a machine is refused, so that clients learn
-/// at once what they would wait for otherwise. What is no port of a balancer is dropped: it is not there.
+/// Traffic for the router itself at these addresses, which no chain has redirected. A port without machines
+/// is refused, so that clients fail at once instead of timing out. Other ports are dropped.
 fn refusals(network: &NetworkSpec) -> String {
     let mut refused: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (balancer, port, protocol) in ports(network) {
@@ -109,7 +111,7 @@ fn refusals(network: &NetworkSpec) -> String {
     text
 }
 
-/// The chain that finds the port, and a chain for each port that asks who comes, or has a machine.
+/// The chain that finds the port, and a chain for each port that checks sources or has machines.
 fn chains(network: &NetworkSpec) -> String {
     let (mut ways, mut text) = (Vec::new(), String::new());
     for (balancer, port, protocol) in ports(network) {
@@ -128,7 +130,7 @@ fn chains(network: &NetworkSpec) -> String {
             text += &format!("ip saddr != {} drop\n", set(&sources));
         }
         if let Some(target) = target(port) {
-            // The protocol is known here; nft wants to be told before it takes a port.
+            // The protocol is known here; nft requires it before a port.
             text += &format!("meta l4proto {protocol} dnat ip to {target}:{}\n", port.target);
         }
         text += "}\n";
@@ -143,7 +145,7 @@ fn chains(network: &NetworkSpec) -> String {
     )
 }
 
-/// The machine for a connection, as an expression; `None` where there is none.
+/// The expression for a connection's machine; `None` without machines.
 fn target(port: &BalancedPort) -> Option<String> {
     let machines: Vec<Ipv4Addr> = port.machines.iter().copied().collect();
     let [first, others @ ..] = machines.as_slice() else {
@@ -160,7 +162,7 @@ fn target(port: &BalancedPort) -> Option<String> {
         set(&entries)
     };
     if port.sticky {
-        // A seed that is not given is another one with each change of the rules.
+        // Without an explicit seed, each change of the rules would use another one.
         let slots = numbered(&slots(&machines));
         return Some(format!("jhash ip saddr mod {SLOTS} seed 0x1 map {slots}"));
     }
@@ -168,8 +170,9 @@ fn target(port: &BalancedPort) -> Option<String> {
     Some(format!("numgen random mod {count} map {}", numbered(&machines)))
 }
 
-/// Which machine each slot belongs to: the one that has the highest number for it. So a machine that leaves gives away its own slots, one
-/// that comes takes its part from all, and no slot changes between two others.
+/// The machine of each slot: the one with the highest weight for it (rendezvous hashing). A machine that
+/// leaves gives away only its own slots, one that joins takes slots from all others, and no slot moves
+/// between two other machines.
 fn slots(machines: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
     let owner = |slot: u64| {
         let machines = machines.iter().copied();
@@ -178,7 +181,7 @@ fn slots(machines: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
     (0..SLOTS).filter_map(owner).collect()
 }
 
-/// A number that looks like chance: the output function of SplitMix64.
+/// A pseudo-random number: the output function of SplitMix64.
 fn weight(machine: Ipv4Addr, slot: u64) -> u64 {
     let seed = (u64::from(u32::from(machine)) << 32) | slot;
     let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -187,12 +190,13 @@ fn weight(machine: Ipv4Addr, slot: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Where a machine's answer would reach the client without the router, which alone knows whom the client asked, the router asks in its own
-/// name. That is so
-/// * between machines on one bridge; where a filter keeps them apart, answers come by the router anyhow;
-/// * where the client is the machine itself, or has an address that the machine routes: a pod.
+/// If a machine's answer would reach the client without passing the router, which alone knows the address the
+/// client used, the router translates the source address to its own. That is so
+/// * between machines on one bridge, unless a filter isolates them, as answers then pass the router anyway;
+/// * if the client is the machine itself, or has an address that the machine routes: a pod.
 ///
-/// Machines of others in the same VNET are on other bridges, also where their addresses are of the same subnet.
+/// Machines behind other routers of the same VNET are on other bridges, even if their addresses are of the same
+/// subnet.
 fn detours(network: &NetworkSpec, peers: &[Ipv4Addr]) -> String {
     let machines: BTreeSet<Ipv4Addr> = ports(network)
         .flat_map(|(_, port, _)| port.machines.iter().copied())
@@ -360,7 +364,7 @@ mod tests {
             made.input
                 .starts_with("ip daddr . tcp dport { 100.64.24.5 . 80 } reject with tcp reset\n")
         );
-        // Everybody may: there is nothing to ask, and nowhere to go.
+        // Unrestricted: no source check, and no machine.
         let all: [&[&str]; 3] = [&[], &["0.0.0.0/0"], &["10.0.0.0/8", "0.0.0.0/0"]];
         for everybody in all {
             assert_eq!(rules(&spec(everybody), &[]).chains, "", "{everybody:?}");
@@ -378,7 +382,7 @@ mod tests {
         let pods = "ct status dnat ip saddr . ip daddr { 10.244.0.0/24 . 10.1.0.4 } snat ip to 10.1.0.1\n";
         let bridge = "ip saddr 10.1.0.0/24 ip daddr 10.1.0.0/24 snat ip to 10.1.0.1\n";
         assert_eq!(detours(&spec, &[]), format!("ct status dnat {bridge}{pods}"));
-        // A neighbour by address, behind another router.
+        // A neighbouring address, behind another router.
         let peer = Ipv4Addr::new(10, 1, 0, 9);
         assert_eq!(
             detours(&spec, &[peer]),

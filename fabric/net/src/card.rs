@@ -1,4 +1,4 @@
-//! `ip -batch` scripts of machines' network cards.
+//! `ip -batch` scripts of machines' network interfaces.
 
 use std::net::Ipv4Addr;
 
@@ -6,8 +6,8 @@ use fabric_api::{Attach, MachineSpec, NicSpec};
 
 use crate::{Names, subnet_bridge};
 
-/// The hardware address of a card: computed from its VIP, or else from its address. A VIP that moves to another machine keeps its hardware
-/// address, so that no neighbour has to learn a new one.
+/// The hardware address of an interface: computed from its VIP, or else from its address. A VIP that moves to
+/// another machine keeps its hardware address, so that neighbours need not learn a new one.
 pub fn card_mac(card: &NicSpec) -> String {
     mac(card.extra.first().copied().unwrap_or(card.address.addr()))
 }
@@ -18,8 +18,9 @@ pub fn mac(address: Ipv4Addr) -> String {
     format!("0a:6c:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
-/// The lines that plug a card into its network: to be run on the host (stamp) or in the VNET's namespace (subnet). The machine's
-/// namespace is there; the card appears in it. `isolated`: its subnet has a filter, so that its frames go to the router and nowhere else.
+/// Lines that attach an interface to its network: run on the host (stamp) or in the VNET's namespace
+/// (subnet). The machine's namespace exists; the interface appears in it. `isolated`: its subnet has a
+/// filter, so that its frames go to the router only.
 pub fn port_script(names: &Names, machine: &MachineSpec, card: &NicSpec, isolated: bool) -> Vec<String> {
     let port = names.port(&machine.id, &card.name);
     let bridge = match &card.attach {
@@ -39,13 +40,14 @@ pub fn port_script(names: &Names, machine: &MachineSpec, card: &NicSpec, isolate
     script
 }
 
-/// The line that makes a port of a bridge exchange frames with the bridge alone, or with all ports again.
+/// The line that restricts a bridge port to frames from and to the bridge itself, or lifts this.
 pub(crate) fn isolation(port: &str, isolated: bool) -> String {
     let word = if isolated { "on" } else { "off" };
     format!("link set {port} type bridge_slave isolated {word}")
 }
 
-/// The script that sets addresses and routes inside a machine's new namespace, after all cards are plugged in.
+/// The script that sets addresses and routes inside a machine's new namespace, after all interfaces are
+/// attached.
 pub fn machine_script(machine: &MachineSpec) -> Vec<String> {
     let mut script = vec!["link set lo up".to_owned()];
     for card in &machine.nics {
@@ -58,7 +60,7 @@ pub fn machine_script(machine: &MachineSpec) -> Vec<String> {
         );
         script.push(format!("link set {name} up"));
     }
-    // After all cards: a route may lead by way of a card that comes later.
+    // After all interfaces: a route may use a later one.
     for card in &machine.nics {
         let name = &card.name;
         script.extend(
@@ -140,7 +142,7 @@ mod tests {
         let script = port_script(&names, &machine, &machine.nics[1], false);
         assert!(script[0].contains(&format!("master {}", subnet_bridge("control-plane"))));
         assert_eq!(script.len(), 2);
-        // Not for a moment is it up and plugged into what it must not reach.
+        // It must never be up and attached without isolation.
         let script = port_script(&names, &machine, &machine.nics[1], true);
         assert!(
             script[1].ends_with("type bridge_slave isolated on") && script[2].ends_with(" up"),

@@ -7,10 +7,12 @@ use ipnet::Ipv4Net;
 
 use crate::{set::set, subnet_bridge};
 
-/// The chains; nothing where no subnet has a filter. `name_servers`: asked at port 53 by every machine, whatever its subnet's rules say.
+/// The chains; empty if no subnet has a filter. `name_servers`: reachable at port 53 from every machine,
+/// whatever its subnet's rules are.
 ///
-/// All of it comes before what else is decided about forwarded packets, and lets through no more than that does: `accept` here only ends
-/// these chains. A connection is looked at twice: as it leaves the one subnet and as it enters the other, which may be the same.
+/// These chains run before the other rules for forwarded packets, and permit no more than those: `accept`
+/// ends only these chains. A connection is checked twice: when it leaves one subnet and when it enters the
+/// other, which may be the same.
 pub(crate) fn chains(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String {
     let filters: Vec<(String, &Filter)> = network
         .subnets
@@ -51,7 +53,7 @@ pub(crate) fn chains(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String
     lines.join("\n") + "\n"
 }
 
-/// What passes goes back to where it came from; nothing else does.
+/// Permitted packets return to the calling chain; others are dropped.
 fn decide(rules: &[FilterRule], lines: &mut Vec<String>) {
     for rule in rules {
         let Some(conditions) = conditions(rule) else {
@@ -67,7 +69,7 @@ fn decide(rules: &[FilterRule], lines: &mut Vec<String>) {
     lines.push("drop".to_owned());
 }
 
-/// When a rule applies; `None`: never.
+/// The match of a rule; `None`: it matches nothing.
 fn conditions(rule: &FilterRule) -> Option<String> {
     let mut text = String::new();
     for (side, ranges) in [("saddr", &rule.from), ("daddr", &rule.to)] {
@@ -150,7 +152,7 @@ mod tests {
                 rule(Protocol::Udp, &["10.1.0.4/32"], &[(53, 53)]),
                 Some("ip daddr { 10.1.0.4/32 } meta l4proto udp th dport { 53 } "),
             ),
-            // It has no ports: 'az network nsg rule create' names 80 all the same.
+            // A protocol without ports: `az network nsg rule create` sets port 80 all the same.
             (
                 rule(Protocol::Icmp, &["0.0.0.0/0"], &[(80, 80)]),
                 Some("meta l4proto icmp "),
@@ -180,7 +182,7 @@ mod tests {
             allow: false,
             ..all.clone()
         };
-        // Nobody gets to what comes after a rule for everything.
+        // No rule after one for all traffic is reachable.
         assert_eq!(lines(&[denied, icmp]), ["drop"]);
         assert_eq!(lines(&[all]), ["return"]);
     }

@@ -4,8 +4,8 @@ use fabric_api::MachineSpec;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// `length` characters of `0-9a-v` (5 bits each, at most 32 characters) that stand for `parts`. The parts are told apart: `["ab", "c"]` and
-/// `["a", "bc"]` differ. Stable across releases: names on hosts depend on it.
+/// `length` characters of `0-9a-v` (5 bits each, at most 32 characters), a hash of `parts`. The boundaries of
+/// parts count: `["ab", "c"]` and `["a", "bc"]` differ. Stable across releases: names on hosts depend on it.
 pub fn short_hash(parts: &[&str], length: usize) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
     let mut hasher = Sha256::new();
@@ -23,8 +23,8 @@ pub fn short_hash(parts: &[&str], length: usize) -> String {
 
 /// The fingerprint (SHA-256, hex) of a machine's specification, as [`fabric_api::MachineSeen::spec_hash`] has it.
 ///
-/// Seed files and labels do not count: the first hold a one-time token and mean nothing after the first start, the second say what the
-/// machine is for, which may change while it runs.
+/// Seed files and labels do not count: seed files hold a one-time token without meaning after the first
+/// start, labels contain the role, which may change while the machine runs.
 pub fn spec_hash(spec: &MachineSpec) -> String {
     let counted = json!([
         spec.id,

@@ -1,9 +1,11 @@
-//! What is known about networks on a Linux host: names, nftables rulesets, `ip -batch` scripts, the choice of a stamp's range.
+//! Networks on a Linux host as data: names, nftables rulesets, `ip -batch` scripts, the choice of a stamp's
+//! range.
 //!
 //! Owns every name and every rule that a stamp puts on a host, as text and plain values.
 //!
-//! Always true: pure. No I/O, no clock, no chance: the same input gives the same text, so that a name can be computed again after
-//! a crash and a script can be compared with the one before. Nothing here can name a thing of another stamp.
+//! Always true: pure. No I/O, no clock, no randomness: the same input gives the same text, so that a name can
+//! be computed again after a crash and a script can be compared with the previous one. No name can clash with
+//! one of another stamp.
 //!
 //! Called by: the drivers (`fabric/container` runs these scripts, `fabric/sim` hashes specifications) and the binary, which chooses a range.
 

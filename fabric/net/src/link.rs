@@ -1,11 +1,11 @@
-//! Reading what `ip -j` prints.
+//! Parses the output of `ip -j`.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
-/// The answer of `ip -j` was not understood.
+/// The output of `ip -j` cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("the output of ip is not the expected JSON")]
 pub struct ReadError(#[from] serde_json::Error);
@@ -15,9 +15,10 @@ pub struct ReadError(#[from] serde_json::Error);
 pub struct LinkSeen {
     /// Its name.
     pub name: String,
-    /// The bridge it is plugged into.
+    /// Its bridge, if it is a bridge port.
     pub master: Option<String>,
-    /// Whether it is a port of a bridge that exchanges frames with the bridge alone. `false` where `ip` was not asked for details.
+    /// Whether it is an isolated bridge port, which exchanges frames with the bridge itself only. `false` if
+    /// `ip` ran without `-d`.
     pub isolated: bool,
     /// Whether it is administratively up.
     pub up: bool,
@@ -28,19 +29,19 @@ pub struct LinkSeen {
 /// An IPv4 route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSeen {
-    /// Where to.
+    /// The destination.
     pub to: Ipv4Net,
-    /// By way of which address.
+    /// The next hop.
     pub via: Option<Ipv4Addr>,
     /// Whether it is of type `unreachable`.
     pub unreachable: bool,
-    /// Whether the kernel made it for an address.
+    /// Whether the kernel created it for an address.
     pub kernel: bool,
 }
 
 #[derive(Deserialize)]
 struct RawLink {
-    // `ip -j addr` prints empty objects for links that a filter left out.
+    // `ip -j addr` prints empty objects for links that a filter excluded.
     #[serde(default)]
     ifname: String,
     master: Option<String>,
@@ -80,10 +81,10 @@ struct RawRoute {
     protocol: Option<String>,
 }
 
-/// Reads `ip -j -4 address show` (or without `-4`: other families are left out; or with `-d`, for details).
+/// Parses `ip -j -4 address show` (or without `-4`: other families are skipped; or with `-d`, for details).
 ///
 /// # Errors
-/// When it is not what `ip` prints.
+/// When it is not output of `ip`.
 pub fn parse_links(json: &str) -> Result<Vec<LinkSeen>, ReadError> {
     let links: Vec<RawLink> = read(json)?;
     Ok(links
@@ -106,10 +107,10 @@ pub fn parse_links(json: &str) -> Result<Vec<LinkSeen>, ReadError> {
         .collect())
 }
 
-/// Reads `ip -j -4 route show table main`.
+/// Parses `ip -j -4 route show table main`.
 ///
 /// # Errors
-/// When it is not what `ip` prints.
+/// When it is not output of `ip`.
 pub fn parse_routes(json: &str) -> Result<Vec<RouteSeen>, ReadError> {
     let routes: Vec<RawRoute> = read(json)?;
     Ok(routes
@@ -135,7 +136,7 @@ pub(crate) fn parse_destination(text: &str) -> Option<Ipv4Net> {
         .or_else(|| text.parse::<Ipv4Addr>().ok().map(Ipv4Net::from))
 }
 
-/// `ip -j` prints nothing at all where there is nothing to show.
+/// `ip -j` prints nothing at all for an empty list.
 fn read<T: for<'a> Deserialize<'a>>(json: &str) -> Result<Vec<T>, ReadError> {
     if json.trim().is_empty() {
         return Ok(Vec::new());

@@ -4,7 +4,7 @@ use fabric_api::{MachineId, NetworkId};
 
 use crate::short_hash;
 
-/// Longest name of a network link that Linux takes (`IFNAMSIZ` less the final zero).
+/// Longest name of a network link in Linux (`IFNAMSIZ` less the final zero).
 const LINK_MAX: usize = 15;
 
 /// The VNET's card to the stamp's network, inside its namespace.
@@ -21,7 +21,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// For the stamp of this name.
+    /// The names of a stamp.
     pub fn new(stamp: &str) -> Self {
         Self {
             stamp: stamp.to_owned(),
@@ -34,7 +34,7 @@ impl Names {
         &self.stamp
     }
 
-    /// The hash that stands for the stamp: eight characters of `0-9a-v`.
+    /// The hash of the stamp's name: eight characters of `0-9a-v`.
     pub fn tag(&self) -> &str {
         &self.tag
     }
@@ -44,12 +44,12 @@ impl Names {
         link(format!("{BRIDGE_PREFIX}{}", self.tag))
     }
 
-    /// The host's end of the cable between the stamp's bridge and a VNET.
+    /// The host's end of the veth pair between the stamp's bridge and a VNET.
     pub fn uplink_port(&self, network: &NetworkId) -> String {
         link(format!("lfu{}", short_hash(&[&self.stamp, network.as_str()], 12)))
     }
 
-    /// The other end of a machine's card: on the host (stamp) or in the VNET's namespace (subnet).
+    /// The other end of a machine's interface: on the host (stamp) or in the VNET's namespace (subnet).
     pub fn port(&self, machine: &MachineId, card: &str) -> String {
         link(format!(
             "lfp{}",
@@ -57,7 +57,7 @@ impl Names {
         ))
     }
 
-    /// The network namespace that is a VNET.
+    /// The network namespace of a VNET.
     pub fn network_namespace(&self, network: &NetworkId) -> String {
         format!("{}{network}", self.network_prefix())
     }
@@ -67,21 +67,21 @@ impl Names {
         format!("{}{machine}", self.machine_prefix())
     }
 
-    /// The VNET whose namespace has this name, if it is one of this stamp.
+    /// The VNET of a namespace, if it is one of this stamp.
     pub fn network_of_namespace(&self, namespace: &str) -> Option<NetworkId> {
         namespace
             .strip_prefix(&self.network_prefix())
             .map(NetworkId::from)
     }
 
-    /// The machine whose namespace has this name, if it is one of this stamp.
+    /// The machine of a namespace, if it is one of this stamp.
     pub fn machine_of_namespace(&self, namespace: &str) -> Option<MachineId> {
         namespace
             .strip_prefix(&self.machine_prefix())
             .map(MachineId::from)
     }
 
-    /// The machine's name as a container.
+    /// The name of a machine's container.
     pub fn container(&self, machine: &MachineId) -> String {
         format!("lf-{}-{machine}", self.stamp)
     }
@@ -95,7 +95,7 @@ impl Names {
             .map(MachineId::from)
     }
 
-    /// The control group above those of all machines, in every hierarchy.
+    /// The parent control group of all machines, in every hierarchy.
     pub fn cgroup(&self) -> String {
         format!("/lf-{}", self.tag)
     }

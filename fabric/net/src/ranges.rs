@@ -1,18 +1,20 @@
-//! Which range a stamp's own network gets.
+//! Selects the range of a stamp's network.
 
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use crate::{ReadError, short_hash};
 
-/// Stamps' networks live in the shared address space (RFC 6598): not routed on the internet, and in use neither at home nor in offices.
+/// The pool of stamps' networks, the shared address space (RFC 6598): not routed on the internet, and unusual
+/// in homes and offices.
 pub const STAMP_POOL: &str = "100.64.0.0/10";
 
 /// Size of a stamp's network: half for machines and uplinks, half for VIPs, 2,047 each.
 pub const STAMP_PREFIX: u8 = 20;
 
-/// A range for the stamp of this name: the same each time, unless something in `taken` (routes of the host, other stamps) overlaps it; then
-/// the next one that is free. Default routes in `taken` do not count. `None` when all is taken.
+/// A range for the stamp of this name: always the same, unless a range in `taken` (routes of the host, other
+/// stamps) overlaps it; then the next free one. Default routes in `taken` do not count. `None` when all are
+/// taken.
 pub fn stamp_range(stamp: &str, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
     let pool: Ipv4Net = STAMP_POOL.parse().expect("a constant that parses");
     let all: Vec<Ipv4Net> = pool
@@ -33,10 +35,11 @@ pub fn stamp_range(stamp: &str, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
         })
 }
 
-/// The destinations of routes as `ip -j route show table all` prints them, to be handed to [`stamp_range`]. Default routes are left out.
+/// The destinations in the output of `ip -j route show table all`, for [`stamp_range`]. Default routes are
+/// skipped.
 ///
 /// # Errors
-/// When it is not what `ip` prints.
+/// When it is not output of `ip`.
 pub fn route_destinations(json: &str) -> Result<Vec<Ipv4Net>, ReadError> {
     let routes: Vec<Value> = serde_json::from_str(json)?;
     Ok(routes

@@ -1,4 +1,4 @@
-//! nftables rulesets: who may talk to whom.
+//! nftables rulesets: the permitted traffic of stamps and VNETs.
 //!
 //! Each ruleset replaces its own table in one transaction and touches no other, so that a host keeps its own rules.
 
@@ -9,23 +9,24 @@ use ipnet::Ipv4Net;
 
 use crate::{Names, UPLINK, balancer, filter::chains, names::BRIDGE_PREFIX, set::set, vnet::peers};
 
-/// What a stamp's rules depend on beside its network.
+/// Properties of the host that a stamp's rules depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The TCP port at the stamp's gateway address where agents find the service: the only one of the host that machines reach.
+    /// The service's TCP port at the stamp's gateway address: the only port of the host that machines reach.
     pub service_port: u16,
-    /// Name servers that machines were told of. Those that lie in the host's own networks, too, are asked at port 53.
+    /// Name servers in machines' resolver configuration. Those in the host's own networks are reachable at
+    /// port 53 only.
     pub name_servers: Vec<Ipv4Addr>,
-    /// The host's own networks ([`private_ranges`]): out of reach.
+    /// The host's own networks ([`private_ranges`]): unreachable.
     pub private: Vec<Ipv4Net>,
-    /// What the operator lets machines reach in spite of this, the host's own addresses included.
+    /// Exceptions permitted by the operator, which may include the host's own addresses.
     pub allow: Vec<Ipv4Net>,
 }
 
-/// Where clouds keep their metadata and what answers for the host itself, and the pool of all stamps' networks.
+/// Link-local addresses with cloud metadata, Azure's host address, and the pool of all stamps' networks.
 const NEVER: &[&str] = &["100.64.0.0/10", "168.63.129.16/32", "169.254.0.0/16"];
 
-/// Of the destinations that a host has routes to, those that are private (RFC 1918): its own networks. Default routes do not count.
+/// The private (RFC 1918) destinations of a host's routes: its own networks. Default routes do not count.
 pub fn private_ranges(destinations: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
         .map(|range| range.parse::<Ipv4Net>().expect("a constant that parses"));
@@ -44,10 +45,11 @@ pub fn private_ranges(destinations: &[Ipv4Net]) -> Vec<Ipv4Net> {
 
 /// The host's rules for a stamp, for `nft -f -`.
 ///
-/// Always: stamps do not reach each other; the service's address is there for the stamp and the host alone; machines reach one port of the
-/// host; nobody outside reaches machines and uplinks; no IPv6. Without an uplink nothing is forwarded to or from the stamp at all. With one,
-/// outbound traffic is translated to the host's address, cloud metadata and the host's own networks are out of reach, and whoever routes
-/// the range to this host reaches the VIPs.
+/// Always: stamps do not reach each other; the service's address is reachable from the stamp and the host
+/// only; machines reach one port of the host; machines and uplinks are not reachable from outside; no IPv6.
+/// Without an uplink nothing is forwarded to or from the stamp. With one, outbound traffic is translated to
+/// the host's address, cloud metadata and the host's own networks are unreachable, and VIPs are reachable
+/// from networks that route the range to this host.
 pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surroundings) -> String {
     let (table, bridge, gateway) = (names.table(), names.bridge(), network.gateway());
     let uplink = network.uplink == Uplink::Host;
@@ -58,7 +60,7 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
     let allow =
         (uplink && !around.allow.is_empty()).then(|| format!("ip daddr {} accept", set(&around.allow)));
     let mut lines = vec![
-        // Declared first, because deleting what is not there is an error.
+        // Declared first, because deleting a missing table is an error.
         format!("table inet {table}"),
         format!("delete table inet {table}"),
         format!("table inet {table} {{"),
@@ -86,7 +88,7 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
             "meta nfproto ipv6 drop".into(),
             "ct state established,related accept".into(),
             "ct state invalid drop".into(),
-            // Both directions between stamps, whichever of the two tables is asked.
+            // Both directions between stamps, so that either stamp's table drops it.
             format!("iifname \"{BRIDGE_PREFIX}*\" oifname \"{BRIDGE_PREFIX}*\" drop"),
         ]);
         for exception in dns.iter().chain(&allow) {
@@ -123,10 +125,11 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
 
 /// The rules inside a VNET's namespace, for `nft -f -` run there.
 ///
-/// Outbound traffic is translated to the VNET's uplink address, and what cannot be translated does not leave; nothing comes in by the uplink
-/// that was not asked for. Other networks of the same VNET are an exception: addresses of the VNET come and go as they are, from and to the
-/// addresses that there are routes to; and so are balancers: what is asked of them goes on to their machines. Subnets with a filter have chains
-/// of their own, which see the machine as the destination. `name_servers`: those that machines were told of.
+/// Outbound traffic is translated to the VNET's uplink address, and traffic that cannot be translated is
+/// dropped; only answers enter by the uplink. Exceptions are other networks of the same VNET, whose addresses
+/// pass untranslated where routes to them exist, and balancers, whose traffic is redirected to their
+/// machines. Subnets with a filter have additional chains, which see the machine as the destination.
+/// `name_servers`: those in machines' resolver configuration.
 pub fn vnet_ruleset(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String {
     let (uplink, filters) = (network.uplink, chains(network, name_servers));
     let peers: Vec<Ipv4Addr> = peers(network).map(|route| route.to.addr()).collect();
@@ -207,7 +210,8 @@ mod tests {
         })
     }
 
-    /// The rules are what keeps a host safe: each change shows as one of the text. `BLESS=1` writes what is now.
+    /// The rules protect the host: each change shows as a change of the text. `BLESS=1` writes the current
+    /// text.
     #[test]
     fn rules_are_as_they_were_reviewed() {
         let names = Names::new("a");
@@ -289,7 +293,7 @@ mod tests {
             ("vnet-filters", vnet_ruleset(&filtered, &around().name_servers)),
             ("vnet-balancers", vnet_ruleset(&balanced, &[])),
         ] {
-            // A test runs in its crate's folder; where it was compiled may be another checkout.
+            // A test runs in its crate's folder; the compile-time path may be another checkout.
             let golden = std::path::PathBuf::from(format!("src/ruleset/{name}.nft"));
             if std::env::var_os("BLESS").is_some() {
                 std::fs::create_dir_all(golden.parent().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! `ip -batch` scripts of the stamp's network and of VNETs: from what is to what is to be.
+//! `ip -batch` scripts of the stamp's network and of VNETs: from the current to the specified state.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -14,19 +14,21 @@ use crate::{
 /// Metric of the `unreachable` routes that keep a range from leaving by the default route: worse than any other.
 pub const BLACKHOLE_METRIC: u32 = 4096;
 
-/// Settings of a VNET's namespace (below `/proc/sys/net/ipv4/`), with their values, to be set before any link is made.
+/// Sysctls of a VNET's namespace (below `/proc/sys/net/ipv4/`), with their values, to be set before any link
+/// is created.
 pub const VNET_SYSCTLS: &[(&str, &str)] = &[
     ("ip_forward", "1"),
-    // Traffic from pods arrives by the node's card and may leave by another one.
+    // Traffic from pods arrives at the node's interface and may leave by another one.
     ("conf/all/rp_filter", "0"),
     ("conf/default/rp_filter", "0"),
-    // A router of one subnet tells everybody about the better way otherwise: noise, and a way round the route table.
+    // Otherwise the router sends ICMP redirects within a subnet: needless, and a way around the route table.
     ("conf/all/send_redirects", "0"),
     ("conf/default/send_redirects", "0"),
 ];
 
-/// The same where it leads to networks of others in the same VNET: each answers for the addresses that it knows the way to, as nobody is on
-/// the wire but the router. Where there are balancers, neighbours are told when a card gets an address, which somebody else may have had.
+/// The sysctls of this VNET. With other networks in the same VNET, the router answers ARP requests for addresses
+/// that it has routes to, because their machines are not on its links. With balancers, gratuitous ARP is sent
+/// when an interface gets an address, which another one may have had before.
 pub fn vnet_sysctls(spec: &NetworkSpec) -> Vec<(&'static str, &'static str)> {
     let mut settings = VNET_SYSCTLS.to_vec();
     if peers(spec).next().is_some() {
@@ -38,10 +40,12 @@ pub fn vnet_sysctls(spec: &NetworkSpec) -> Vec<(&'static str, &'static str)> {
     settings
 }
 
-/// Settings of a VNET's namespace (below `/proc/sys/net/`), with their values, which are there only where the host has loaded `br_netfilter`.
+/// Sysctls of a VNET's namespace (below `/proc/sys/net/`), with their values, which exist only if the host
+/// has loaded `br_netfilter`.
 ///
-/// Rules are shown frames between machines of a bridge then. What a balancer sends back to the bridge that it came from would not be routed
-/// but bridged: not to the machine that asked, and not between machines that a filter keeps apart.
+/// With it, the rules also see bridged frames. A balancer's redirect back to the bridge of the packet's
+/// origin would then be bridged instead of routed: to the wrong machine if the client is the target, and
+/// dropped between isolated ports.
 pub fn vnet_bridge_sysctls(spec: &NetworkSpec) -> &'static [(&'static str, &'static str)] {
     if spec.balancers.is_empty() {
         &[]
@@ -50,9 +54,11 @@ pub fn vnet_bridge_sysctls(spec: &NetworkSpec) -> &'static [(&'static str, &'sta
     }
 }
 
-/// Settings of the bridges of a VNET's subnets (below `/proc/sys/net/ipv4/`), with their values; those of a bridge are there once it is.
+/// Sysctls of the bridges of a VNET's subnets (below `/proc/sys/net/ipv4/`), with their values; they exist
+/// once the bridge does.
 ///
-/// In a subnet with a filter, machines do not reach each other past the router: it answers for all of them, at once, and forwards.
+/// In a subnet with a filter, machines reach each other through the router only: it answers ARP requests for
+/// all of them, at once, and forwards.
 pub fn bridge_sysctls<'s>(subnets: impl IntoIterator<Item = &'s SubnetSpec>) -> Vec<(String, &'static str)> {
     let mut settings = Vec::new();
     for subnet in subnets {
@@ -69,7 +75,8 @@ pub fn bridge_sysctls<'s>(subnets: impl IntoIterator<Item = &'s SubnetSpec>) -> 
     settings
 }
 
-/// Ports of machines whose neighbours are reached another way from now on: each with whether it is by the router.
+/// Ports of machines whose neighbours are reached another way from now on, each with whether that is through
+/// the router.
 pub fn vnet_turned(spec: &NetworkSpec, seen: &NamespaceSeen) -> Vec<(String, bool)> {
     let filtered: BTreeMap<String, bool> = spec
         .subnets
@@ -83,13 +90,13 @@ pub fn vnet_turned(spec: &NetworkSpec, seen: &NamespaceSeen) -> Vec<(String, boo
     ports.collect()
 }
 
-/// Routes to addresses that are in another network of the same VNET: by way of that one's uplink.
+/// Routes to addresses in another network of the same VNET, through its uplink.
 pub(crate) fn peers(spec: &NetworkSpec) -> impl Iterator<Item = &RouteSpec> {
     let inside = |via: Ipv4Addr| spec.subnets.iter().any(|subnet| subnet.range.contains(&via));
     spec.routes.iter().filter(move |route| !inside(route.via))
 }
 
-/// What is in a namespace.
+/// The state of a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamespaceSeen {
     /// All links.
@@ -104,7 +111,8 @@ impl NamespaceSeen {
     }
 }
 
-/// The script, run on the host, that brings the stamp's bridge to what it is to be. `ports` are the links that belong into it and exist.
+/// The script, run on the host, that brings the stamp's bridge to its specified state. `ports` are the
+/// existing links that belong to it.
 pub fn stamp_script(
     names: &Names,
     network: &StampNetwork,
@@ -116,7 +124,7 @@ pub fn stamp_script(
     let address = within(gateway, network.range);
     let mut script = Vec::new();
     bridge_script(seen, &bridge, address, &[], &mut script);
-    // The range is the stamp's: what nobody answers for goes nowhere, also while the bridge is down.
+    // Packets to unused addresses of the stamp's range are rejected, also while the bridge is down.
     script.push(format!(
         "route replace unreachable {} metric {BLACKHOLE_METRIC}",
         network.range
@@ -131,8 +139,8 @@ pub fn stamp_script(
     script
 }
 
-/// The script, run on the host, that makes a VNET's namespace and plugs it into the stamp's bridge. `exists`: the namespace is there.
-/// `plugged`: so is the host's end of its cable.
+/// The script, run on the host, that creates a VNET's namespace and attaches it to the stamp's bridge.
+/// `exists`: the namespace exists. `plugged`: the host's end of its veth pair exists.
 pub fn vnet_uplink_script(names: &Names, spec: &NetworkSpec, exists: bool, plugged: bool) -> Vec<String> {
     let namespace = names.network_namespace(&spec.id);
     let port = names.uplink_port(&spec.id);
@@ -151,14 +159,15 @@ pub fn vnet_uplink_script(names: &Names, spec: &NetworkSpec, exists: bool, plugg
     script
 }
 
-/// The script, run inside the VNET's namespace, that brings its subnets and routes from `seen` to the specification.
+/// The script, run inside the VNET's namespace, that brings its subnets and routes from `seen` to the
+/// specification.
 pub fn vnet_script(spec: &NetworkSpec, stamp: &StampNetwork, seen: &NamespaceSeen) -> Vec<String> {
     let mut script = Vec::new();
     if !seen.link("lo").is_some_and(|link| link.up) {
         script.push("link set lo up".into());
     }
 
-    // Subnets: first what goes, so that an address can move from one to another.
+    // Subnets: removals first, so that an address can move from one to another.
     let wanted: BTreeMap<String, Ipv4Net> = spec
         .subnets
         .iter()
@@ -192,7 +201,7 @@ pub fn vnet_script(spec: &NetworkSpec, stamp: &StampNetwork, seen: &NamespaceSee
         script.push(format!("link set {UPLINK} up"));
     }
 
-    // Routes: what is there and not wanted goes; `replace` makes the rest right whatever was there.
+    // Routes: unwanted ones are removed; `replace` corrects the rest.
     let mut routes: BTreeMap<Ipv4Net, Ipv4Addr> = spec
         .routes
         .iter()
@@ -243,8 +252,8 @@ pub fn vnet_script(spec: &NetworkSpec, stamp: &StampNetwork, seen: &NamespaceSee
     script
 }
 
-/// A bridge with its own address and those of balancers, up. Its hardware address follows from its own IP address: it would change with
-/// every port otherwise, and neighbours would talk to nobody for a while.
+/// A bridge with its own address and those of balancers, up. Its hardware address is derived from its own IP
+/// address: otherwise it would change with every port, and neighbours would lose it for a while.
 fn bridge_script(
     seen: &NamespaceSeen,
     bridge: &str,
@@ -265,7 +274,7 @@ fn bridge_script(
     }
 }
 
-/// The link has its own address and those of balancers, and no other.
+/// Gives the link its own address and those of balancers, and no other.
 fn addresses_script(
     seen: Option<&LinkSeen>,
     link: &str,
@@ -289,8 +298,8 @@ fn addresses_script(
     let told = !new.is_empty() && seen.is_some_and(|seen| seen.up);
     script.extend(new);
     if told {
-        // Neighbours may remember somebody else under it. A card that is given its hardware address, though it has it, tells them all of its
-        // addresses (`arp_notify`), as one does that comes up.
+        // Neighbours may remember another owner of it. Setting the hardware address of an interface to its
+        // current value sends gratuitous ARP for all its addresses (`arp_notify`), as at its start.
         script.push(format!("link set {link} address {}", mac(own.addr())));
     }
 }
@@ -332,7 +341,7 @@ mod tests {
         }
     }
 
-    /// What `ip` would show after the script for [`vnet`].
+    /// The output of `ip` after the script for [`vnet`].
     fn made() -> NamespaceSeen {
         let link = |name: &str, address: &str| LinkSeen {
             name: name.into(),
@@ -469,7 +478,7 @@ mod tests {
             [("bridge/bridge-nf-call-iptables", "0")]
         );
         assert!(vnet_bridge_sysctls(&vnet()).is_empty());
-        // In a new namespace, cards tell it as they come up.
+        // In a new namespace, interfaces announce their addresses when they come up.
         let script = vnet_script(&spec, &stamp(), &NamespaceSeen::default());
         let lines_with = |what: &str| script.iter().filter(|line| line.contains(what)).count();
         assert_eq!(
@@ -521,7 +530,7 @@ mod tests {
         let mut isolated = made();
         isolated.links[3].isolated = true;
         assert_eq!(vnet_script(&spec, &stamp(), &isolated), [""; 0]);
-        // The group is taken away from the subnet.
+        // The security group is removed from the subnet.
         assert_eq!(
             vnet_script(&vnet(), &stamp(), &isolated),
             ["link set lfp0123 type bridge_slave isolated off"]

@@ -2,38 +2,38 @@
 
 use std::fmt;
 
-/// Which packet filter.
+/// The packet filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Engine {
     /// nftables, or iptables on top of it.
     Nftables { family: String },
-    /// iptables as it was before nftables.
+    /// The legacy iptables, without nftables.
     Iptables,
 }
 
-/// What drops a connection.
+/// The rule or policy that drops a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Culprit {
     pub(crate) engine: Engine,
     pub(crate) table: String,
-    /// The base chain, where the kernel hands packets over.
+    /// The base chain, which is attached to a hook.
     pub(crate) base: String,
-    /// The chain with the rule, which the base chain led to.
+    /// The chain with the rule, reached from the base chain.
     pub(crate) chain: String,
-    /// The rule; `None` where it is the chain's policy.
+    /// The rule; `None` for the chain's policy.
     pub(crate) rule: Option<String>,
-    /// What the packet met before, as it was traced.
+    /// The trace of the packet before the drop.
     pub(crate) way: String,
 }
 
 impl Culprit {
-    /// Whether the packet met something with this in its name.
+    /// Whether the trace contains this word.
     pub(crate) fn mentions(&self, word: &str) -> bool {
         [&self.way, &self.chain].iter().any(|text| text.contains(word))
             || self.rule.as_ref().is_some_and(|rule| rule.contains(word))
     }
 
-    /// Whether the packet was on its way from one card to another.
+    /// Whether the packet was being forwarded.
     pub(crate) fn is_forward(&self) -> bool {
         self.way.lines().any(|line| {
             line.strip_prefix("packet: ")

@@ -1,4 +1,5 @@
-//! Finding the rule that drops a connection: traced by nftables while the connection is tried again, else counted by iptables.
+//! Finds the rule that drops a connection: by nftables' trace while the connection is tried again, else by
+//! iptables' counters.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -19,12 +20,13 @@ use crate::{
     trace,
 };
 
-/// How long a closed path is tried again while it is traced.
+/// Time limit for retries of a closed path while it is traced.
 const BOUND: Duration = Duration::from_secs(2);
-/// How long each of those connections may take: the first packet is all that is needed.
+/// The time-out of each of those connections: only the first packet matters.
 const ONCE: Duration = Duration::from_millis(250);
 
-/// Tries a closed path again and looks who drops it. `None` where it is open now; `Some(None)` where nobody says.
+/// Tries a closed path again and finds the rule that drops it. `None` if it is open now; `Some(None)` if no
+/// rule is found.
 pub(crate) fn find(
     env: &Env,
     names: &Names,
@@ -49,7 +51,7 @@ pub(crate) fn find(
         if let Some(culprit) = trace::dropped(&seen, address, port) {
             return Ok(Some(Some(culprit)));
         }
-        // A refused connection ends at once; the bound still holds.
+        // A refused connection ends at once; the time limit still holds.
         if env.clock.monotonic() > deadline {
             return Ok(Some(iptables::dropped(&before, &count())));
         }
@@ -109,7 +111,7 @@ impl Tracing {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        // It may have ended by itself; the table may not have been made.
+        // The monitor may have ended by itself; the table may not exist.
         drop(self.monitor.kill());
         drop(self.monitor.wait());
         drop(run("nft", &["delete", "table", "inet", &self.table], None));

@@ -1,4 +1,4 @@
-//! Reading what `iptables-legacy-save -c` prints: the older engine has no trace that a program could read, but counts. Pure.
+//! Parses the output of `iptables-legacy-save -c`: legacy iptables has no readable trace, but counters. Pure.
 //!
 //! ```text
 //! *filter
@@ -8,7 +8,7 @@
 
 use crate::culprit::{Culprit, Engine};
 
-/// The first rule, else policy, that dropped more packets in `after` than in `before`.
+/// The first rule, else policy, that has dropped more packets in `after` than in `before`.
 pub(crate) fn dropped(before: &str, after: &str) -> Option<Culprit> {
     let (before, after) = (counts(before), counts(after));
     let grown = after.iter().filter(|count| {
@@ -24,7 +24,7 @@ pub(crate) fn dropped(before: &str, after: &str) -> Option<Culprit> {
     let base = ["INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"]
         .into_iter()
         .find(|base| count.chain == *base)
-        // Which base chain leads to a chain of somebody's own is not counted; machines' packets come in or are forwarded.
+        // The base chain of a user-defined chain is unknown; machines' packets are input or forwarded.
         .unwrap_or(if count.chain.to_ascii_lowercase().contains("forward") {
             "FORWARD"
         } else {
@@ -40,7 +40,7 @@ pub(crate) fn dropped(before: &str, after: &str) -> Option<Culprit> {
     })
 }
 
-/// A rule or policy that drops, and how many packets.
+/// A rule or policy that drops, with its packet counter.
 struct Count {
     table: String,
     chain: String,

@@ -1,16 +1,16 @@
-//! Whether this host lets a stamp's machines talk: connections tried over the very paths that machines use, and, where one is
-//! dropped, the firewall rule that drops it and the rule that mends it.
+//! Checks whether this host passes a stamp's traffic: connections are tried over the very paths that machines
+//! use, and for a dropped one the firewall rule and a remedy are found.
 //!
-//! | path | what goes over it |
+//! | path | traffic |
 //! |---|---|
 //! | machine → service | agents dial the hub at the stamp's gateway address |
 //! | machine → VIP | nodes reach their API server; bridged, but seen by the host's firewall where br_netfilter is on |
 //! | host → VIP | `kubectl` and the service reach an API server |
 //! | machine → outside | pods reach the world; with an uplink only |
 //!
-//! Always true: what is tried lives in nameless network namespaces of threads, so it is gone when the process is, however it ends; the
-//! addresses are those that no machine and no VIP is ever given; a firewall is read and traced, never changed, but for a table of this
-//! crate's own that is removed again.
+//! Always true: test machines are threads in unnamed network namespaces, so they end with the process,
+//! however it ends; their addresses are never given to machines or VIPs; a firewall is read and traced, never
+//! changed, except for a table of this crate that is removed again.
 //!
 //! Blocking code: call it from `spawn_blocking`. Called by: `landfall up` and `landfall doctor`, as root.
 
@@ -37,14 +37,15 @@ pub use culprit::Culprit;
 
 use machine::{Machine, run};
 
-/// Where agents dial at the gateway, and where API servers listen at their VIP.
+/// The port of the service at the gateway, and of API servers at their VIP.
 const HUB_PORT: u16 = 7443;
 const API_PORT: u16 = 443;
 
-/// How long a connection may take: on one host it takes less than a millisecond; a lost packet is sent again after a second.
+/// The time-out of a connection: on one host it takes less than a millisecond; a lost packet is sent again
+/// after a second.
 const BOUND: Duration = Duration::from_millis(1_500);
 
-/// Ranges for the stand-in of the outside world: reserved for tests and documentation, so nobody routes them for real.
+/// Ranges for the simulated outside: reserved for tests and documentation, so never routed.
 const OUTSIDE: [&str; 3] = ["198.18.91.0/30", "203.0.113.248/30", "192.0.2.248/30"];
 
 /// A path that machines, or clients on this host, need.
@@ -61,7 +62,7 @@ pub enum Path {
 }
 
 impl Path {
-    /// For people.
+    /// The name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::MachineToService => "from machines to the service",
@@ -72,29 +73,29 @@ impl Path {
     }
 }
 
-/// A path that is closed.
+/// A closed path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
-    /// Which.
+    /// The path.
     pub path: Path,
-    /// Where the connection was to lead.
+    /// The destination of the connection.
     pub to: SocketAddr,
-    /// The rule that drops it; `None` where neither nftables nor iptables says so.
+    /// The rule that drops it; `None` if neither nftables nor iptables shows it.
     pub culprit: Option<Culprit>,
-    /// What mends it, as a command; `None` where the rule was not found.
+    /// The command that opens the path; `None` if the rule was not found.
     pub remedy: Option<String>,
 }
 
-/// What was tried.
+/// The result of a probe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Paths that were tried.
+    /// The tested paths.
     pub tried: Vec<Path>,
-    /// Those that are closed.
+    /// The closed ones.
     pub blocked: Vec<Blocked>,
 }
 
-/// The paths cannot be tried.
+/// The paths cannot be tested.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {act}")]
 pub struct ProbeError {
@@ -112,7 +113,7 @@ impl ProbeError {
     }
 }
 
-/// The stamp's network to try: its own where it is up, else one like it that is taken away afterwards.
+/// The network to test: the stamp's own if it is up, else a temporary one like it.
 #[derive(Debug, Clone)]
 pub struct Probe {
     names: Names,
@@ -121,7 +122,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// For a stamp with this network. `taken`: ranges that this host routes somewhere.
+    /// For a stamp with this network. `taken`: ranges that this host routes.
     pub fn new(stamp: &str, network: StampNetwork, taken: &[Ipv4Net]) -> Self {
         Self {
             names: Names::new(stamp),
@@ -130,10 +131,10 @@ impl Probe {
         }
     }
 
-    /// Tries every path. Takes a tenth of a second where all are open, and less than ten where none is.
+    /// Tests every path. Takes a tenth of a second if all are open, and less than ten seconds if none is.
     ///
     /// # Errors
-    /// When namespaces and links for trying cannot be made.
+    /// When namespaces and links for the test cannot be created.
     pub fn run(&self, env: &Env) -> Result<Outcome, ProbeError> {
         let bridge = self.names.bridge();
         if run("ip", &["link", "show", "dev", &bridge], None).is_ok() {
@@ -143,7 +144,7 @@ impl Probe {
         stand_in.attempt(env)
     }
 
-    /// A network like the stamp's, under a name and in a range that no stamp has.
+    /// A network like the stamp's, with a name and a range that no stamp has.
     fn stand_in(&self) -> Result<(Self, impl Drop), ProbeError> {
         struct Remove(Names, Ipv4Net);
         impl Drop for Remove {
@@ -151,7 +152,7 @@ impl Probe {
                 remove(&self.0, self.1);
             }
         }
-        // No stamp's name has a question mark in it.
+        // No stamp's name contains a question mark.
         let name = format!("{}?", self.names.stamp());
         let names = Names::new(&name);
         let range = fabric_net::stamp_range(&name, &self.taken).unwrap_or(self.network.range);
@@ -191,7 +192,7 @@ impl Probe {
         let mut blocked = Vec::new();
         for path in &closed {
             let Some(culprit) = diagnosis::find(env, &self.names, &stand, *path)? else {
-                // It was lost once, and gets through now.
+                // A packet was lost once, and the path is open.
                 continue;
             };
             blocked.push(Blocked {
@@ -211,7 +212,7 @@ impl Probe {
 }
 
 fn remove(names: &Names, range: Ipv4Net) {
-    // Most of it is usually not there; what is, is taken away.
+    // Usually most of it does not exist.
     let table = names.table();
     drop(run(
         "ip",
@@ -228,14 +229,14 @@ fn remove(names: &Names, range: Ipv4Net) {
     ));
 }
 
-/// Everything that takes part: two machines on the bridge, one of them with a VIP, and a stand-in for the outside.
+/// The participants: two machines on the bridge, one of them with a VIP, and the simulated outside.
 struct Stand {
     client: Machine,
     _server: Machine,
     outside: Option<(Machine, Ipv4Addr)>,
     gateway: Ipv4Addr,
     vip: Ipv4Addr,
-    /// Its own listener, where no service has the port.
+    /// The probe's own listener, if the service does not use the port.
     _hub: Option<TcpListener>,
 }
 
@@ -244,7 +245,8 @@ impl Stand {
         let (names, network) = (&probe.names, &probe.network);
         let (gateway, range) = (network.gateway(), network.range);
         let bridge = names.bridge();
-        // The last of the machines' half and the first of the VIPs': the planner gives neither to anybody.
+        // The last address of the machines' half and the first of the VIPs' half: the planner assigns
+        // neither.
         let (address, vip) = (network.machines().broadcast(), network.vips().network());
         let within =
             |address| Ipv4Net::new(address, range.prefix_len()).expect("the length comes from a range");
@@ -258,7 +260,7 @@ impl Stand {
         }
         let hub = match TcpListener::bind((gateway, HUB_PORT)) {
             Ok(listener) => Some(listener),
-            // The service.
+            // The service is listening.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
             Err(error) => return Err(ProbeError::new("listen at the gateway", error)),
         };
@@ -292,7 +294,7 @@ impl Stand {
         }
     }
 
-    /// Addresses whose packets tell about the paths.
+    /// The address whose packets show the state of a path.
     fn addresses(&self, path: Path) -> Ipv4Addr {
         match (path, self.target(path)) {
             // The gateway has other traffic, the machine has none.
@@ -301,7 +303,7 @@ impl Stand {
         }
     }
 
-    /// Tries to connect over all of these side by side.
+    /// Tries to connect over all of these paths concurrently.
     fn connect(&self, paths: &[Path], bound: Duration) -> Vec<(Path, bool)> {
         let all: Vec<(Path, SocketAddr)> = paths.iter().map(|path| (*path, self.target(*path))).collect();
         let (host, machine): (Vec<_>, Vec<_>) =
@@ -335,7 +337,8 @@ fn forwarding() -> bool {
     std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1")
 }
 
-/// A namespace behind this host that is not on the bridge: what is forwarded there would be forwarded to the uplink.
+/// A namespace behind this host that is not on the bridge: packets to it are forwarded like those to the
+/// uplink.
 fn stand_in_outside(port: &str, taken: &[Ipv4Net]) -> Result<(Machine, Ipv4Addr), ProbeError> {
     let range = OUTSIDE
         .iter()

@@ -1,7 +1,7 @@
-//! A stand-in for a machine: a thread in a network namespace of its own, with a card.
+//! A simulated machine: a thread in a separate network namespace, with an interface.
 //!
-//! Always true: the namespace has no name and nothing holds it but the thread, so the kernel takes it away, card and cable too, when the
-//! thread or the process ends.
+//! Always true: the namespace has no name and is held only by the thread, so the kernel removes it, with
+//! interface and veth pair, when the thread or the process ends.
 
 use std::{
     io::{self, Write as _},
@@ -30,7 +30,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A namespace with a card of this address, whose other end on the host is `port`, in `bridge` if one is given.
+    /// A namespace with an interface of this address, whose other end on the host is `port`, in `bridge` if
+    /// one is given.
     pub(crate) fn plugged(
         port: &str,
         bridge: Option<&str>,
@@ -46,7 +47,7 @@ impl Machine {
                 let inside = unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
                 let inside = inside.map(|()| gettid().as_raw());
                 let ready = inside.is_ok();
-                // The receiver waits for exactly this.
+                // The receiver waits for this.
                 drop(tell.send(inside));
                 let mut listeners = Vec::new();
                 while ready && let Ok(act) = todo.recv() {
@@ -58,12 +59,13 @@ impl Machine {
             .recv()
             .map_err(|_| failed(io::Error::other("the thread ended")))?
             .map_err(failed)?;
-        // Left over from a probe that was killed a moment ago: the kernel takes its time.
+        // Left over from a probe that was killed a moment ago: the kernel removes it asynchronously.
         drop(run("ip", &["link", "delete", port], None));
         let master = bridge
             .map(|bridge| format!("master {bridge} "))
             .unwrap_or_default();
-        // The same hardware address each time, as machines have: the host remembers the one of the probe before.
+        // The same hardware address each time, as machines have: the host's neighbour table has the one of an
+        // earlier probe.
         let hardware = mac(address.addr());
         let plug = format!(
             "link add {port} {master}type veth peer name eth0 address {hardware} netns {id}\nlink set {port} up\n"
@@ -91,7 +93,7 @@ impl Machine {
         self.address
     }
 
-    /// Begins something inside the namespace; the outcome is sent.
+    /// Starts a function inside the namespace; its result is sent.
     pub(crate) fn begin<T: Send + 'static>(
         &self,
         act: impl FnOnce() -> T + Send + 'static,
@@ -101,7 +103,7 @@ impl Machine {
         told
     }
 
-    /// Listens inside the namespace as long as it is there. The kernel takes connections by itself.
+    /// Listens inside the namespace for its lifetime. The kernel accepts connections by itself.
     pub(crate) fn listen(&self, at: SocketAddr) -> Result<(), ProbeError> {
         let (tell, told) = mpsc::channel();
         self.send(Box::new(move |listeners| {
@@ -113,14 +115,14 @@ impl Machine {
     }
 
     fn send(&self, act: Work) {
-        // A thread that has ended is noticed by the missing answer.
+        // A thread that has ended shows as a missing answer.
         drop(self.work.as_ref().map(|work| work.send(act)));
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The kernel removes a namespace when it has time; the cable goes at once when told to.
+        // The kernel removes a namespace asynchronously; an explicit delete removes the veth pair at once.
         drop(run("ip", &["link", "delete", &self.port], None));
         drop(self.work.take());
         if let Some(thread) = self.thread.take() {
@@ -141,7 +143,7 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: Option<&str>) -> io:
         .spawn()
         .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
     if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
-        // A program that ends without reading all says why on its error output.
+        // A program that exits without reading everything explains it on its error output.
         drop(pipe.write_all(text.as_bytes()));
     }
     let output = child.wait_with_output()?;
@@ -157,7 +159,7 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: Option<&str>) -> io:
     )))
 }
 
-/// PATH with the directories of the administrator's programs, which services often lack.
+/// PATH with the directories of administration programs, which services often lack.
 pub(crate) fn search_path() -> String {
     const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     std::env::var("PATH").map_or_else(|_| PATH.to_owned(), |path| format!("{path}:{PATH}"))

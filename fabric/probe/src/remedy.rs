@@ -2,8 +2,8 @@
 
 use crate::culprit::{Culprit, Engine};
 
-/// A shell command that lets everything of this bridge pass where the culprit dropped it. Whoever manages that firewall is spoken to in
-/// its own words, so that the rule stays.
+/// A shell command that permits this bridge's traffic where it was dropped. If a firewall manager owns the
+/// rules, the command is one of that manager's, so that the rule persists.
 pub(crate) fn command(culprit: &Culprit, bridge: &str) -> String {
     let base = culprit.base.as_str();
     let forwards = base.to_ascii_lowercase().contains("forward")
@@ -24,14 +24,14 @@ pub(crate) fn command(culprit: &Culprit, bridge: &str) -> String {
     }
     let tool = match &culprit.engine {
         Engine::Iptables => Some("iptables-legacy"),
-        // Chains in capitals in these tables are what iptables on nftables makes.
+        // Upper-case chains in these tables were created by iptables-nft.
         Engine::Nftables { family } if family == "ip" && ["INPUT", "FORWARD", "OUTPUT"].contains(&base) => {
             Some("iptables")
         }
         Engine::Nftables { .. } => None,
     };
     if let Some(tool) = tool {
-        // Docker keeps this chain for others' rules.
+        // Docker reserves this chain for user rules.
         let chain = if forwards && culprit.mentions("DOCKER-USER") {
             "DOCKER-USER"
         } else {

@@ -1,4 +1,4 @@
-//! Reading what `nft monitor trace` prints. Pure.
+//! Parses the output of `nft monitor trace`. Pure.
 //!
 //! ```text
 //! trace id 27e37fc1 ip ts in packet: iif "br0" … ip saddr 100.64.23.255 ip daddr 100.64.16.1 … tcp dport 7443 …
@@ -18,7 +18,7 @@ pub(crate) fn dropped(text: &str, address: Ipv4Addr, port: u16) -> Option<Culpri
         if !line.drops() {
             return None;
         }
-        // A packet is told anew at each base chain, before what becomes of it there.
+        // A packet is printed at the start of each base chain, before its verdicts there.
         let base = lines[..at]
             .iter()
             .rev()

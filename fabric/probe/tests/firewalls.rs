@@ -1,4 +1,4 @@
-//! Firewalls that are found on real hosts, each in a network namespace of its own that stands for the host.
+//! Real firewall rulesets, each in a network namespace that represents the host.
 
 #![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 
 const STAMP: &str = "probe";
 
-/// A host of its own: this thread's network namespace.
+/// Runs a test in a new network namespace of its thread.
 fn on_a_host(test: impl FnOnce() + Send + 'static) {
     if !needs::root_and(&["ip", "nft"]) {
         return;
@@ -63,7 +63,7 @@ fn probe() -> Outcome {
     Probe::new(STAMP, network, &[]).run(&Env::system()).unwrap()
 }
 
-/// The closed paths, with what drops them; then mends each as told, and everything is open.
+/// The closed paths with their culprits; then applies each remedy, and checks that everything is open.
 fn closed_and_mended() -> Vec<(Path, String)> {
     let outcome = probe();
     let found = outcome
@@ -101,7 +101,7 @@ fn a_host_without_a_firewall_is_open() {
     });
 }
 
-/// The host remembers hardware addresses of its neighbours for half a minute.
+/// The host keeps hardware addresses of its neighbours for half a minute.
 #[test]
 fn a_network_that_is_up_can_be_tried_again_at_once() {
     on_a_host(|| {

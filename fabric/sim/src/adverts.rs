@@ -1,11 +1,12 @@
-//! Who holds the address of a cluster's API, and whom it leads to.
+//! The holder of the address of a cluster's API, and the machine it leads to.
 //!
-//! What a member of a control plane does to hold the address is decided by the code of the real machines
-//! (`machine_vip::state`). Here is only what lies between them: adverts, some of which get lost, what each notices of its own API
-//! server, and the neighbours, who believe the one that told them last.
+//! The decisions of a control plane member about holding the address are made by the code of real machines
+//! (`machine_vip::state`). Here is only the part between them: adverts, some of which get lost, each member's
+//! health probe of its own API server, and the neighbours, which use the latest announcement.
 //!
-//! Adverts are sent only as long as something may come of them: they begin when something happens to a control plane machine,
-//! with what was said last, and end when nothing has changed for a while. Until the next time they would say the same.
+//! Adverts are simulated only while they can have an effect: they start when the state of a control plane
+//! machine changes, with the last adverts' content, and end when nothing has changed for a while. Later ones
+//! would have the same content.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -20,12 +21,12 @@ use crate::{
     vip::Vip,
 };
 
-/// Nothing comes of adverts that have said the same for so long.
+/// Adverts with unchanged content have no effect after this time.
 const QUIET: Duration = AWAY.saturating_mul(4);
-/// The part of all adverts that get lost.
+/// The fraction of adverts that get lost.
 const LOST: f64 = 0.05;
 
-/// What a machine's program for the address was told, if it has one.
+/// The configuration of a machine's VIP program, if it has one.
 fn told(config: &MachineConfig) -> Option<VipConfig> {
     let file = config
         .files
@@ -35,7 +36,7 @@ fn told(config: &MachineConfig) -> Option<VipConfig> {
 }
 
 impl Machine {
-    /// The program for the address starts, goes on or ends, as its configuration says.
+    /// Starts, continues or ends the VIP program, as the configuration requires.
     pub(crate) fn hold_vip(&mut self, now: Duration) {
         let told = self.in_force.as_deref().and_then(told).filter(|_| self.up);
         if self.vip.as_ref().map(|vip| &vip.config) != told.as_ref() {
@@ -46,7 +47,8 @@ impl Machine {
         }
     }
 
-    /// Whether its program has put the address onto its card. One without a program has it there from the fabric, or not at all.
+    /// Whether the program has put the address on the machine's interface. Without the program, the fabric
+    /// has put it there, or not at all.
     fn has_vip(&self) -> bool {
         match &self.vip {
             Some(vip) => vip.member.say().holds,
@@ -56,11 +58,11 @@ impl Machine {
 }
 
 impl State {
-    /// The machine that answers at the address of the cluster's API, if one does.
+    /// The machine that answers at the address of the cluster's API, if any.
     pub(crate) fn at_vip(&self, uid: &str) -> Option<&Machine> {
         let cluster = self.clusters.get(uid)?;
         let holder = |id: &str| self.machines.get(id).filter(|machine| machine.has_vip());
-        // Neighbours ask again once that one no longer answers for it.
+        // Neighbours send a new ARP request once the remembered machine no longer answers.
         let told = cluster.address.leads_to.as_deref().and_then(holder);
         told.or_else(|| {
             cluster
@@ -71,7 +73,7 @@ impl State {
         })
     }
 
-    /// The cluster's machines with a program for the address that gets on.
+    /// The cluster's machines with a working VIP program.
     fn vip_members(&self, uid: &str) -> Vec<String> {
         let members = self.members.get(uid).into_iter().flatten();
         let gets_on = |id: &&String| {
@@ -83,7 +85,7 @@ impl State {
         members.filter(gets_on).cloned().collect()
     }
 
-    /// Something happens to a member; the neighbours hear of it.
+    /// Applies an event to a member; a change is announced to the neighbours.
     fn with_vip(&mut self, uid: &str, id: &str, act: impl FnOnce(&mut Member) -> Change) -> Change {
         let Some(vip) = self.machines.get_mut(id).and_then(|machine| machine.vip.as_mut()) else {
             return Change::None;
@@ -95,7 +97,7 @@ impl State {
         change
     }
 
-    /// All members hear what this one says, but for what gets lost. Whether anything changed.
+    /// Delivers a member's advert to all others, except for losses. Returns whether anything changed.
     fn advertise(
         &mut self,
         uid: &str,
@@ -122,7 +124,7 @@ impl State {
         changed
     }
 
-    /// One round of adverts. Whether anything changed.
+    /// One round of adverts. Returns whether anything changed.
     fn vip_round(&mut self, uid: &str, now: Duration, seed: Seed) -> bool {
         let members = self.vip_members(uid);
         self.cluster(uid).address.said.clear();
@@ -148,7 +150,8 @@ impl State {
 }
 
 impl Inner {
-    /// Something happened to a control plane machine: the members tell each other until nothing comes of it any more.
+    /// The state of a control plane machine changed: members exchange adverts until they have no effect any
+    /// more.
     pub(crate) fn vip_changed(self: &Arc<Self>, state: &mut State, uid: &str) {
         let members = state.vip_members(uid);
         if members.is_empty() {
@@ -160,7 +163,7 @@ impl Inner {
         if under_way {
             return;
         }
-        // As if adverts had gone on.
+        // As if adverts had continued.
         for (from, say) in address.said.clone() {
             state.advertise(uid, &members, from, say, now, None);
         }
@@ -172,7 +175,7 @@ impl Inner {
         });
     }
 
-    /// `false` when nothing comes of it any more.
+    /// Returns `false` when adverts have no effect any more.
     fn vip_round(self: &Arc<Self>, uid: &str) -> bool {
         let now = self.env.clock.monotonic();
         let mut state = self.state();
@@ -193,7 +196,8 @@ impl Inner {
     }
 }
 
-/// Clusters whose address is not on exactly one machine, though one is well and nothing changes any more.
+/// Clusters whose address is not on exactly one machine, though a member is healthy and nothing changes any
+/// more.
 pub(crate) fn problems(state: &State) -> Vec<String> {
     let settled = state
         .clusters
@@ -212,7 +216,7 @@ pub(crate) fn problems(state: &State) -> Vec<String> {
         .collect()
 }
 
-/// Who holds each cluster's address, and which of them answers at it.
+/// The holder of each cluster's address, and the machine that answers at it.
 pub(crate) fn dump(state: &State) -> String {
     let mut text = String::new();
     for uid in state.clusters.keys() {

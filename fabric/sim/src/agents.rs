@@ -1,4 +1,4 @@
-//! The agents of the world's machines: what they do with a configuration, and what they say of it.
+//! The agents of the world's machines: they apply configurations and send reports.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,17 +18,17 @@ use crate::{
 
 type Ailments = BTreeMap<Ailment, Cure>;
 
-/// Resident memory that a simulated agent claims, KiB.
+/// The resident memory in reports of simulated agents, KiB.
 const RSS_KIB: u64 = 6144;
 
-/// A member of etcd that the others cannot let in tries again after this.
+/// The pause before a member of etcd that the others cannot add tries again.
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Size of a simulated disk, MiB.
 const DISK_MIB: u64 = 128 * 1024;
 
 impl Inner {
-    /// Does something after a while.
+    /// Runs a function after a while.
     pub(crate) fn later(self: &Arc<Self>, wait: Duration, act: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let inner = Arc::clone(self);
         tokio::spawn(async move {
@@ -37,12 +37,12 @@ impl Inner {
         });
     }
 
-    /// A delay of a machine, drawn by its name, what it is for, and which time it is.
+    /// A delay of a machine, drawn by its name, the purpose, and a counter.
     pub(crate) fn delay(&self, span: &Span, machine: &str, what: &str, index: u64) -> Duration {
         draw(span, self.env.seed.child(machine).child(what), index)
     }
 
-    /// A machine was started: its agent will come up.
+    /// A machine was started: its agent starts after a while.
     pub(crate) fn boot(self: &Arc<Self>, id: &str, boot: u64) {
         let wait = self.delay(&self.options.boot, id, "boot", boot);
         let id = id.to_owned();
@@ -53,10 +53,10 @@ impl Inner {
             };
             machine.up = true;
             machine.hold_vip(inner.env.clock.monotonic());
-            // The key is made once, and kept as long as the disk.
+            // The key is created once, and kept as long as the disk.
             machine.identity.get_or_insert_with(|| Identity::new(&id, boot));
             let generation = machine.in_force.as_ref().map(|config| config.generation);
-            // It has on disk what it needs to go on alone.
+            // Its configuration is on disk, so it can run without the service.
             if let Some(generation) = generation {
                 inner.start_processes(&mut state, &id, generation);
             }
@@ -64,7 +64,7 @@ impl Inner {
         });
     }
 
-    /// A configuration is put into force.
+    /// The agent accepts a configuration.
     pub(crate) fn take(self: &Arc<Self>, id: &str, boot: u64, config: &Arc<MachineConfig>) {
         let mut state = self.state();
         let Some(machine) = current(&mut state, id, boot) else {
@@ -97,7 +97,7 @@ impl Inner {
         self.start_processes(&mut state, id, config.generation);
     }
 
-    /// A configuration is put into force: its processes start, and will be ready.
+    /// Applies a configuration: its processes start, and become ready later.
     fn start_processes(self: &Arc<Self>, state: &mut State, id: &str, generation: u64) {
         let Some(machine) = state.machines.get_mut(id) else {
             return;
@@ -111,7 +111,7 @@ impl Inner {
                 .unwrap_or_default(),
         );
         machine.ready = false;
-        // A kubelet that starts looks after its node object.
+        // A kubelet that starts checks its node object.
         machine.registered = false;
         let cluster = machine.cluster().map(str::to_owned);
         self.report(state, id);
@@ -142,7 +142,7 @@ impl Inner {
         });
     }
 
-    /// A machine's processes have had the time they need.
+    /// The start time of a machine's processes has passed.
     fn processes_started(self: &Arc<Self>, state: &mut State, id: &str, cluster: Option<&str>) {
         let of_etcd = cluster.filter(|uid| {
             state
@@ -157,7 +157,7 @@ impl Inner {
             if state.machines.get(id).is_some_and(|machine| machine.etcd != said) {
                 self.report(state, id);
             }
-            // The other members cannot let it in yet.
+            // The other members cannot add it yet.
             let (boot, again) = (
                 state.machines.get(id).map_or(0, |machine| machine.boot),
                 id.to_owned(),
@@ -179,7 +179,7 @@ impl Inner {
         if let Some(cluster) = cluster {
             self.etcd_changed(state, cluster);
             if of_etcd.is_some() {
-                // All see who has joined.
+                // All members see the new one.
                 self.members_report(state, cluster);
             }
             state.cluster(cluster).changed();
@@ -187,14 +187,14 @@ impl Inner {
         }
     }
 
-    /// The agent has something to tell the service: how its machine is.
+    /// Sends a report on the machine's state.
     pub(crate) fn report(&self, state: &State, id: &str) {
         if let Some(machine) = state.machines.get(id) {
             machine.wake.notify_one();
         }
     }
 
-    /// What the agent says of its machine.
+    /// The content of the agent's report.
     pub(crate) fn content(&self, state: &State, id: &str) -> Option<Report> {
         let machine = state.machines.get(id)?;
         let mut report = content(machine, state.ailments.get(id));
@@ -223,7 +223,7 @@ impl Inner {
     }
 }
 
-/// Whether anything in a machine starts again for a new configuration.
+/// Whether a new configuration restarts any process of a machine.
 fn starts_again(before: &MachineConfig, config: &MachineConfig) -> bool {
     fn read<'a>(config: &'a MachineConfig, path: &str) -> Option<&'a str> {
         let file = config.files.iter().find(|file| file.path == path)?;
@@ -242,7 +242,7 @@ fn process_of<'a>(config: &'a MachineConfig, name: &str) -> Option<&'a Process> 
     config.processes.iter().find(|process| process.name == name)
 }
 
-/// What a new value of makes processes start again.
+/// The values whose change restarts processes.
 fn restarts_of(config: &MachineConfig) -> Vec<(&str, u64)> {
     config
         .processes
@@ -251,7 +251,7 @@ fn restarts_of(config: &MachineConfig) -> Vec<(&str, u64)> {
         .collect()
 }
 
-/// The machine, if it still runs from the start that is meant.
+/// The machine, if it still runs since that start.
 fn current<'a>(state: &'a mut State, id: &str, boot: u64) -> Option<&'a mut Machine> {
     state
         .machines
@@ -259,7 +259,7 @@ fn current<'a>(state: &'a mut State, id: &str, boot: u64) -> Option<&'a mut Mach
         .filter(|machine| machine.boot == boot && machine.power == Power::Running)
 }
 
-/// What a process of a machine says of itself while it suffers from something.
+/// The state of a process in reports while its machine has ailments.
 fn process(machine: &Machine, number: usize, name: &str, ailments: Option<&Ailments>) -> ProcessSeen {
     let suffers = |ailment: Ailment| ailments.is_some_and(|ailments| ailments.contains_key(&ailment));
     let mut seen = ProcessSeen {

@@ -1,17 +1,17 @@
-//! What machines suffer from, and what cures them.
+//! Ailments of machines, and their cures.
 
 use std::{fmt, str::FromStr};
 
-/// What a machine suffers from.
+/// An ailment of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ailment {
-    /// Its agent does not reach the service. Everything else works.
+    /// The agent does not reach the service. Everything else works.
     Silent,
-    /// Nothing in it gets on: its agent is silent, its processes do not answer.
+    /// The whole machine hangs: its agent is silent, its processes do not answer.
     Hangs,
-    /// Its kubelet says that the node is not ready. The agent knows of nothing.
+    /// The kubelet reports the node as not ready. The agent does not know it.
     NotReady,
-    /// A process keeps ending.
+    /// A process keeps exiting.
     Ends(String),
     /// A process runs and does not answer.
     Deaf(String),
@@ -19,16 +19,16 @@ pub enum Ailment {
     DiskFull,
 }
 
-/// The least that cures an ailment.
+/// The least action that cures an ailment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cure {
-    /// Its processes are started again.
+    /// A restart of its processes.
     Process,
-    /// The machine is started again.
+    /// A restart of the machine.
     Reboot,
-    /// The machine is made anew.
+    /// A new disk.
     Reimage,
-    /// Nothing: only another machine helps.
+    /// Only a replacement by another machine.
     Replace,
 }
 

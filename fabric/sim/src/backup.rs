@@ -1,5 +1,5 @@
-//! The backups of the world's clusters: what each of them held, time after time. Kept only where
-//! [`crate::SimOptions::backup`] asks for it: a world of thousands would not fit into memory.
+//! The backups of the world's clusters: their content over time. Kept only if [`crate::SimOptions::backup`]
+//! is set: a world of thousands of clusters would not fit into memory.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::node::Node;
 
-/// What a cluster held at some time.
+/// The content of a cluster at some time.
 #[derive(Clone, Default)]
 pub(crate) struct Kept {
     pub(crate) nodes: BTreeMap<String, Node>,
@@ -18,7 +18,7 @@ pub(crate) struct Kept {
 /// See the module.
 pub(crate) struct Past {
     clock: Arc<dyn Clock>,
-    /// By the time from which on it was so, milliseconds since 1970.
+    /// States by the time of their beginning, milliseconds since 1970.
     states: BTreeMap<i64, Kept>,
 }
 
@@ -43,7 +43,7 @@ impl Past {
         self.states.keys().next().copied()
     }
 
-    /// The state after everything that happened in that second; the newest without one.
+    /// The state at the end of that second; `None`: the newest.
     pub(crate) fn at(&self, moment: Option<i64>) -> Option<&Kept> {
         let end = moment.map_or(i64::MAX, |moment| moment.div_euclid(1000) * 1000 + 999);
         self.states.range(..=end).next_back().map(|(_, kept)| kept)

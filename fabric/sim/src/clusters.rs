@@ -7,8 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen,
-    NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch, command_name,
+    Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn,
+    NamespaceSeen, NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects,
+    VolumeWish, Watch, WorkNotes, WorkObjects, command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;
@@ -19,14 +20,15 @@ use crate::{
     etcd::Etcd,
     fabric::INJECTED,
     faults::{Call, Verdict},
+    namespaces,
     node::Node,
-    services,
+    pods, services,
     state::State,
     volumes,
 };
 
 impl Inner {
-    /// Brings node objects to what their kubelets would make of them.
+    /// Brings node objects to the state that their kubelets would set.
     pub(crate) fn join_nodes(&self, state: &mut State, uid: &str) {
         if !state.api_ready(uid) {
             return;
@@ -58,7 +60,7 @@ impl Inner {
         let pods = self.options.pods;
         let cluster = state.cluster(uid);
         for (name, machine, address, image, ready, registered) in joined {
-            // A kubelet makes its node object once in its life. If somebody removes it later, it stays away.
+            // A kubelet creates its node object once in its life. If it is deleted later, it stays away.
             if !registered && !cluster.nodes.contains_key(&name) {
                 changed = true;
                 cluster
@@ -80,6 +82,7 @@ impl Inner {
         }
         if changed {
             volumes::settle(cluster);
+            pods::settle(cluster);
             cluster.changed();
         }
     }
@@ -87,7 +90,7 @@ impl Inner {
     /// A machine of the cluster no longer runs.
     pub(crate) fn after_loss(self: &Arc<Self>, state: &mut State, uid: &str, machine: &str) {
         self.etcd_changed(state, uid);
-        // The end of a control plane ends its connections.
+        // The end of an API server closes its connections.
         state.cluster(uid).changed();
         let wait = self.delay(&self.options.node_lost, machine, "lost", 0);
         let (uid, machine) = (uid.to_owned(), machine.to_owned());
@@ -111,7 +114,7 @@ impl Inner {
         });
     }
 
-    /// A cluster lives on the disks of its control plane machines, and in its backup where there is one.
+    /// A cluster's data is on the disks of its control plane machines, and in its backup if there is one.
     pub(crate) fn bury(&self, state: &mut State, uid: &str) {
         if !self.options.backup
             && !state
@@ -176,14 +179,14 @@ impl Connect for SimWorld {
     }
 }
 
-/// A cluster's API.
+/// The client of a cluster's API.
 struct SimCluster {
     inner: Arc<Inner>,
     uid: String,
 }
 
 impl SimCluster {
-    /// Makes a call: it fails on purpose, or because the API is not ready, or works.
+    /// Makes a call: it fails by an injected fault, or because the API is not ready, or succeeds.
     async fn call<T: Send>(
         &self,
         call: Call,
@@ -300,7 +303,7 @@ impl ClusterApi for SimCluster {
     }
 
     async fn read(&self, objects: &[ObjectRef]) -> Result<Vec<Value>, ClusterError> {
-        // It changes nothing and always comes before another call: it takes no time and is no step of its own.
+        // It changes nothing and always precedes another call: it takes no time and is not a separate step.
         let mut state = self.inner.state();
         if !state.api_ready(&self.uid) {
             return Err(ClusterError::Unavailable("connection refused".into()));
@@ -400,11 +403,15 @@ impl ClusterApi for SimCluster {
                     let cluster = state.cluster(&uid);
                     if let Some(node) = cluster.nodes.get_mut(&name) {
                         node.pods = 0;
+                        pods::evict(cluster, &name);
                         cluster.changed();
                     }
                 });
             }
             let left = found.pods;
+            if left == 0 {
+                pods::evict(cluster, node);
+            }
             if fresh {
                 cluster.changed();
             }
@@ -418,6 +425,7 @@ impl ClusterApi for SimCluster {
             let cluster = state.cluster(&self.uid);
             if cluster.nodes.remove(name).is_some() {
                 self.inner.lost_node(cluster, &self.uid, name);
+                pods::settle(cluster);
                 cluster.changed();
             }
             Ok(())
@@ -463,7 +471,7 @@ impl ClusterApi for SimCluster {
     }
 
     async fn services(&self) -> Result<Vec<ServiceSeen>, ClusterError> {
-        // Where there are none, it comes with the look at the nodes: it takes no time and is no step of its own.
+        // If there are none, it is read together with the nodes: it takes no time and is not a separate step.
         let none = {
             let mut state = self.inner.state();
             state.api_ready(&self.uid) && services::seen(state.cluster(&self.uid)).is_empty()
@@ -487,7 +495,7 @@ impl ClusterApi for SimCluster {
     }
 
     async fn volumes(&self) -> Result<VolumeObjects, ClusterError> {
-        // As with Services: where there are none, it is no step of its own.
+        // As with Services: if there are none, it is not a separate step.
         let none = {
             let mut state = self.inner.state();
             state.api_ready(&self.uid) && volumes::is_empty(state.cluster(&self.uid))
@@ -508,6 +516,38 @@ impl ClusterApi for SimCluster {
         .await
     }
 
+    async fn work(&self) -> Result<WorkObjects, ClusterError> {
+        self.call(Call::Work, "", |state| Ok(pods::seen(state.cluster(&self.uid))))
+            .await
+    }
+
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError> {
+        self.call(Call::TellWork, "", |state| {
+            let objects = &mut state.cluster(&self.uid).objects;
+            if let Some(status) = &notes.status {
+                objects.insert(pods::STATUS.to_owned(), Value::from(status.as_str()));
+            }
+            for event in &notes.events {
+                let told = format!("{}: {}", event.note.reason, event.note.message);
+                objects.insert(format!("{}{}", pods::TOLD, event.name), Value::from(told));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError> {
+        self.call(Call::SetNamespace, &wish.name, |state| {
+            let cluster = state.cluster(&self.uid);
+            let (changed, seen) = namespaces::set(cluster, wish);
+            if changed {
+                cluster.changed();
+            }
+            Ok(seen)
+        })
+        .await
+    }
+
     fn changes(&self) -> Arc<dyn Changes> {
         Arc::new(ChangeCount::new(
             self.inner.state().cluster(&self.uid).changes.subscribe(),
@@ -515,7 +555,7 @@ impl ClusterApi for SimCluster {
     }
 }
 
-/// `{apiVersion}/{kind} {namespace}/{name}`, without the namespace where there is none.
+/// `{apiVersion}/{kind} {namespace}/{name}`, without the namespace for cluster-scoped objects.
 fn object_name(object: &Value) -> Option<String> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
     let (version, kind, name) = (text("/apiVersion")?, text("/kind")?, text("/metadata/name")?);

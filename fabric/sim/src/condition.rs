@@ -1,4 +1,4 @@
-//! How machines are: what befalls them, what cures it, and what the world notices of it.
+//! The condition of machines: ailments, cures, and their effects on the world.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Inner {
-    /// Something befalls a machine. `false` when there is no such machine.
+    /// Gives a machine an ailment. `false` when the machine does not exist.
     pub(crate) fn ail(self: &Arc<Self>, id: &MachineId, ailment: Ailment, cure: Cure) -> bool {
         let mut state = self.state();
         if !state.machines.contains_key(id.as_str()) {
@@ -26,7 +26,7 @@ impl Inner {
         true
     }
 
-    /// What this much cures is over.
+    /// Removes all ailments that this action cures.
     pub(crate) fn cure(self: &Arc<Self>, state: &mut State, id: &str, by: Cure) {
         let Some(ailments) = state.ailments.get_mut(id) else {
             return;
@@ -42,7 +42,7 @@ impl Inner {
         }
     }
 
-    /// Everything is over, for all machines.
+    /// Removes all ailments of all machines.
     pub(crate) fn heal(self: &Arc<Self>) {
         let mut state = self.state();
         let ids: Vec<String> = state.ailments.keys().cloned().collect();
@@ -52,7 +52,7 @@ impl Inner {
         }
     }
 
-    /// The world takes notice of a machine's condition: at once, but for nodes, whose loss is noticed late.
+    /// Applies a machine's condition to the world: at once, except for nodes, whose loss is detected late.
     fn condition_changed(self: &Arc<Self>, state: &mut State, id: &str) {
         if !state.reaches(id) {
             Self::hang_up(state, id);
@@ -84,7 +84,7 @@ impl State {
             .is_some_and(|ailments| from.iter().any(|ailment| ailments.contains_key(ailment)))
     }
 
-    /// Whether nothing in the machine gets on.
+    /// Whether the whole machine hangs.
     pub(crate) fn hangs(&self, id: &str) -> bool {
         self.suffers(id, &[Ailment::Hangs])
     }
@@ -94,7 +94,7 @@ impl State {
         !self.suffers(id, &[Ailment::Silent, Ailment::Hangs])
     }
 
-    /// Whether a machine that is up does its work: nothing that matters fails in it.
+    /// Whether a running machine works: no essential process fails.
     pub(crate) fn works(&self, id: &str) -> bool {
         const VITAL: [&str; 4] = ["etcd", "kube-apiserver", "kubelet", "containerd"];
         !self.ailments.get(id).is_some_and(|ailments| {

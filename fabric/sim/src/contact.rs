@@ -1,8 +1,9 @@
 //! An agent's contact with the service: it enrols with its token, asks for configurations, reports, and sends logs.
 //!
-//! Here is what a real agent does (`machine/agent`); what the service answers is decided by its own code
-//! ([`agent_sessions::Sessions`]). Only TLS between the two is left out: a certificate is the name and the key that it would
-//! name. Whoever is out of reach has no line, and what was under way on it is cut off.
+//! The behaviour of a real agent (`machine/agent`) is simulated here; the service's answers come from its own
+//! code ([`agent_sessions::Sessions`]). Only TLS between the two is left out: a certificate is represented by
+//! its name and key. A machine that cannot reach the service has no connection, and requests in progress are
+//! cut off.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,16 +23,16 @@ use crate::{
     state::{Machine, State},
 };
 
-/// The longest wait for a configuration that is asked for, seconds.
+/// The longest wait of a request for a configuration, seconds.
 const WAIT: u64 = 30;
 /// A report is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(5 * 60);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// Lines that a log has at most.
+/// The line limit of a log.
 const LINES_MAX: u32 = 10_000;
 
-/// Doubles up to a limit.
+/// A retry interval that doubles up to a limit.
 struct Retry(Duration);
 
 impl Retry {
@@ -45,7 +46,7 @@ impl Retry {
     }
 }
 
-/// A machine's line to the service.
+/// A machine's connection to the service.
 struct Line {
     inner: Arc<Inner>,
     sessions: Sessions,
@@ -55,7 +56,7 @@ struct Line {
 }
 
 impl Line {
-    /// As long as both ends are there.
+    /// Runs as long as both ends exist.
     async fn run(self, wait: Duration) {
         self.inner.env.clock.sleep(wait).await;
         if let Some(key) = self.enrol().await {
@@ -67,7 +68,7 @@ impl Line {
         self.inner.state().machines.get_mut(&self.id).map(look)
     }
 
-    /// The key, once the service has taken it; for as long as that takes.
+    /// The enrolled key; retries until the service accepts it.
     async fn enrol(&self) -> Option<String> {
         let mut retry = Retry::new();
         loop {
@@ -93,7 +94,7 @@ impl Line {
         }
     }
 
-    /// Asks for configurations for ever.
+    /// Requests configurations for ever.
     async fn ask(&self, key: &str) {
         let mut retry = Retry::new();
         loop {
@@ -114,7 +115,7 @@ impl Line {
                 ConfigAnswer::Newer(config) => self.take(&config).await,
                 ConfigAnswer::Report => {
                     self.wake.notify_one();
-                    // The wish stays on the service's list until the report takes it along.
+                    // The request stays on the service's list until a report answers it.
                     self.inner.env.clock.sleep(FIRST_RETRY).await;
                 }
                 ConfigAnswer::Nothing => {}
@@ -129,7 +130,7 @@ impl Line {
         inner.take(id, self.boot, config);
     }
 
-    /// Reports for ever.
+    /// Sends reports for ever.
     async fn tell(&self, key: &str) {
         let mut retry = Retry::new();
         let clock = &self.inner.env.clock;
@@ -142,7 +143,7 @@ impl Line {
             for wish in self.sessions.take_report(&machine, report).logs {
                 self.send_log(&machine, &wish);
             }
-            // Without news, it reports all the same.
+            // Without changes, it reports all the same.
             let _news = clock.timeout(HEARTBEAT, self.wake.notified()).await;
         }
     }
@@ -169,7 +170,7 @@ impl Line {
 }
 
 impl Inner {
-    /// The agent dials in after a while, if there is a service that it can reach and it has no line to it.
+    /// The agent connects after a while, if there is a service that it can reach and it has no connection.
     pub(crate) fn dial(self: &Arc<Self>, state: &mut State, id: &str, wait: Duration) {
         let Some(sessions) = state.service.as_ref().map(|service| service.sessions.clone()) else {
             return;
@@ -192,7 +193,8 @@ impl Inner {
         machine.line = Some(Tied::to(line.run(wait)));
     }
 
-    /// A machine's disk has lost the key; its agent starts again and makes another one. `false` when there is no such machine.
+    /// A machine's disk has lost the key; its agent restarts and creates another one. `false` when the
+    /// machine does not exist.
     pub(crate) fn lose_key(self: &Arc<Self>, id: &str) -> bool {
         let mut state = self.state();
         let Some(identity) = state
@@ -208,14 +210,14 @@ impl Inner {
         true
     }
 
-    /// The agent's line to the service is cut.
+    /// Cuts the agent's connection to the service.
     pub(crate) fn hang_up(state: &mut State, id: &str) {
         if let Some(machine) = state.machines.get_mut(id) {
             machine.line = None;
         }
     }
 
-    /// From now on, agents dial in at this service.
+    /// From now on, agents connect to this service.
     fn serve(self: &Arc<Self>, sessions: &Sessions) {
         let silence = sessions.clone();
         let mut state = self.state();
@@ -238,7 +240,7 @@ impl Inner {
 }
 
 impl SimWorld {
-    /// The world's agents, which dial in at this service from now on.
+    /// The world's agents, which connect to this service from now on.
     pub fn agents(&self, sessions: Sessions) -> Arc<dyn Agents> {
         self.inner.serve(&sessions);
         Arc::new(Way {
@@ -247,7 +249,7 @@ impl SimWorld {
         })
     }
 
-    /// The service is gone, and all lines with it; its machines go on. Their agents dial in at the next one.
+    /// The service is gone with all connections; its machines run on. Their agents connect to the next one.
     pub fn lose_service(&self) {
         let mut state = self.inner.state();
         state.service = None;
@@ -257,7 +259,7 @@ impl SimWorld {
     }
 }
 
-/// The service's sessions, with faults in what takes long enough to have some.
+/// The service's sessions, with faults in operations that take time.
 struct Way {
     inner: Arc<Inner>,
     sessions: Sessions,

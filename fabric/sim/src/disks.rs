@@ -1,4 +1,5 @@
-//! Volumes as the fabric has them: who has one, and what is refused. The same as in `fabric/container`, by which this is measured.
+//! Volumes of the fabric: attachments and refusals. The same as in `fabric/container`, which is simulated
+//! here.
 
 use fabric_api::{FabricError, MachineId, Power, VolumeId, VolumeSeen, VolumeSpec};
 
@@ -8,7 +9,7 @@ use crate::{
     violations,
 };
 
-/// Sizes go in steps of so many bytes, up to so many.
+/// Step of volume sizes in bytes, and the largest size.
 const STEP: u64 = 1 << 20;
 const MOST: u64 = 32 << 40;
 
@@ -18,8 +19,8 @@ impl SimWorld {
         self.inner.state().disks.values().map(seen).collect()
     }
 
-    /// Something in the machine that has a volume uses it, or does not any more: while it does and the machine runs, it cannot be taken away.
-    /// `false` when there is no such volume, or nobody has it.
+    /// Starts or ends the use of a volume in its machine: while it is in use and the machine runs, it cannot
+    /// be detached. `false` when the volume does not exist or is not attached.
     pub fn use_volume(&self, id: &VolumeId, used: bool) -> bool {
         let mut state = self.inner.state();
         let found = state.disks.get_mut(id);
@@ -30,10 +31,11 @@ impl SimWorld {
         true
     }
 
-    /// A volume that belongs to nobody.
+    /// Adds a volume that has no record.
     pub fn plant_volume(&self, spec: VolumeSpec) {
         let disk = Disk {
             attached: None,
+            open: false,
             used: false,
             written: false,
             spec,
@@ -43,7 +45,7 @@ impl SimWorld {
 }
 
 impl Inner {
-    /// The first step of a volume's creation: it exists in part. One that is there is left alone.
+    /// The first step of a volume's creation: it exists partially. An existing one is left alone.
     pub(crate) fn write_down_disk(&self, spec: &VolumeSpec) -> Result<(), FabricError> {
         if spec.bytes == 0 || !spec.bytes.is_multiple_of(STEP) || spec.bytes > MOST {
             return Err(FabricError::Invalid {
@@ -65,6 +67,7 @@ impl Inner {
                 ..spec.clone()
             },
             attached: None,
+            open: false,
             used: false,
             written: false,
         };
@@ -72,7 +75,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The last step: it is all there, and at least as large as specified.
+    /// The last step: it is complete, and at least as large as specified.
     pub(crate) fn complete_disk(&self, spec: &VolumeSpec) -> Result<(), FabricError> {
         let mut state = self.state();
         let mut least = spec.bytes;
@@ -80,7 +83,7 @@ impl Inner {
         if let Some(source) = &spec.source
             && !is_complete(&state, &spec.id)
         {
-            // It may have gone while it was copied: what was read of it is whole all the same.
+            // It may have been deleted during the copy: the data that was read is complete all the same.
             let source = state.disks.get(source);
             least = source.map_or(least, |source| least.max(source.spec.bytes));
             written = source.is_none_or(|source| source.written);
@@ -95,7 +98,9 @@ impl Inner {
             bytes: least.max(disk.spec.bytes),
             ..spec.clone()
         };
-        disk.written |= written;
+        // Any machine may have written to a share.
+        disk.written |= written || spec.shared;
+        disk.open = spec.shared;
         Ok(())
     }
 
@@ -128,7 +133,12 @@ impl Inner {
             return Err(FabricError::NotFound(format!("volume {id}")));
         };
         match &disk.attached {
-            // Whether it runs, stands still or is gone: it has it until it is taken from it.
+            _ if disk.spec.shared => Err(FabricError::failed(
+                format!("give volume {id} to machine {machine}"),
+                "it is a share: all machines have it",
+            )),
+            // Whether the machine runs, is stopped or is deleted: the volume stays attached until it is
+            // detached.
             Some(other) if other != machine => Err(FabricError::failed(
                 format!("give volume {id} to machine {machine}"),
                 format!("machine {other} has it"),
@@ -162,25 +172,27 @@ impl Inner {
     }
 }
 
-/// All machines stand still: none has a volume any more.
+/// All machines are stopped: no volume is attached any more.
 pub(crate) fn let_go(state: &mut State) {
     for disk in state.disks.values_mut() {
         disk.attached = None;
+        disk.open = false;
         disk.used = false;
     }
 }
 
-/// A volume as a listing has it.
+/// A volume as in a listing.
 pub(crate) fn seen(disk: &Disk) -> VolumeSeen {
     VolumeSeen {
         id: disk.spec.id.clone(),
         bytes: disk.spec.bytes,
         labels: disk.spec.labels.clone(),
         attached: disk.attached.clone(),
+        open: disk.open,
     }
 }
 
-/// Whether a volume is there, and not only in part.
+/// Whether a volume exists completely.
 fn is_complete(state: &State, id: &VolumeId) -> bool {
     state.disks.get(id).is_some_and(|disk| disk.spec.bytes > 0)
 }

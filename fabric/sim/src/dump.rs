@@ -7,7 +7,7 @@ use fabric_api::{BalancedPort, FilterRule, Power};
 
 use crate::state::{Machine, State};
 
-/// Sorted, without times, one thing a line.
+/// Sorted, without times, one item per line.
 pub(crate) fn dump(state: &State) -> String {
     let mut text = String::new();
     let mut line = |parts: &[String]| {

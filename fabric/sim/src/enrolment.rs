@@ -1,4 +1,5 @@
-//! What a machine and its agent have to be known by, and what is held while agent and service are in contact ([`crate::contact`]).
+//! The identity of a machine and its agent, and the state of its contact with the service
+//! ([`crate::contact`]).
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use agent_protocol::{SEED_PATH, Seed};
 use agent_sessions::Sessions;
 use tokio::task::JoinHandle;
 
-/// Work that ends with whoever holds this.
+/// A task that ends when this is dropped.
 pub(crate) struct Tied(JoinHandle<()>);
 
 impl Tied {
@@ -27,7 +28,7 @@ pub(crate) struct Service {
     pub(crate) _silence: Tied,
 }
 
-/// What an agent keeps on its disk to be known by.
+/// An agent's identity on its disk.
 #[derive(Clone)]
 pub(crate) struct Identity {
     /// Stands for the key's SHA-256.
@@ -37,7 +38,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// A key like no other: of the agent that makes it in this boot of the machine.
+    /// A unique key of an agent, created in this boot of the machine.
     pub(crate) fn new(id: &str, boot: u64) -> Self {
         Self {
             key: format!("{id}-{boot}"),
@@ -47,7 +48,7 @@ impl Identity {
 }
 
 impl Identity {
-    /// Another key, made because the disk has lost the one of before.
+    /// Another key, because the disk has lost the previous one.
     pub(crate) fn anew(&self) -> Self {
         Self {
             key: format!("{}-anew", self.key),
@@ -56,7 +57,7 @@ impl Identity {
     }
 }
 
-/// The token that a machine is born with.
+/// The token in a machine's seed.
 pub(crate) fn token(seed_files: &BTreeMap<String, String>) -> Option<String> {
     let seed: Seed = serde_json::from_str(seed_files.get(SEED_PATH)?).ok()?;
     Some(seed.token)

@@ -1,4 +1,4 @@
-//! A cluster's etcd as etcd itself has it: its members and its history.
+//! A cluster's etcd: its members and its history.
 
 use agent_protocol::programs::EtcdMember;
 use machine_etcd::{client::Member, decide::peer_url};
@@ -6,21 +6,22 @@ use machine_etcd::{client::Member, decide::peer_url};
 /// A cluster's etcd.
 #[derive(Debug, Default)]
 pub(crate) struct Etcd {
-    /// Which of the etcd clusters of this name it is: each that is founded or restored is another one. 0: none was founded.
+    /// The number of the etcd cluster of this name: each founding and each restore begins another one. 0:
+    /// none was founded.
     pub(crate) history: u64,
     pub(crate) members: Vec<Member>,
-    /// How many members there ever were: their numbers.
+    /// The number of members that were ever added, for their ids.
     numbers: u64,
     /// The restore that its data comes from.
     pub(crate) restored: Option<String>,
     /// The machine that leads.
     pub(crate) leader: Option<String>,
-    /// Whether there was a majority when last looked.
+    /// Whether there was a majority at the last check.
     pub(crate) quorum: bool,
 }
 
 impl Etcd {
-    /// Another cluster takes the place of this one; `founders` are its members, none of which has started.
+    /// Replaces this cluster by another; `founders` are its members, none of which has started.
     pub(crate) fn begin(&mut self, founders: &[EtcdMember], restored: Option<String>) {
         self.history += 1;
         self.members.clear();
@@ -55,7 +56,7 @@ impl Etcd {
         self.members.iter().filter(|member| !member.is_learner)
     }
 
-    /// A member runs: from then on it has a name, and clients reach it.
+    /// A member runs: from then on it has a name, and client URLs.
     pub(crate) fn started(&mut self, id: u64, name: &str) {
         if let Some(member) = self.find(id) {
             name.clone_into(&mut member.name);

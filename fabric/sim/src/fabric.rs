@@ -19,11 +19,11 @@ use crate::{
     violations,
 };
 
-/// What injected failures say.
+/// The message of injected failures.
 pub(crate) const INJECTED: &str = "injected fault";
 
 impl Inner {
-    /// Counts a call and asks the interceptor; `Ok(true)` when its answer is to be lost.
+    /// Counts a call and asks the interceptor; `Ok(true)` when its answer must be lost.
     async fn begin(&self, call: Call, what: &str) -> Result<bool, FabricError> {
         match self.judge(call, what).await {
             Verdict::Works => Ok(false),
@@ -32,7 +32,7 @@ impl Inner {
         }
     }
 
-    /// What is to become of a call: what was asked for, else what the interceptor says.
+    /// The verdict on a call: a fault requested by the test, else the interceptor's.
     pub(crate) async fn judge(&self, call: Call, what: &str) -> Verdict {
         let verdict = self
             .state()
@@ -49,7 +49,7 @@ impl Inner {
         }
     }
 
-    /// A call has done its work.
+    /// Reports the end of a call to the interceptor.
     pub(crate) async fn done(&self, call: Call, what: &str, failure: Option<&str>) {
         if let Some(interceptor) = self.interceptor() {
             interceptor.after(call, what, failure).await;
@@ -82,7 +82,7 @@ impl Inner {
         }
     }
 
-    /// The time that the fabric takes for one step of a machine's, network's or volume's life.
+    /// The time of one step in the life of a machine, network or volume.
     async fn work(&self, what: &str) {
         let index = self
             .state()
@@ -98,7 +98,7 @@ impl Inner {
             .await;
     }
 
-    /// A machine's first process ends.
+    /// Ends a machine's first process.
     pub(crate) fn power_off(self: &Arc<Self>, id: &MachineId) -> bool {
         let mut state = self.state();
         let Some(machine) = state.machines.get_mut(id.as_str()) else {
@@ -121,7 +121,7 @@ impl Inner {
         true
     }
 
-    /// A machine is gone.
+    /// Deletes a machine.
     pub(crate) fn remove_machine(self: &Arc<Self>, id: &MachineId) -> bool {
         let mut state = self.state();
         let Some(machine) = state.machines.remove(id.as_str()) else {
@@ -139,7 +139,8 @@ impl Inner {
 }
 
 impl SimWorld {
-    /// The running machines that a connection to a balancer's address gets to; `None` where there is no such port.
+    /// The running machines that a connection to a balancer's address may reach; `None` if there is no such
+    /// port.
     pub fn reached(&self, address: Ipv4Addr, protocol: Protocol, port: u16) -> Option<BTreeSet<MachineId>> {
         let state = self.inner.state();
         let networks = state.networks.values();
@@ -306,7 +307,7 @@ impl Fabric for SimWorld {
         let answer_lost = self.inner.begin(call, what).await?;
         let mut outcome = self.inner.write_down_disk(spec);
         if outcome.is_ok() {
-            // A caller that goes away here leaves a volume in part, as a crash of the service does.
+            // A caller that goes away here leaves a partial volume, as a crash of the service does.
             self.inner.work(what).await;
             outcome = self.inner.complete_disk(spec);
         }
@@ -364,7 +365,7 @@ impl Fabric for SimWorld {
 }
 
 impl Inner {
-    /// A machine is taken down and its disk goes.
+    /// Stops a machine and deletes its disk.
     async fn take_away(self: &Arc<Self>, id: &MachineId) {
         if !self.state().machines.contains_key(id.as_str()) {
             return;
@@ -392,7 +393,7 @@ impl Inner {
             state.violations.push(message);
         }
         state.networks.remove(id);
-        // With its VNET, a cluster is gone for good.
+        // With its VNET, a cluster is deleted for good.
         if let Some(cluster) = state.clusters.get_mut(id.as_str()) {
             cluster.nodes.clear();
             cluster.objects.clear();
@@ -400,7 +401,7 @@ impl Inner {
         }
     }
 
-    /// The first step of a machine's creation: it exists in part.
+    /// The first step of a machine's creation: it exists partially.
     fn write_down(self: &Arc<Self>, spec: &MachineSpec) -> Result<(), FabricError> {
         let mut state = self.state();
         for card in &spec.nics {
@@ -461,7 +462,7 @@ impl Inner {
         let state = &mut *guard;
         let broken = state.faults.boots > 0;
         let Some(machine) = state.machines.get_mut(id.as_str()) else {
-            // Deleted while it was made.
+            // Deleted during its creation.
             return;
         };
         if machine.power == Power::Running {
@@ -485,12 +486,12 @@ impl Inner {
     }
 }
 
-/// A machine as a listing has it.
+/// A machine as in a listing.
 pub(crate) fn seen(machine: &Machine) -> MachineSeen {
     MachineSeen {
         id: machine.spec.id.clone(),
         power: machine.power,
-        // Damaged metadata has none to tell.
+        // Damaged metadata has no labels.
         labels: machine
             .hash
             .as_ref()

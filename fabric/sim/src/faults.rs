@@ -1,17 +1,17 @@
-//! Failures, asked for by a test or drawn from the seed, and the count of all calls.
+//! Failures, requested by a test or drawn from the seed, and the count of all calls.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use base_env::Seed;
 
-/// What is to become of a call.
+/// The fate of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does its work.
+    /// It works.
     Works,
-    /// It fails and does nothing.
+    /// It fails without effect.
     Fails,
-    /// It does its work and fails all the same.
+    /// It has its effect and fails all the same.
     LosesAnswer,
 }
 
@@ -98,6 +98,12 @@ calls! {
     Volumes = "volumes",
     /// [`cluster_api::ClusterApi::set_volume`]
     SetVolume = "set-volume",
+    /// [`cluster_api::ClusterApi::work`]
+    Work = "work",
+    /// [`cluster_api::ClusterApi::tell_work`]
+    TellWork = "tell-work",
+    /// [`cluster_api::ClusterApi::set_namespace`]
+    SetNamespace = "set-namespace",
     /// [`cluster_api::ClusterApi::command`]
     Command = "command",
     /// [`cluster_api::ClusterApi::end_command`]
@@ -122,12 +128,12 @@ impl FromStr for Call {
     }
 }
 
-/// How often a kind of call was made.
+/// The number of calls of a kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// All calls.
     pub calls: u64,
-    /// Those that failed on purpose.
+    /// Those that failed by an injected fault.
     pub failed: u64,
 }
 
@@ -136,7 +142,7 @@ pub(crate) struct Faults {
     before: BTreeMap<Call, u32>,
     after: BTreeMap<Call, u32>,
     tallies: BTreeMap<Call, Tally>,
-    /// Machines yet to start that never come up.
+    /// Number of machine starts that fail.
     pub(crate) boots: u32,
 }
 
@@ -149,14 +155,14 @@ impl Faults {
         *self.after.entry(call).or_default() += times;
     }
 
-    /// No more calls fail because they were asked to.
+    /// Drops the requested failures.
     pub(crate) fn forget(&mut self) {
         self.before.clear();
         self.after.clear();
         self.boots = 0;
     }
 
-    /// Counts a call and says what is to become of it.
+    /// Counts a call and decides its fate.
     pub(crate) fn judge(&mut self, call: Call, seed: Seed, rate: f64) -> Verdict {
         let tally = self.tallies.entry(call).or_default();
         let chance = seed.child("faults").child(call.name()).fraction(tally.calls);

@@ -1,14 +1,17 @@
 //! A world without machines: fabric, agents and clusters simulated in one process, in virtual time.
 //!
-//! Owns what the real world would own: which machines exist and run, what their agents have on disk, which volumes there are and who has them,
-//! which nodes and objects a cluster holds. The service under test comes and goes; the world stays ([`SimWorld::agents`], [`SimWorld::lose_service`]).
+//! Owns the state that the real world would own: machines and their power, the disks of their agents, volumes
+//! and their attachments, nodes and objects of clusters. The service under test comes and goes; the world
+//! stays ([`SimWorld::agents`], [`SimWorld::lose_service`]).
 //!
-//! Always true: nothing happens but by calls and by the clock that was handed in; every delay and every chance is drawn from the seed by the
-//! name of what it is for, so that the same seed gives the same history, and one more machine disturbs no other one. A cluster lives on its
-//! control plane machines: with the last of them its nodes and objects are gone. Which cluster and node a machine belongs to is read from its
-//! labels `cluster`, `role` (`control-plane` or `node`) and `node` (else its host name).
+//! Always true: only calls and the given clock cause changes; every delay and every random choice is drawn
+//! from the seed by the name of its purpose, so that the same seed gives the same history, and one more
+//! machine changes nothing for the others. A cluster's data is on its control plane machines: with the last
+//! of them its nodes and objects are gone. The cluster and node of a machine are read from its labels
+//! `cluster`, `role` (`control-plane` or `node`) and `node` (else its host name).
 //!
-//! Called by: tests, scenarios and benches, in place of `fabric/container`, `agent/hub` and `cluster/client`. The sessions that agents dial in to are the real ones.
+//! Called by: tests, scenarios and benches, in place of `fabric/container`, `agent/hub` and `cluster/client`.
+//! The sessions that agents connect to are the real ones.
 
 mod adverts;
 mod agents;
@@ -25,8 +28,10 @@ mod fabric;
 mod faults;
 mod interceptor;
 mod membership;
+mod namespaces;
 mod node;
 mod options;
+mod pods;
 mod services;
 mod state;
 mod violations;
@@ -51,8 +56,8 @@ pub use services::Planted;
 use state::State;
 pub use volumes::PlantedClaim;
 
-/// The world. Cheap to clone: all clones are the same world. Its calls and their consequences need a tokio runtime around them, with
-/// paused time if the clock is a virtual one.
+/// The world. Cheap to clone: all clones are the same world. Its calls and their consequences need a tokio
+/// runtime, with paused time if the clock is virtual.
 #[derive(Clone)]
 pub struct SimWorld {
     inner: Arc<Inner>,
@@ -62,7 +67,7 @@ pub(crate) struct Inner {
     pub(crate) env: Env,
     pub(crate) options: SimOptions,
     state: Mutex<State>,
-    /// Who stands before every call, if anybody.
+    /// The hook before every call, if set.
     interceptor: Mutex<Option<Arc<dyn Interceptor>>>,
 }
 
@@ -88,27 +93,27 @@ impl SimWorld {
         Arc::new(self.clone())
     }
 
-    /// The way to the world's clusters.
+    /// The connections to the world's clusters.
     pub fn clusters(&self) -> Arc<dyn Connect> {
         Arc::new(self.clone())
     }
 
-    /// The next `times` calls of this kind fail before they do anything.
+    /// The next `times` calls of this kind fail without effect.
     pub fn fail_next(&self, call: Call, times: u32) {
         self.inner.state().faults.before(call, times);
     }
 
-    /// The next `times` calls of this kind do their work, and then the answer is lost.
+    /// The next `times` calls of this kind have their effect, and then the answer is lost.
     pub fn lose_answer(&self, call: Call, times: u32) {
         self.inner.state().faults.after(call, times);
     }
 
-    /// The next `times` machines that start never come up: their agents stay silent.
+    /// The next `times` machine starts fail: their agents stay silent.
     pub fn fail_boots(&self, times: u32) {
         self.inner.state().faults.boots += times;
     }
 
-    /// Puts somebody before every call of the service.
+    /// Sets a hook before every call of the service.
     pub fn set_interceptor(&self, interceptor: Arc<dyn Interceptor>) {
         *self
             .inner
@@ -117,17 +122,17 @@ impl SimWorld {
             .unwrap_or_else(PoisonError::into_inner) = Some(interceptor);
     }
 
-    /// Something befalls a machine, until this much is done about it. `false` when there is no such machine.
+    /// Gives a machine an ailment with its cure. `false` when the machine does not exist.
     pub fn ail(&self, machine: &MachineId, ailment: Ailment, cure: Cure) -> bool {
         self.inner.ail(machine, ailment, cure)
     }
 
-    /// A machine's disk has lost the key that the machine is known by, and nothing else. `false` when there is no such machine.
+    /// A machine's disk loses the enrolled key, and nothing else. `false` when the machine does not exist.
     pub fn lose_key(&self, machine: &MachineId) -> bool {
         self.inner.lose_key(machine.as_str())
     }
 
-    /// Machines that suffer from something, and from what.
+    /// Machines with ailments.
     pub fn ailing(&self) -> Vec<(MachineId, Vec<Ailment>)> {
         let state = self.inner.state();
         let there = state
@@ -139,7 +144,7 @@ impl SimWorld {
             .collect()
     }
 
-    /// All machines are well again, all stalled APIs answer, and no more calls fail.
+    /// Removes all ailments, stalled APIs answer again, and no more calls fail.
     pub fn heal(&self) {
         let stalled: Vec<String> = {
             let mut state = self.inner.state();
@@ -153,12 +158,12 @@ impl SimWorld {
         self.inner.heal();
     }
 
-    /// The machines there are, with their host names and labels, in order of their ids.
+    /// All machines, with their host names and labels, in order of their ids.
     pub fn machines(&self) -> Vec<MachineSeen> {
         self.inner.state().machines.values().map(fabric::seen).collect()
     }
 
-    /// By machine: the version of the image that it started with last.
+    /// By machine: the version of the image of its last start.
     pub fn images(&self) -> BTreeMap<String, String> {
         let state = self.inner.state();
         let machines = state.machines.iter();
@@ -176,7 +181,7 @@ impl SimWorld {
         })
     }
 
-    /// The networks there are.
+    /// All networks.
     pub fn networks(&self) -> Vec<NetworkSpec> {
         self.inner.state().networks.values().cloned().collect()
     }
@@ -197,19 +202,19 @@ impl SimWorld {
         })
     }
 
-    /// So many pods of a node never leave. `false` when there is no such node.
+    /// Keeps this number of pods on a node through drains. `false` when the node does not exist.
     pub fn stubborn(&self, cluster: &str, node: &str, pods: u32) -> bool {
         let mut state = self.inner.state();
         let Some(node) = state.cluster(cluster).nodes.get_mut(node) else {
             return false;
         };
         node.pods = pods;
-        // As if its drain were under way for ever.
+        // As if its drain never ended.
         node.draining = true;
         true
     }
 
-    /// A machine, made in part, that belongs to nobody.
+    /// Adds a partial machine that has no record.
     pub fn plant_machine(&self, spec: MachineSpec) {
         let mut state = self.inner.state();
         let hash = fabric_net::spec_hash(&spec);
@@ -217,22 +222,23 @@ impl SimWorld {
         state.machines.insert(id, state::Machine::new(spec, hash));
     }
 
-    /// A network that belongs to nobody.
+    /// Adds a network that has no record.
     pub fn plant_network(&self, spec: NetworkSpec) {
         self.inner.state().networks.insert(spec.id.clone(), spec);
     }
 
-    /// The machine's first process ends by itself. It keeps its disk. `false` when it does not run.
+    /// Ends the machine's first process. The disk stays. `false` when it does not run.
     pub fn crash(&self, machine: &MachineId) -> bool {
         self.inner.power_off(machine)
     }
 
-    /// The machine is gone with its disk, and nobody was asked. `false` when there is no such machine.
+    /// Removes the machine with its disk, without a call. `false` when the machine does not exist.
     pub fn vanish(&self, machine: &MachineId) -> bool {
         self.inner.remove_machine(machine)
     }
 
-    /// What the fabric has written down about the machine is damaged; the machine itself goes on. `false` when there is no such machine.
+    /// Damages the fabric's metadata of the machine; the machine itself runs on. `false` when the machine
+    /// does not exist.
     pub fn damage_metadata(&self, machine: &MachineId) -> bool {
         let mut state = self.inner.state();
         let found = state.machines.get_mut(machine.as_str());
@@ -249,13 +255,13 @@ impl SimWorld {
         self.inner.stall(cluster, stalled);
     }
 
-    /// Something in the cluster happens that nobody here asked for: wakes whoever watches it.
+    /// Simulates an unrelated change in the cluster: wakes its watchers.
     pub fn touch_cluster(&self, cluster: &str) {
         self.inner.state().cluster(cluster).changed();
     }
 
-    /// Removes an object from a cluster, as a user with too many rights would. Named as in [`SimWorld::dump`]:
-    /// `v1/ConfigMap kube-system/coredns`. `false` when it is not there.
+    /// Removes an object from a cluster, as a user with cluster-admin rights could. Named as in
+    /// [`SimWorld::dump`]: `v1/ConfigMap kube-system/coredns`. `false` when it does not exist.
     pub fn remove_object(&self, cluster: &str, object: &str) -> bool {
         let mut state = self.inner.state();
         let cluster = state.cluster(cluster);
@@ -266,8 +272,8 @@ impl SimWorld {
         there
     }
 
-    /// The first moment of a cluster that can be restored, milliseconds since 1970; each later one can be, too. `None` where there
-    /// is no backup.
+    /// The first moment of a cluster that can be restored, milliseconds since 1970; all later ones can be,
+    /// too. `None` without a backup.
     pub fn backed_up_since(&self, cluster: &str) -> Option<i64> {
         let state = self.inner.state();
         state.clusters.get(cluster)?.past.as_ref()?.since()
@@ -287,23 +293,23 @@ impl SimWorld {
         state.clusters.get(cluster)?.objects.get(object).cloned()
     }
 
-    /// How often a kind of call was made, and how often it failed on purpose.
+    /// The number of calls of a kind, and of those that failed by an injected fault.
     pub fn tally(&self, call: Call) -> Tally {
         self.inner.state().faults.tally(call)
     }
 
-    /// All kinds of calls that were made, in order of their names.
+    /// All kinds of calls that were made, with their counts, in order of their names.
     pub fn tallies(&self) -> Vec<(Call, Tally)> {
         self.inner.state().faults.tallies()
     }
 
-    /// What a real host would not have survived: one address on two machines, a network removed under its machines, a volume that is made anew
-    /// where there was one with something on it. Empty is good.
+    /// Actions that would break a real host: one address on two machines, a network removed under its
+    /// machines, a volume created again after it was deleted with data. Should be empty.
     pub fn violations(&self) -> Vec<String> {
         self.inner.state().violations.clone()
     }
 
-    /// How a machine is, if there is one.
+    /// The power state of a machine, if it exists.
     pub fn power(&self, machine: &MachineId) -> Option<Power> {
         self.inner
             .state()
@@ -312,14 +318,14 @@ impl SimWorld {
             .map(|machine| machine.power)
     }
 
-    /// The clusters' control planes as text: who etcd's members are, what each machine has of it, and who holds the address. Sorted, one thing
-    /// a line.
+    /// The clusters' control planes as text: etcd's members, each machine's part, and the holder of the
+    /// address. Sorted, one item per line.
     pub fn dump_control_planes(&self) -> String {
         let state = self.inner.state();
         membership::dump(&state) + &adverts::dump(&state)
     }
 
-    /// Clusters that have come to rest with their address not on exactly one machine. Empty is good.
+    /// Clusters without pending changes whose address is not on exactly one machine. Should be empty.
     pub fn vip_problems(&self) -> Vec<String> {
         adverts::problems(&self.inner.state())
     }
@@ -339,7 +345,7 @@ impl Inner {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        // A test that panicked inside has failed already; the others should say what they have to say.
+        // A test that panicked inside has failed already; the others should still report.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

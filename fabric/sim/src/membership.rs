@@ -1,8 +1,8 @@
-//! The clusters' etcd, below what decides: who its members are, whose data belongs to it, whether a majority works.
+//! The clusters' etcd, without its decisions: members, their data, and whether a majority works.
 //!
-//! What a member does to have data, and what the leader's machine does about the membership, is decided by the code of the
-//! real machines (`machine_etcd::decide`, `machine_etcd::membership`). Here is only what etcd itself would answer and do. Time is
-//! left out: a step takes none, and a member that does not answer counts as lost at once.
+//! A member's steps to its data, and the changes of the membership by the leader's machine, are decided by
+//! the code of real machines (`machine_etcd::decide`, `machine_etcd::membership`). Here is only the behaviour
+//! of etcd itself. Steps take no time, and a member that does not answer counts as lost at once.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use serde_json::Value;
 
 use crate::{Inner, etcd::Etcd, state::State, volumes};
 
-/// More steps than any way to a data directory takes: those that follow each other at once.
+/// More steps than any way to a data directory takes without waiting.
 const STEPS: usize = 16;
 
-/// How far a member got.
+/// The result of a step.
 enum Way {
-    /// It is looked again.
+    /// Another step follows.
     On,
     /// etcd runs.
     Started,
-    /// It can go on later, if this is there.
+    /// It waits for this.
     Waits(String),
 }
 
@@ -37,7 +37,7 @@ impl State {
         self.clusters.get(uid).map(|cluster| &cluster.etcd)
     }
 
-    /// Whether a member works and has the data of the cluster that there is.
+    /// Whether a member works and has the data of the current cluster.
     fn serves_etcd(&self, etcd: &Etcd, id: &str) -> bool {
         self.machines.get(id).is_some_and(|machine| {
             machine.serves_as("control-plane")
@@ -65,7 +65,7 @@ impl State {
         serving > etcd.voters().count() / 2
     }
 
-    /// A machine's etcd begins or comes back, and says how far it is. `false`: it cannot yet.
+    /// Starts a machine's etcd and notes its status. Returns `false` if it must wait.
     pub(crate) fn join_etcd(&mut self, uid: &str, id: &str, backup: bool) -> bool {
         let config = self.told(id);
         let mut way = Way::On;
@@ -145,7 +145,7 @@ impl State {
                     .named(id)
                     .is_some_and(|member| member.client_urls.is_empty());
                 if !late || !same(&cluster.etcd) {
-                    // What there was is of another cluster.
+                    // Earlier data is of another cluster.
                     cluster.etcd.begin(&config.members, restore.clone());
                     cluster.nodes.clear();
                     cluster.objects.clear();
@@ -192,12 +192,12 @@ impl State {
                 Way::On
             }
             Step::Wait(why) => Way::Waits(why),
-            // The others were asked.
+            // The others were already asked.
             Step::Ask => Way::Waits("the others' answer".to_owned()),
         }
     }
 
-    /// A cluster holds again what it, or the one that it is made from, held then.
+    /// Gives a cluster its own earlier content, or that of the source of a restore.
     fn go_back(&mut self, uid: &str, restore: &EtcdRestore) {
         let source = if restore.source.is_empty() {
             uid
@@ -211,7 +211,7 @@ impl State {
             .and_then(|cluster| cluster.past.as_ref());
         let mut kept = past.and_then(|past| past.at(at)).cloned().unwrap_or_default();
         if !restore.own {
-            // Another cluster's machines mean nothing here.
+            // Machines of another cluster have no meaning here.
             kept.nodes.clear();
         }
         let cluster = self.cluster(uid);
@@ -221,7 +221,7 @@ impl State {
         cluster.changed();
     }
 
-    /// A machine has the data of the cluster that there is, as this member.
+    /// Gives a machine the data of the current cluster, as this member.
     fn begins(&mut self, uid: &str, id: &str, number: Option<u64>, restore: Option<String>) {
         let etcd = &mut self.cluster(uid).etcd;
         if let Some(number) = number {
@@ -234,7 +234,7 @@ impl State {
         }
     }
 
-    /// etcd refuses to remove who it needs.
+    /// Removes a member; etcd refuses if it is needed.
     fn remove_member(&mut self, uid: &str, id: u64) -> Way {
         let stays = self.etcd(uid).is_some_and(|etcd| {
             let left = || etcd.voters().filter(|member| member.id != id);
@@ -250,7 +250,7 @@ impl State {
         Way::On
     }
 
-    /// What the others of its list say that have a leader.
+    /// The answers of the configured members that have a leader.
     fn others(&self, uid: &str, config: &EtcdConfig) -> Vec<Known> {
         let Some(etcd) = self.etcd(uid).filter(|_| self.quorum(uid)) else {
             return Vec::new();
@@ -286,7 +286,7 @@ impl State {
             .map(|member| member.name.clone())
     }
 
-    /// What the membership controller of the leader's machine does next.
+    /// The next act of the membership controller on the leader's machine.
     fn next_act(&self, uid: &str) -> Option<Act> {
         let etcd = self.etcd(uid)?;
         let leader = self.leader(uid)?;
@@ -305,7 +305,7 @@ impl State {
         membership::decide(&wanted, &seen)
     }
 
-    /// What the membership controller of a machine that does not lead does next.
+    /// The next act of the membership controller on another machine.
     fn claimed(&self, uid: &str) -> Option<Act> {
         let etcd = self.etcd(uid)?;
         let leader = etcd.named(&self.leader(uid)?)?.id;
@@ -345,7 +345,8 @@ impl State {
         }
     }
 
-    /// What a member's membership controller says: the leader's tells the membership, each how its own member stands.
+    /// The status of a member's membership controller: the leader's reports the membership, each reports its
+    /// own standing.
     pub(crate) fn membership_status(&self, uid: &str, id: &str) -> Option<Value> {
         let etcd = self.etcd(uid)?;
         let leader = self.leader(uid);
@@ -359,7 +360,7 @@ impl State {
             names.sort();
             names
         };
-        // One that does not answer, or runs with data of another cluster than there is, says nothing here.
+        // A member that does not answer, or has data of another cluster, reports nothing.
         let own = etcd.named(id).filter(|_| self.serves_etcd(etcd, id));
         let standing = own.map(|own| match &leader {
             _ if own.is_learner => Standing::Learner,
@@ -377,7 +378,7 @@ impl State {
         serde_json::to_value(status).ok()
     }
 
-    /// What a machine's etcd was told; one that was told nothing is alone.
+    /// The configuration of a machine's etcd; without one, a single member.
     fn told(&self, id: &str) -> EtcdConfig {
         let machine = self.machines.get(id);
         etcd_config(machine.and_then(|machine| machine.in_force.as_deref()))
@@ -386,7 +387,8 @@ impl State {
 }
 
 impl Inner {
-    /// Something happened to a control plane machine: the membership controller does what is to be done, and all tell what changed.
+    /// The state of a control plane machine changed: the membership controller acts, and all machines report
+    /// changes.
     pub(crate) fn etcd_changed(self: &Arc<Self>, state: &mut State, uid: &str) {
         let Some(etcd) = state.etcd(uid) else { return };
         let members = etcd.members.len();
@@ -419,7 +421,7 @@ impl Inner {
         self.vip_changed(state, uid);
     }
 
-    /// All control plane machines of a cluster tell how they are.
+    /// All control plane machines of a cluster send reports.
     pub(crate) fn members_report(&self, state: &mut State, uid: &str) {
         let members = state.members.get(uid).cloned().unwrap_or_default();
         for id in members {
@@ -434,7 +436,7 @@ impl Inner {
     }
 }
 
-/// Who the members are, and what each control plane machine has.
+/// The members, and the data of each control plane machine.
 pub(crate) fn dump(state: &State) -> String {
     let mut text = String::new();
     for (uid, cluster) in &state.clusters {
@@ -495,7 +497,7 @@ fn own(config: &EtcdConfig) -> Option<&EtcdMember> {
     config.members.iter().find(|member| member.name == config.member)
 }
 
-/// What a machine's etcd was told.
+/// The configuration of a machine's etcd.
 fn etcd_config(config: Option<&MachineConfig>) -> Option<EtcdConfig> {
     let file = config?
         .files

@@ -1,4 +1,4 @@
-//! A node of a cluster, as the cluster has it.
+//! A node object of a cluster.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! How fast the simulated world is, and how bad.
+//! The speed and the faults of the simulated world.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -8,37 +8,39 @@ use fabric_api::{StampNetwork, Uplink};
 /// A delay, drawn evenly from a range.
 pub type Span = RangeInclusive<Duration>;
 
-/// How fast the simulated world is, and how bad.
+/// The speed and the faults of the simulated world.
 #[derive(Debug, Clone)]
 pub struct SimOptions {
     /// The stamp's network.
     pub network: StampNetwork,
-    /// How long the fabric takes to make, stop or delete a machine.
+    /// The fabric's time to create, stop or delete a machine.
     pub fabric: Span,
     /// From a machine's start to its agent's first report.
     pub boot: Span,
-    /// From a published configuration to its being in force.
+    /// From the publication of a configuration to its application.
     pub config: Span,
-    /// From a control plane's configuration being in force to its API being ready.
+    /// From the application of a control plane's configuration to a ready API.
     pub api_ready: Span,
-    /// From a node's configuration being in force to its processes being ready. The node object appears at once if the API is ready.
+    /// From the application of a node's configuration to ready processes. The node object appears at once if
+    /// the API is ready.
     pub node_ready: Span,
-    /// How long a cluster's API takes to answer.
+    /// The time of an API call to a cluster.
     pub api: Span,
-    /// How long a node takes to be rid of its pods.
+    /// The time to drain a node.
     pub drain: Span,
-    /// From the loss of a machine to its node being seen as not ready.
+    /// From the loss of a machine to the not-ready state of its node.
     pub node_lost: Span,
-    /// Whether a cluster whose control plane machines are all gone comes back from its backup when there is one again.
+    /// Whether a cluster that lost all control plane machines is restored from its backup when it gets a new
+    /// one.
     pub backup: bool,
-    /// How many pods each node has, to be drained.
+    /// The number of pods on each node, to be drained.
     pub pods: u32,
-    /// The part of all calls that fail, `0.0..=1.0`: half of them before they do anything, half after.
+    /// The fraction of calls that fail, `0.0..=1.0`: half of them before they have an effect, half after.
     pub failure_rate: f64,
 }
 
 impl Default for SimOptions {
-    /// About as fast as the container driver on a laptop; nothing fails.
+    /// About as fast as the container driver on a laptop; no faults.
     fn default() -> Self {
         Self {
             network: StampNetwork {
@@ -61,7 +63,7 @@ impl Default for SimOptions {
 }
 
 impl SimOptions {
-    /// Everything happens at once: for tests that are not about time.
+    /// Without delays: for tests that are not about time.
     pub fn instant() -> Self {
         let none = millis(0, 0);
         Self {
@@ -89,7 +91,7 @@ pub(crate) fn draw(span: &Span, seed: Seed, index: u64) -> Duration {
 }
 
 impl crate::Inner {
-    /// How long a cluster's API takes this time.
+    /// The time of this call to a cluster's API.
     pub(crate) fn draw_api(&self, call: crate::Call) -> Duration {
         let calls = self.state().faults.tally(call).calls;
         draw(

@@ -1,7 +1,8 @@
 //! Services of type LoadBalancer in the world's clusters.
 //!
-//! They are objects among the others, as tests plant them; what a real API server does to them (uids, node ports, finalizers that keep
-//! what is deleted) is done here. An endpoint of each is ready on every node that is ready, unless the Service names its nodes.
+//! They are ordinary objects, added by tests; the changes of a real API server (uids, node ports, finalizers
+//! that delay deletion) are made here. Each has a ready endpoint on every ready node, unless the Service
+//! names its nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,18 +13,18 @@ use serde_json::{Value, json};
 
 use crate::{SimWorld, state::Cluster};
 
-/// What keys of Services begin with.
+/// The key prefix of Services.
 const KIND: &str = "v1/Service ";
-/// What keys of what was told of them begin with.
+/// The key prefix of their events.
 const TOLD: &str = "v1/Event ";
-/// An annotation of the world's own: the nodes that endpoints are on, by the ends of their names, with commas.
+/// An annotation of the simulation: the nodes with endpoints, by the ends of their names, comma-separated.
 const NODES: &str = "simulated-nodes";
-/// Node ports begin here.
+/// The first node port.
 const FIRST_NODE_PORT: u64 = 30_000;
-/// So many of them are there.
+/// The number of node ports.
 const NODE_PORTS: u64 = 2_768;
 
-/// A Service that a test plants.
+/// A Service added by a test.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Planted {
     /// Its name; its namespace is `default`.
@@ -32,16 +33,16 @@ pub struct Planted {
     pub ports: Vec<u16>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Whether only nodes with an endpoint are to get connections.
+    /// Whether only nodes with an endpoint get connections.
     pub local: bool,
-    /// The nodes that endpoints are on, by the ends of their names; `None`: all.
+    /// The nodes with endpoints, by the ends of their names; `None`: all.
     pub nodes: Option<BTreeSet<String>>,
-    /// The address that it asks for.
+    /// The requested address.
     pub address: Option<String>,
 }
 
 impl Planted {
-    /// The object, as the API server has it: `number` tells it from all others.
+    /// The object as stored by the API server; `number` makes it unique.
     fn object(&self, number: u64) -> Value {
         let mut annotations = self.annotations.clone();
         if let Some(nodes) = &self.nodes {
@@ -70,7 +71,7 @@ fn key(namespace: &str, name: &str) -> String {
     format!("{KIND}{namespace}/{name}")
 }
 
-/// The Services of type LoadBalancer that a cluster has.
+/// The Services of type LoadBalancer of a cluster.
 pub(crate) fn seen(cluster: &Cluster) -> Vec<ServiceSeen> {
     let services = cluster.objects.range(KIND.to_owned()..);
     let services = services
@@ -100,7 +101,7 @@ fn endpoints(cluster: &Cluster, service: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// Brings a Service to a wish, and lets it go where nothing keeps it.
+/// Applies a wish to a Service, and removes it when it is deleted and has no finalizers.
 pub(crate) fn set(cluster: &mut Cluster, wish: &ServiceWish) {
     let key = key(&wish.namespace, &wish.name);
     let Some(service) = cluster.objects.get_mut(&key) else {
@@ -144,7 +145,8 @@ fn is_kept(service: &Value) -> bool {
 }
 
 impl SimWorld {
-    /// Puts a Service into a cluster, as a user would. One of that name is changed and keeps what it has of the service's.
+    /// Adds a Service to a cluster, as a user would. An existing one is changed and keeps the fields that the
+    /// service set.
     pub fn plant_service(&self, cluster: &str, service: &Planted) {
         let mut state = self.inner.state();
         let cluster = state.cluster(cluster);
@@ -164,7 +166,7 @@ impl SimWorld {
         cluster.changed();
     }
 
-    /// Deletes a Service, as a user would: it is there as long as somebody keeps it. `false` when there is none.
+    /// Deletes a Service, as a user would: it stays while it has finalizers. `false` when it does not exist.
     pub fn remove_service(&self, cluster: &str, name: &str) -> bool {
         let mut state = self.inner.state();
         let cluster = state.cluster(cluster);
@@ -187,12 +189,12 @@ impl SimWorld {
         self.inner.options.network.vips()
     }
 
-    /// The Services of type LoadBalancer that a cluster has.
+    /// The Services of type LoadBalancer of a cluster.
     pub fn services(&self, cluster: &str) -> Vec<ServiceSeen> {
         seen(self.inner.state().cluster(cluster))
     }
 
-    /// What was told of a Service last.
+    /// The last event of a Service.
     pub fn told_of_service(&self, cluster: &str, name: &str) -> Option<String> {
         let mut state = self.inner.state();
         let told = state

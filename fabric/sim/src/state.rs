@@ -1,4 +1,4 @@
-//! What the world consists of.
+//! The state of the world.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ use crate::{
 
 #[derive(Default)]
 pub(crate) struct State {
-    /// Whether the stamp's network is there.
+    /// Whether the stamp's network exists.
     pub(crate) stamp: bool,
     pub(crate) networks: BTreeMap<NetworkId, NetworkSpec>,
     pub(crate) machines: BTreeMap<String, Machine>,
@@ -33,75 +33,77 @@ pub(crate) struct State {
     pub(crate) kept_disks: BTreeSet<KeptDisk>,
     /// Volumes that machines may have.
     pub(crate) disks: BTreeMap<VolumeId, Disk>,
-    /// Volumes that were deleted with something on them.
+    /// Volumes that were deleted with data.
     pub(crate) deleted_disks: BTreeSet<VolumeId>,
-    /// How often each machine was started. Kept by id: one that is made anew under its own name begins no boot of before.
+    /// Number of starts of each machine. Kept by id: a machine that is created again continues the count.
     pub(crate) boots: BTreeMap<String, u64>,
-    /// Machines by the cluster in their label: a world of thousands must not be walked through for each of them.
+    /// Machines by the cluster in their label: avoids a search of a world of thousands for each of them.
     pub(crate) members: BTreeMap<String, BTreeSet<String>>,
-    /// Who has an address, by place.
+    /// Owners of addresses, by network.
     pub(crate) taken: BTreeMap<(String, Ipv4Addr), BTreeSet<String>>,
     pub(crate) clusters: BTreeMap<String, Cluster>,
-    /// The service, while there is one.
+    /// The service, if there is one.
     pub(crate) service: Option<Service>,
-    /// What machines suffer from, with the least that cures it. Kept by id: some of it outlives the machine.
+    /// Ailments of machines, with the least action that cures each. Kept by id: some outlive the machine.
     pub(crate) ailments: BTreeMap<String, BTreeMap<Ailment, Cure>>,
     pub(crate) faults: Faults,
     pub(crate) violations: Vec<String>,
-    /// Tells the time to the clusters' backups, where there are any.
+    /// The clock of the clusters' backups, if there are any.
     pub(crate) backups: Option<Arc<dyn Clock>>,
 }
 
-/// A volume as the fabric has it.
+/// A volume of the fabric.
 pub(crate) struct Disk {
-    /// As it was asked for last; with the size that it has.
+    /// The latest specification, with its actual size.
     pub(crate) spec: VolumeSpec,
-    /// The machine that has it. There may be no such machine any more.
+    /// The machine it is attached to. That machine may no longer exist.
     pub(crate) attached: Option<MachineId>,
-    /// Whether something in that machine uses it, as a test says.
+    /// Whether it is a share that machines can mount.
+    pub(crate) open: bool,
+    /// Whether it is in use in that machine, as set by a test.
     pub(crate) used: bool,
-    /// Whether there may be something on it: a machine had it, or it is a copy of such a one.
+    /// Whether it may hold data: it was attached, or is a copy of such a volume.
     pub(crate) written: bool,
 }
 
 pub(crate) struct Machine {
     pub(crate) spec: MachineSpec,
-    /// Of the specification; `None` while the metadata is damaged.
+    /// The hash of the specification; `None` while the metadata is damaged.
     pub(crate) hash: Option<String>,
     pub(crate) power: Power,
-    /// The last of its [`State::boots`]: what was set in motion for an earlier one means nothing any more.
+    /// The latest of its [`State::boots`]: delayed actions of an earlier boot are dropped.
     pub(crate) boot: u64,
     /// Whether the agent runs and has reported.
     pub(crate) up: bool,
-    /// What the agent has on disk.
+    /// The configuration on the agent's disk.
     pub(crate) in_force: Option<Arc<MachineConfig>>,
     /// Whether all processes are ready.
     pub(crate) ready: bool,
-    /// Of a control plane machine: which etcd cluster's data is on its disk.
+    /// Of a control plane machine: the etcd cluster whose data is on its disk.
     pub(crate) data: Option<u64>,
-    /// What is kept beside that data, and stays when it goes.
+    /// The record beside that data, which outlives it.
     pub(crate) marker: Marker,
-    /// Whether its etcd runs with that data. Its other processes may be starting again meanwhile.
+    /// Whether its etcd runs with that data. Its other processes may be restarting.
     pub(crate) etcd_runs: bool,
-    /// What its etcd said of itself last; it says nothing before it has looked at its disk.
+    /// The last status of its etcd; none before it has checked its disk.
     pub(crate) etcd: Option<EtcdStatus>,
     /// Whether the kubelet of this start has made its node object: it does so once.
     pub(crate) registered: bool,
-    /// What holds the cluster's address with the others, where that is wanted.
+    /// The VIP program's state, if it is configured.
     pub(crate) vip: Option<Vip>,
     pub(crate) sequence: u64,
-    /// What it was born with to enrol; empty if with nothing.
+    /// The enrolment token in its seed; empty without one.
     pub(crate) token: String,
-    /// What it has on disk since it enrolled, or began to.
+    /// The identity on its disk since its enrolment started.
     pub(crate) identity: Option<Identity>,
-    /// To the service, while it can be reached.
+    /// The connection to the service, while it is reachable.
     pub(crate) line: Option<Tied>,
-    /// There is something to report.
+    /// Signals a change to report.
     pub(crate) wake: Arc<Notify>,
 }
 
 impl Machine {
-    /// One of which only the specification is there.
+    /// A machine with only a specification.
     pub(crate) fn new(mut spec: MachineSpec, hash: String) -> Self {
         let seed_files = std::mem::take(&mut spec.seed_files);
         Self {
@@ -138,13 +140,13 @@ impl Machine {
         self.cluster() == Some(cluster) && self.label("role") == Some("control-plane")
     }
 
-    /// The name of the node it is, if it is one of this cluster.
+    /// The name of its node, if it belongs to this cluster.
     pub(crate) fn node_of(&self, cluster: &str) -> Option<&str> {
         let is_node = self.cluster() == Some(cluster) && self.label("role") == Some("node");
         is_node.then(|| self.label("node").unwrap_or(&self.spec.hostname))
     }
 
-    /// Runs, and its configuration of this role is in force.
+    /// Whether it runs with a configuration of this role in force.
     pub(crate) fn serves_as(&self, role: &str) -> bool {
         self.power == Power::Running
             && self.up
@@ -156,7 +158,7 @@ impl Machine {
     }
 }
 
-/// What a cluster holds.
+/// The content of a cluster.
 pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<String, Node>,
     /// By `{apiVersion}/{kind} {namespace}/{name}`.
@@ -183,7 +185,7 @@ impl Default for Cluster {
 }
 
 impl Cluster {
-    /// Wakes whoever watches, and is backed up.
+    /// Wakes watchers, and records the state in the backup.
     pub(crate) fn changed(&mut self) {
         if let Some(past) = &mut self.past {
             past.keep(&self.nodes, &self.objects);
@@ -193,7 +195,7 @@ impl Cluster {
 }
 
 impl State {
-    /// The cluster, which is empty before it is first spoken of.
+    /// The cluster, created empty on first use.
     pub(crate) fn cluster(&mut self, uid: &str) -> &mut Cluster {
         let backups = &self.backups;
         self.clusters.entry(uid.to_owned()).or_insert_with(|| Cluster {
@@ -202,7 +204,7 @@ impl State {
         })
     }
 
-    /// Notes that a machine's labels have it in this cluster, and in no other.
+    /// Updates the membership list after a change of a machine's cluster label.
     pub(crate) fn enlist(&mut self, machine: &str, before: Option<&str>, now: Option<&str>) {
         if before == now {
             return;

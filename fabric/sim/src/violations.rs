@@ -1,4 +1,4 @@
-//! What must never be asked of a fabric.
+//! Calls that must never be made to a fabric.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -10,7 +10,7 @@ use crate::state::State;
 /// The stamp's own network, for people.
 const STAMP: &str = "the stamp's network";
 
-/// Each address with the network it is in, for people.
+/// Each address with its network, for people.
 fn addresses(spec: &MachineSpec) -> Vec<(String, Ipv4Addr)> {
     spec.nics
         .iter()
@@ -26,7 +26,7 @@ fn addresses(spec: &MachineSpec) -> Vec<(String, Ipv4Addr)> {
         .collect()
 }
 
-/// Networks of which a balancer has the address of such a card.
+/// Networks with a balancer at the address of such an interface.
 fn balancing<'s>(
     networks: &'s BTreeMap<NetworkId, NetworkSpec>,
     attach: &Attach,
@@ -51,7 +51,7 @@ fn balances(network: &NetworkSpec, side: Side, address: Ipv4Addr) -> bool {
     balancers.any(|balancer| balancer.side == side && balancer.address == address)
 }
 
-/// Notes addresses of a new machine that somebody else has.
+/// Records addresses of a new machine that are already in use.
 pub(crate) fn machine(state: &mut State, spec: &MachineSpec) {
     for card in &spec.nics {
         for address in std::iter::once(card.address.addr()).chain(card.extra.iter().copied()) {
@@ -64,7 +64,7 @@ pub(crate) fn machine(state: &mut State, spec: &MachineSpec) {
         }
     }
     for (place, address) in addresses(spec) {
-        // Most addresses are in networks of their own: thousands of networks are not walked through for those.
+        // Most addresses are in separate networks: thousands of networks are not searched for those.
         let networks = if place == STAMP {
             Some(&state.networks)
         } else {
@@ -89,7 +89,7 @@ pub(crate) fn machine(state: &mut State, spec: &MachineSpec) {
     }
 }
 
-/// A machine is gone: its addresses are free.
+/// A machine is deleted: its addresses are free.
 pub(crate) fn machine_gone(state: &mut State, spec: &MachineSpec) {
     for key in addresses(spec) {
         if let Some(holders) = state.taken.get_mut(&key) {
@@ -101,12 +101,12 @@ pub(crate) fn machine_gone(state: &mut State, spec: &MachineSpec) {
     }
 }
 
-/// Notes addresses of a network's uplink and balancers that somebody else has.
+/// Records addresses of a network's uplink and balancers that are already in use.
 pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
     let known = state.networks.get(&spec.id);
     let mut told = Vec::new();
     let others = || state.networks.values().filter(|other| other.id != spec.id);
-    // Of what was so before, it was said when it became so, if there was something to say.
+    // Earlier violations were recorded when they occurred.
     if known.is_none_or(|known| known.uplink != spec.uplink) {
         let taken = others().filter(|other| other.uplink == spec.uplink);
         told.extend(taken.map(|other| {
@@ -145,7 +145,7 @@ pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
     state.violations.extend(told);
 }
 
-/// Notes a machine that is to start with an older image than it had, on the disk that the newer one wrote.
+/// Records a machine that starts with an older image on a disk written by a newer one.
 pub(crate) fn image(state: &mut State, before: &MachineSpec, now: &MachineSpec) {
     if version(&now.image) < version(&before.image) {
         state.violations.push(format!(
@@ -155,7 +155,8 @@ pub(crate) fn image(state: &mut State, before: &MachineSpec, now: &MachineSpec) 
     }
 }
 
-/// Notes a volume that is asked for anew after it was deleted with something on it: whoever had written that would find nothing.
+/// Records a volume that is created again after it was deleted with data: its owner would find the data
+/// missing.
 pub(crate) fn volume(state: &mut State, spec: &VolumeSpec) {
     if state.deleted_disks.contains(&spec.id) {
         let told = format!(
@@ -166,7 +167,7 @@ pub(crate) fn volume(state: &mut State, spec: &VolumeSpec) {
     }
 }
 
-/// Notes a volume that is to be deleted while a machine has it.
+/// Records the deletion of an attached volume.
 pub(crate) fn volume_gone(state: &mut State, id: &VolumeId) {
     let found = state.disks.get(id);
     if let Some(machine) = found.and_then(|found| found.attached.as_ref()) {
@@ -175,7 +176,7 @@ pub(crate) fn volume_gone(state: &mut State, id: &VolumeId) {
     }
 }
 
-/// Notes nodes that are newer than an API server of their cluster, when one of both starts.
+/// Records nodes that are newer than an API server of their cluster, when either starts.
 pub(crate) fn skew(state: &mut State, cluster: &str) {
     let running = || {
         let members = state.members.get(cluster).into_iter().flatten();

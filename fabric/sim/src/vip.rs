@@ -1,25 +1,25 @@
-//! What there is of the address of a cluster's API, on its machines and between them; `adverts` is what becomes of it.
+//! The state of the address of a cluster's API, on its machines and between them; `adverts` changes it.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use agent_protocol::programs::VipConfig;
 use machine_vip::state::{Member, Say};
 
-/// A machine's program for the address.
+/// The state of a machine's VIP program.
 pub(crate) struct Vip {
     pub(crate) config: VipConfig,
     pub(crate) member: Member,
 }
 
-/// The address of a cluster's API, between its machines.
+/// The state of the address of a cluster's API, between its machines.
 #[derive(Default)]
 pub(crate) struct Address {
-    /// The machine that told neighbours last that it has it.
+    /// The machine that announced the address last.
     pub(crate) leads_to: Option<String>,
-    /// What each member said last.
+    /// The content of each member's last advert.
     pub(crate) said: BTreeMap<Ipv4Addr, Say>,
-    /// Adverts are sent until then.
+    /// The time until which adverts are sent.
     pub(crate) until: Option<Duration>,
-    /// How many there were.
+    /// The number of adverts sent.
     pub(crate) adverts: u64,
 }

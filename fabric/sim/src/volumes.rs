@@ -1,10 +1,11 @@
 //! Claims, persistent volumes and their attachments in the world's clusters.
 //!
-//! They are objects among the others, as tests plant them and as the service writes them; storage classes are those that were applied. What a
-//! real cluster's own controllers do to them is done here, whenever something has changed ([`controllers`]): a claim is told who is to provision
-//! for it, at once or when a pod that uses it has a node, as its class says; it is bound to the volume that names it; a volume without its
-//! claim is released; a claim that is used is attached to its user's node, and never to two nodes at a time; what is deleted is there as long
-//! as something keeps it. A claim has one user, a pod that goes with its node.
+//! They are ordinary objects, added by tests and written by the service; storage classes are those that were
+//! applied. The work of a real cluster's controllers is done here after every change ([`controllers`]): a
+//! claim gets its provisioner, at once or when a pod that uses it has a node, as its class specifies; it is
+//! bound to the volume that names it; a volume without its claim is released; a used claim is attached to its
+//! user's node, and never to two nodes at a time, except a claim for a share, which is never attached; deleted
+//! objects stay while finalizers or users keep them. A claim has one user, a pod that ends with its node.
 
 mod controllers;
 #[cfg(test)]
@@ -13,7 +14,9 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster_api::{ClusterError, VolumeObjects, VolumeWish};
-use cluster_volumes::{ATTACHMENT_FINALIZER, VOLUME_FINALIZER};
+use cluster_volumes::{
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, SNAPSHOT_CLASS, SNAPSHOTS, VOLUME_FINALIZER,
+};
 use serde_json::{Value, json};
 
 use crate::{Inner, SimWorld, state::Cluster};
@@ -21,44 +24,54 @@ use crate::{Inner, SimWorld, state::Cluster};
 pub(crate) use controllers::{begin_again, settle};
 use controllers::{leave, user};
 
-/// What keys of claims begin with.
+/// The key prefix of claims.
 const CLAIM: &str = "v1/PersistentVolumeClaim ";
-/// What keys of persistent volumes begin with.
+/// The key prefix of persistent volumes.
 const VOLUME: &str = "v1/PersistentVolume ";
-/// What keys of attachments begin with.
+/// The key prefix of attachments.
 const ATTACHMENT: &str = "storage.k8s.io/v1/VolumeAttachment ";
-/// What keys of storage classes begin with.
+/// The key prefix of storage classes.
 const CLASS: &str = "storage.k8s.io/v1/StorageClass ";
-/// What keys of what was told of claims begin with, before their namespaces; Services may have the same names.
+/// The key prefix of snapshots.
+const SNAPSHOT: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshot ";
+/// The key prefix of snapshots' contents.
+const CONTENT: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshotContent ";
+/// The key prefix of snapshots' classes.
+const SNAPSHOT_KIND: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshotClass ";
+/// The key prefix of snapshots' events, before their namespaces.
+const TOLD_SNAPSHOT: &str = "v1/Event snapshots.";
+/// The key prefix of claims' events, before their namespaces; Services may have the same names.
 const TOLD: &str = "v1/Event claims.";
-/// An annotation of the world's own: the node of the pod that uses a claim.
+/// An annotation of the simulation: the node of the pod that uses a claim.
 const USER: &str = "simulated-user";
-/// What keeps a claim that is used.
+/// The finalizer of a claim in use.
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
-/// What keeps a persistent volume that is bound.
+/// The finalizer of a bound persistent volume.
 const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
-/// When anything was deleted.
+/// The deletion time of all objects.
 const DELETED: &str = "2026-01-01T00:00:00Z";
-/// So long an attachment to a node that is gone is left alone: nobody says that the node has let go of the volume.
+/// The time until an attachment to a lost node is deleted: no kubelet confirms the detachment.
 const LET_GO: Duration = Duration::from_secs(6 * 60);
 
 type Objects = BTreeMap<String, Value>;
 
-/// A claim that a test plants.
+/// A claim added by a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlantedClaim {
     /// Its name; its namespace is `default`.
     pub name: String,
-    /// How much it asks for, in GiB.
+    /// The requested size in GiB.
     pub gib: u64,
     /// Its storage class.
     pub class: String,
     /// Its access modes.
     pub access_modes: Vec<String>,
-    /// Whether it asks for a block device, not for a filesystem.
+    /// Whether it requests a block device instead of a filesystem.
     pub block: bool,
-    /// The claim that it begins as a copy of.
+    /// The claim that it is a copy of.
     pub source: Option<String>,
+    /// The snapshot that it is restored from.
+    pub snapshot: Option<String>,
 }
 
 impl Default for PlantedClaim {
@@ -70,12 +83,13 @@ impl Default for PlantedClaim {
             access_modes: vec!["ReadWriteOnce".to_owned()],
             block: false,
             source: None,
+            snapshot: None,
         }
     }
 }
 
 impl PlantedClaim {
-    /// The object, as the API server has it: `number` tells it from all others.
+    /// The object as stored by the API server; `number` makes it unique.
     fn object(&self, number: u64) -> Value {
         let mut claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -93,6 +107,10 @@ impl PlantedClaim {
         if let Some(source) = &self.source {
             claim["spec"]["dataSource"] = json!({ "kind": "PersistentVolumeClaim", "name": source });
         }
+        if let Some(snapshot) = &self.snapshot {
+            claim["spec"]["dataSource"] =
+                json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot });
+        }
         claim
     }
 }
@@ -103,6 +121,10 @@ fn claim_key(namespace: &str, name: &str) -> String {
 
 fn own(name: &str) -> String {
     claim_key("default", name)
+}
+
+fn snapshot_key(namespace: &str, name: &str) -> String {
+    format!("{SNAPSHOT}{namespace}/{name}")
 }
 
 fn told_key(namespace: &str, name: &str) -> String {
@@ -130,7 +152,7 @@ fn keys(objects: &Objects, kind: &'static str) -> Vec<String> {
     of_kind(objects, kind).map(|(key, _)| key.clone()).collect()
 }
 
-/// The object of this key, unless it is another one by now.
+/// The object with this key, unless it was replaced by another one.
 fn same<'o>(objects: &'o mut Objects, key: &str, uid: &str) -> Option<&'o mut Value> {
     let found = objects.get_mut(key);
     found.filter(|object| object["metadata"]["uid"] == uid)
@@ -161,7 +183,7 @@ fn let_go(object: &mut Value, finalizer: &str) {
     }
 }
 
-/// Deletes an object: it is there as long as somebody keeps it.
+/// Deletes an object: it stays while it has finalizers.
 fn delete(objects: &mut Objects, key: &str) {
     let Some(object) = objects.get_mut(key) else {
         return;
@@ -173,7 +195,7 @@ fn delete(objects: &mut Objects, key: &str) {
     }
 }
 
-/// What a cluster holds of volumes.
+/// The volume objects of a cluster.
 pub(crate) fn seen(cluster: &Cluster) -> VolumeObjects {
     let all = |kind: &'static str| -> Vec<Value> {
         let found = of_kind(&cluster.objects, kind);
@@ -184,16 +206,20 @@ pub(crate) fn seen(cluster: &Cluster) -> VolumeObjects {
         volumes: all(VOLUME),
         attachments: all(ATTACHMENT),
         classes: all(CLASS),
+        knows_snapshots: true,
+        snapshots: all(SNAPSHOT),
+        contents: all(CONTENT),
+        snapshot_classes: all(SNAPSHOT_KIND),
     }
 }
 
-/// Whether a cluster holds nothing of volumes but classes.
+/// Whether a cluster has no volume objects except classes.
 pub(crate) fn is_empty(cluster: &Cluster) -> bool {
-    let mut kinds = [CLAIM, VOLUME, ATTACHMENT].into_iter();
+    let mut kinds = [CLAIM, VOLUME, ATTACHMENT, SNAPSHOT, CONTENT].into_iter();
     kinds.all(|kind| of_kind(&cluster.objects, kind).next().is_none())
 }
 
-/// What is written, in a few words.
+/// A short description of the wish.
 pub(crate) fn describe(wish: &VolumeWish) -> String {
     match wish {
         VolumeWish::Publish { name, .. } => format!("publish {name}"),
@@ -204,10 +230,16 @@ pub(crate) fn describe(wish: &VolumeWish) -> String {
         VolumeWish::Detached { name, .. } => format!("detached {name}"),
         VolumeWish::Withdraw { name, .. } => format!("withdraw {name}"),
         VolumeWish::Tell { claim, .. } => format!("tell {}/{}", claim.namespace, claim.name),
+        VolumeWish::PublishContent { name, .. } => format!("publish {name}"),
+        VolumeWish::RemoveContent { name, .. } => format!("remove {name}"),
+        VolumeWish::Taken { snapshot, .. } => format!("taken {}/{}", snapshot.namespace, snapshot.name),
+        VolumeWish::TellSnapshot { snapshot, .. } => {
+            format!("tell snapshot {}/{}", snapshot.namespace, snapshot.name)
+        }
     }
 }
 
-/// Brings an object to a wish; its cluster's controllers do what follows.
+/// Applies a wish to an object; its cluster's controllers react.
 pub(crate) fn set(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
     let before = seen(cluster);
     write(cluster, wish)?;
@@ -254,7 +286,7 @@ fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
         }
         VolumeWish::Hold { name, uid } => {
             let attachment = same(objects, &format!("{ATTACHMENT}{name}"), uid);
-            // Nobody may keep what is deleted already.
+            // A deleted attachment cannot get finalizers.
             if let Some(attachment) = attachment.filter(|attachment| !is_deleted(attachment)) {
                 hold(attachment, ATTACHMENT_FINALIZER);
             }
@@ -283,11 +315,57 @@ fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
                 objects.insert(told_key(&claim.namespace, &claim.name), told);
             }
         }
+        VolumeWish::PublishContent { name, object } => publish_content(objects, name, object, number)?,
+        VolumeWish::RemoveContent { name, uid } => {
+            let key = format!("{CONTENT}{name}");
+            if let Some(content) = same(objects, &key, uid) {
+                let_go(content, CONTENT_FINALIZER);
+                delete(objects, &key);
+            }
+        }
+        VolumeWish::Taken {
+            snapshot,
+            content,
+            bytes,
+            ..
+        } => {
+            let key = snapshot_key(&snapshot.namespace, &snapshot.name);
+            if let Some(snapshot) = same(objects, &key, &snapshot.uid) {
+                snapshot["status"] = json!({
+                    "boundVolumeSnapshotContentName": content, "readyToUse": true, "restoreSize": quantity(*bytes)
+                });
+            }
+        }
+        VolumeWish::TellSnapshot { snapshot, note } => {
+            let key = snapshot_key(&snapshot.namespace, &snapshot.name);
+            if same(objects, &key, &snapshot.uid).is_some() {
+                let told = json!(format!("{}: {}", note.reason, note.message));
+                objects.insert(
+                    format!("{TOLD_SNAPSHOT}{}/{}", snapshot.namespace, snapshot.name),
+                    told,
+                );
+            }
+        }
     }
     Ok(())
 }
 
-/// A persistent volume is there from now on, unless it was.
+/// Creates a VolumeSnapshotContent with its status, if it does not exist.
+fn publish_content(objects: &mut Objects, name: &str, object: &str, number: u64) -> Result<(), ClusterError> {
+    let refused = |why: String| ClusterError::Refused {
+        act: format!("create the VolumeSnapshotContent {name}"),
+        why,
+    };
+    let mut content: Value = serde_json::from_str(object).map_err(|error| refused(error.to_string()))?;
+    if content["kind"] != "VolumeSnapshotContent" || content["metadata"]["name"] != name {
+        return Err(refused("it is of another kind or name".to_owned()));
+    }
+    content["metadata"]["uid"] = json!(format!("{name}-{number}"));
+    objects.entry(format!("{CONTENT}{name}")).or_insert(content);
+    Ok(())
+}
+
+/// Creates a persistent volume, if it does not exist.
 fn publish(objects: &mut Objects, name: &str, object: &str, number: u64) -> Result<(), ClusterError> {
     let key = format!("{VOLUME}{name}");
     if objects.contains_key(&key) {
@@ -316,6 +394,30 @@ fn plant(cluster: &mut Cluster, claim: &PlantedClaim) -> bool {
         cluster.objects.insert(key, claim.object(number));
     }
     fresh
+}
+
+/// Adds a snapshot of a claim, of the class in every cluster.
+fn plant_snapshot(cluster: &mut Cluster, name: &str, claim: &str) -> bool {
+    let key = snapshot_key("default", name);
+    if cluster.objects.contains_key(&key) {
+        return false;
+    }
+    let number = *cluster.changes.borrow() + 1;
+    let class = json!({
+        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshotClass", "metadata": { "name": SNAPSHOT_CLASS },
+        "driver": DRIVER, "deletionPolicy": "Delete"
+    });
+    let of_class = format!("{SNAPSHOT_KIND}{SNAPSHOT_CLASS}");
+    cluster.objects.entry(of_class).or_insert(class);
+    let snapshot = json!({
+        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshot",
+        "metadata": { "namespace": "default", "name": name, "uid": format!("{name}-{number}") },
+        "spec": {
+            "volumeSnapshotClassName": SNAPSHOT_CLASS, "source": { "persistentVolumeClaimName": claim }
+        }
+    });
+    cluster.objects.insert(key, snapshot);
+    true
 }
 
 fn use_on(cluster: &mut Cluster, name: &str, node: Option<&str>) -> bool {
@@ -354,7 +456,7 @@ fn grow(cluster: &mut Cluster, name: &str, gib: u64) -> bool {
 }
 
 impl Inner {
-    /// A node object is gone: attachments to it are deleted once it has been long enough.
+    /// A node object is gone: attachments to it are deleted after a time.
     pub(crate) fn lost_node(self: &Arc<Self>, cluster: &mut Cluster, uid: &str, node: &str) {
         settle(cluster);
         let mut attachments = of_kind(&cluster.objects, ATTACHMENT);
@@ -383,12 +485,12 @@ impl Inner {
 }
 
 impl SimWorld {
-    /// Puts a claim into a cluster, as a user would. `false` when there is one of that name.
+    /// Adds a claim to a cluster, as a user would. `false` when one of that name exists.
     pub fn plant_claim(&self, cluster: &str, claim: &PlantedClaim) -> bool {
         self.change_claims(cluster, |cluster| plant(cluster, claim))
     }
 
-    /// Deletes a claim, as a user would: it is there as long as a pod uses it. `false` when there is none.
+    /// Deletes a claim, as a user would: it stays while a pod uses it. `false` when it does not exist.
     pub fn remove_claim(&self, cluster: &str, name: &str) -> bool {
         self.change_claims(cluster, |cluster| {
             let key = own(name);
@@ -398,19 +500,41 @@ impl SimWorld {
         })
     }
 
-    /// A claim asks for so many GiB from now on. `false` where a cluster refuses that: it has no volume yet, or one that is as large, or
-    /// its class does not let it grow.
+    /// Changes the requested size of a claim to this number of GiB. `false` if a cluster refuses: it has no
+    /// volume yet, or one that is as large, or its class does not allow expansion.
     pub fn grow_claim(&self, cluster: &str, name: &str, gib: u64) -> bool {
         self.change_claims(cluster, |cluster| grow(cluster, name, gib))
     }
 
-    /// A pod that uses a claim comes to the node whose name ends so, or else to the first that takes pods; one that uses it elsewhere ends.
-    /// `false` when there is no such claim or node.
+    /// Adds a snapshot of a claim to a cluster, as a user would. `false` when one of that name exists.
+    pub fn plant_snapshot(&self, cluster: &str, name: &str, claim: &str) -> bool {
+        self.change_claims(cluster, |cluster| plant_snapshot(cluster, name, claim))
+    }
+
+    /// Deletes a snapshot, as a user would. `false` when it does not exist.
+    pub fn remove_snapshot(&self, cluster: &str, name: &str) -> bool {
+        self.change_claims(cluster, |cluster| {
+            let told = format!("{TOLD_SNAPSHOT}default/{name}");
+            cluster.objects.remove(&told);
+            cluster.objects.remove(&snapshot_key("default", name)).is_some()
+        })
+    }
+
+    /// The last event of a snapshot.
+    pub fn told_of_snapshot(&self, cluster: &str, name: &str) -> Option<String> {
+        let state = self.inner.state();
+        let objects = &state.clusters.get(cluster)?.objects;
+        let told = objects.get(&format!("{TOLD_SNAPSHOT}default/{name}"))?;
+        told.as_str().map(str::to_owned)
+    }
+
+    /// Schedules a pod that uses a claim on the node whose name ends so, or else on the first schedulable
+    /// node; a pod that uses it elsewhere ends. `false` when the claim or node does not exist.
     pub fn use_claim(&self, cluster: &str, name: &str, node: Option<&str>) -> bool {
         self.change_claims(cluster, |cluster| use_on(cluster, name, node))
     }
 
-    /// The pod that uses a claim ends. `false` when there is none.
+    /// Ends the pod that uses a claim. `false` when there is none.
     pub fn leave_claim(&self, cluster: &str, name: &str) -> bool {
         self.change_claims(cluster, |cluster| {
             let claim = cluster.objects.get_mut(&own(name));
@@ -430,13 +554,13 @@ impl SimWorld {
         done
     }
 
-    /// What a cluster holds of volumes.
+    /// The volume objects of a cluster.
     pub fn storage(&self, cluster: &str) -> VolumeObjects {
         let state = self.inner.state();
         state.clusters.get(cluster).map(seen).unwrap_or_default()
     }
 
-    /// What was told of a claim last.
+    /// The last event of a claim.
     pub fn told_of_claim(&self, cluster: &str, name: &str) -> Option<String> {
         let state = self.inner.state();
         let objects = &state.clusters.get(cluster)?.objects;

@@ -1,4 +1,4 @@
-//! Volumes in a world: one machine at a time has each, and nothing that is written is lost without being noted.
+//! Volumes in a world: attached to one machine at a time, and no data is lost without a record.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,6 +14,7 @@ fn volume(id: &str, mib: u64) -> VolumeSpec {
         id: VolumeId::from(id),
         bytes: mib * MIB,
         source: None,
+        shared: false,
         labels: BTreeMap::from([("cluster".to_owned(), "c1".to_owned())]),
     }
 }
@@ -78,6 +79,7 @@ async fn one_machine_at_a_time_has_a_volume() {
         bytes: 96 * MIB,
         labels: spec.labels,
         attached: Some(one.clone()),
+        open: false,
     };
     assert_eq!(world.list().await.unwrap().volumes, [expected]);
     assert!(
@@ -89,7 +91,7 @@ async fn one_machine_at_a_time_has_a_volume() {
     );
 
     assert!(failure(world.attach_volume(&id, &two).await).ends_with("machine a1 has it"));
-    // Neither a machine that stands still nor one that is gone gives it back.
+    // A volume stays attached when its machine stops or is deleted.
     world.stop_machine(&one).await.unwrap();
     assert!(matches!(
         world.attach_volume(&id, &one).await,
@@ -104,7 +106,7 @@ async fn one_machine_at_a_time_has_a_volume() {
     }
     world.attach_volume(&id, &two).await.unwrap();
 
-    // What is used stays where it is, as long as its machine runs.
+    // A volume in use stays attached as long as its machine runs.
     assert!(world.use_volume(&id, true));
     let refused = failure(world.detach_volume(&id).await);
     assert!(
@@ -118,7 +120,7 @@ async fn one_machine_at_a_time_has_a_volume() {
     world.attach_volume(&id, &two).await.unwrap();
     world.detach_volume(&id).await.unwrap();
 
-    // As a reboot of the host does.
+    // Like a reboot of the host.
     world.attach_volume(&id, &two).await.unwrap();
     world.stop_stamp().await.unwrap();
     assert_eq!(holder(&world, &id), None);
@@ -152,7 +154,7 @@ async fn what_would_lose_data_is_noted() {
     let sizes: Vec<u64> = world.volumes().iter().map(|volume| volume.bytes / MIB).collect();
     assert_eq!(sizes, [64, 64, 64], "a copy is as large as its source");
 
-    // One without anything on it may come again.
+    // A volume without data may be created again.
     for _ in 0..2 {
         world.delete_volume(&empty.id).await.unwrap();
     }
@@ -187,7 +189,7 @@ async fn calls_fail_and_are_cut_short_as_others_are() {
     let world = SimWorld::new(env.clone(), SimOptions::default());
     start(&world, "a1").await;
     let (spec, one) = (volume("v1", 64), MachineId::from("a1"));
-    // Cut short, it is there in part, and nobody gets it.
+    // After an interruption it exists partially, and cannot be attached.
     let cut = env
         .clock
         .timeout(Duration::from_millis(10), world.ensure_volume(&spec))
@@ -218,4 +220,22 @@ async fn calls_fail_and_are_cut_short_as_others_are() {
     world.delete_volume(&spec.id).await.unwrap();
     assert_eq!(world.tally(Call::DeleteVolume).calls, 2);
     assert_eq!(world.tally(Call::AttachVolume).failed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_is_everybodys_until_the_host_stops() {
+    let world = world().await;
+    let share = VolumeSpec {
+        shared: true,
+        ..volume("s1", 64)
+    };
+    for _ in 0..2 {
+        world.ensure_volume(&share).await.unwrap();
+        let seen = &world.list().await.unwrap().volumes[0];
+        assert!(seen.open && seen.attached.is_none());
+        world.stop_stamp().await.unwrap();
+        assert!(!world.list().await.unwrap().volumes[0].open);
+    }
+    world.delete_volume(&share.id).await.unwrap();
+    assert!(world.list().await.unwrap().volumes.is_empty());
 }

@@ -1,4 +1,4 @@
-//! The world behaves as the contracts of fabric, agents and clusters say, in virtual time.
+//! The world follows the contracts of fabric, agents and clusters, in virtual time.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -27,10 +27,10 @@ use serde_json::json;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Machines that were born without a token enrol with an empty one.
+/// Machines without a token in their seed enrol with an empty one.
 const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// All machines are known, and which key each enrolled with.
+/// All machines are known; the enrolled key of each is recorded.
 #[derive(Default)]
 struct Directory(Mutex<BTreeMap<String, String>>);
 
@@ -55,7 +55,7 @@ impl MachineDirectory for Directory {
     }
 }
 
-/// A world, its service, and what that has written down.
+/// A world, its service, and the service's directory.
 struct Stand {
     env: Env,
     world: SimWorld,
@@ -85,7 +85,7 @@ impl Stand {
         self.agents.publish(id, config(role, 1));
     }
 
-    /// The service is another one; it has the same directory.
+    /// Replaces the service by another one with the same directory.
     fn restart_service(&mut self) {
         self.world.lose_service();
         let sessions = Sessions::new(self.env.clone(), Arc::clone(&self.directory) as _);
@@ -125,7 +125,7 @@ fn machine(id: &str, role: &str, address: &str) -> MachineSpec {
                 subnet: "nodes".into(),
             },
             address: format!("{address}/16").parse().unwrap(),
-            // A cluster's only member has the address of its API on its card.
+            // A cluster's only member has the address of its API on its interface.
             extra: if role == "control-plane" {
                 vec!["100.64.8.1".parse().unwrap()]
             } else {
@@ -233,7 +233,7 @@ async fn a_node_needs_its_own_configuration_and_an_api() {
         (report.generation, report.processes["main"].state),
         (1, ProcessState::Ready)
     );
-    // A newer configuration is taken.
+    // A newer configuration is accepted.
     agents.publish("cp", config("control-plane", 3));
     wait_for(&env.clock, "generation 3", BOUND, async || {
         match agents.report("cp") {
@@ -331,7 +331,7 @@ async fn machines_stop_crash_vanish_and_come_back() {
         .unwrap();
     node_ready(&env, &api, "host-n1", true).await;
 
-    // A control plane that restarts keeps its cluster; one that is gone does not.
+    // A control plane that restarts keeps its cluster; without its machine the cluster is gone.
     world.stop_machine(&MachineId::from("cp")).await.unwrap();
     assert!(api.ready().await.is_err());
     world
@@ -375,7 +375,7 @@ async fn calls_fail_as_told_and_are_counted() {
     let tally = world.tally(Call::EnsureNetwork);
     assert_eq!((tally.calls, tally.failed), (3, 2));
 
-    // Cut short: the machine is there in part, and another call finishes it.
+    // Interrupted: the machine exists partially, and another call completes it.
     let cut = env
         .clock
         .timeout(
@@ -391,7 +391,7 @@ async fn calls_fail_as_told_and_are_counted() {
         .unwrap();
     assert_eq!(world.power(&MachineId::from("n1")), Some(Power::Running));
 
-    // What a host would not survive is noted.
+    // Actions that would break a real host are recorded.
     world
         .ensure_machine(&machine("n2", "node", "10.224.0.5"))
         .await
@@ -448,7 +448,7 @@ async fn a_machine_that_lost_its_disk_has_another_key() {
     let id = MachineId::from("n1");
     let boot = || agents.report("n1").map(|report| report.boot.clone());
     let first = boot();
-    // With its disk it is the one that enrolled…
+    // With its disk it is the enrolled machine…
     assert!(world.crash(&id));
     world
         .ensure_machine(&machine("n1", "node", "10.224.0.5"))
@@ -457,7 +457,7 @@ async fn a_machine_that_lost_its_disk_has_another_key() {
     env.clock.sleep(BOUND).await;
     let second = boot();
     assert_ne!(first, second);
-    // …and without it another one, under the same name: not where it is to come back as itself.
+    // …and without it another one, under the same name, so `start_machine` refuses.
     assert!(world.vanish(&id));
     let spec = machine("n1", "node", "10.224.0.5");
     let refused = world.start_machine(&spec).await.unwrap_err();
@@ -479,7 +479,7 @@ const MEMBERS: [(&str, &str); 3] = [
     ("cp2", "10.224.0.6"),
 ];
 
-/// What a member of three is told.
+/// The configuration of one of three members.
 fn member_config(id: &str, own: &str) -> Arc<MachineConfig> {
     let file = |path: &str, content: String| File {
         path: path.to_owned(),
@@ -537,7 +537,8 @@ async fn the_address_of_an_api_moves_away_from_a_member_that_does_not_serve() {
         })
     };
     serves().await;
-    // One that hangs still has the address on its card; one that fails lets go; one that is off is silent.
+    // A hanging member still has the address on its interface; a failing one releases it; a stopped one is
+    // silent.
     let befall = |number: usize, member: &MachineId| match number {
         0 => world.ail(member, Ailment::Hangs, Cure::Replace),
         1 => world.ail(member, Ailment::Deaf("kube-apiserver".to_owned()), Cure::Replace),
@@ -550,7 +551,7 @@ async fn the_address_of_an_api_moves_away_from_a_member_that_does_not_serve() {
         serves().await;
         let now = leads_to(world);
         assert_ne!(now, before, "{}", world.dump_control_planes());
-        // It is well again.
+        // All ailments are removed.
         world.heal();
         let address = MEMBERS.iter().find(|(id, _)| *id == before).unwrap().1;
         let mut spec = machine(&before, "control-plane", address);

@@ -1,4 +1,5 @@
-//! Who can give rights at the whole stamp: somebody always has to.
+//! Administrators of the stamp: at least one usable principal must always be able to assign roles at the
+//! whole stamp.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -12,10 +13,10 @@ use control_store::{Store, StoreError, Txn};
 
 use crate::find::{group, principal};
 
-/// Who may do this at the whole stamp can give rights there.
+/// A principal with permission for this action at the whole stamp can assign roles there.
 pub const GIVES_RIGHTS: &str = "Microsoft.Authorization/roleAssignments/write";
 
-/// What is about to go.
+/// The removal that is being checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without<'a> {
     /// An assignment, by its key.
@@ -28,27 +29,28 @@ pub enum Without<'a> {
     Member {
         /// In which group.
         group: &'a str,
-        /// Whose.
+        /// Object id of the member.
         member: &'a str,
     },
 }
 
-/// Whether it could ask for something: it is not disabled and has something to prove itself with.
+/// Whether the principal can log in: it is enabled and has a credential.
 pub(crate) fn is_usable(record: &PrincipalRecord) -> bool {
     !record.disabled && (!record.secret_hash.is_empty() || !record.credentials.is_empty())
 }
 
-/// Something that is reached from an assignment, and what has to stay for that.
+/// An object reached from an assignment, and the records that have to stay for that.
 struct Reached {
     id: String,
     rests_on: Txn,
 }
 
-/// Whether somebody is left who can give rights at the whole stamp: a transaction that fails once that is no longer true, to be
-/// continued. `None` where nobody is. Where nobody could before, nothing is held back because of it.
+/// Checks that a principal is left that can assign roles at the whole stamp. Gives a transaction to be
+/// continued, which fails once that is no longer true; `None` where no such principal is left. Where there
+/// was none before, the removal is allowed.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn admin_left(store: &dyn Store, without: Without<'_>) -> Result<Option<Txn>, StoreError> {
     let left = find(store, Some(without)).await?;
     if left.is_some() {
@@ -86,14 +88,14 @@ async fn find(store: &dyn Store, without: Option<Without<'_>>) -> Result<Option<
     Ok(None)
 }
 
-/// Somebody usable: what was reached itself, or a member of it.
+/// A usable principal: the one that was reached, or a member of the group that was.
 async fn usable_in(
     store: &dyn Store,
     from: Reached,
     without: Option<Without<'_>>,
     seen: &mut BTreeSet<String>,
 ) -> Result<Option<Txn>, StoreError> {
-    // The nearest first: what it rests on is short.
+    // Breadth first, so that the transaction has few conditions.
     let mut open = VecDeque::from([from]);
     while let Some(Reached { id, rests_on }) = open.pop_front() {
         if !seen.insert(id.clone()) {

@@ -1,4 +1,4 @@
-//! Applications: made, changed, removed with their service principals.
+//! Applications: creation, changes, and deletion together with their service principals.
 
 use control_records::{ApplicationRecord, Credential, key};
 use control_store::{Txn, put_record};
@@ -20,13 +20,13 @@ const MAX_URI_CHARS: usize = 255;
 pub struct NewApplication {
     /// For people.
     pub display_name: String,
-    /// By which it is known as well.
+    /// Alternative names of the application.
     pub identifier_uris: Vec<String>,
-    /// Where sign-ins in a browser may end, of a program on a server.
+    /// Redirect addresses of sign-ins for a program on a server.
     pub web_redirect_uris: Vec<String>,
-    /// The same of a program on somebody's own machine.
+    /// The same for programs on a user's own machine.
     pub public_redirect_uris: Vec<String>,
-    /// What it can prove itself with.
+    /// Its credentials.
     pub credentials: Vec<Credential>,
 }
 
@@ -60,7 +60,7 @@ fn check(record: &ApplicationRecord) -> Result<(), DirectoryError> {
     check_credentials(&record.credentials)
 }
 
-/// Whether a sign-in may end there: what everybody on the way could read is none.
+/// Whether a sign-in may be redirected there: not where others could read the response on its way.
 fn is_redirect_uri(uri: &str) -> bool {
     let plain = uri
         .chars()
@@ -79,7 +79,7 @@ fn is_redirect_uri(uri: &str) -> bool {
     plain && allowed && !rest.contains('@') && uri.len() <= MAX_URI_CHARS
 }
 
-/// No other application may be known by the same.
+/// No other application may have the same identifiers.
 async fn are_free(writer: &Writer<'_>, record: &ApplicationRecord) -> Result<usize, DirectoryError> {
     let all = applications(writer.store).await?;
     for other in all.iter().filter(|other| other.object_id != record.object_id) {
@@ -100,10 +100,10 @@ async fn are_free(writer: &Writer<'_>, record: &ApplicationRecord) -> Result<usi
     Ok(all.len())
 }
 
-/// Makes an application. Nobody can log in as it until it has a service principal.
+/// Makes an application. It cannot log in until it has a service principal.
 ///
 /// # Errors
-/// When something is not of its form, or there are too many.
+/// When a field is invalid, or there are too many applications.
 pub async fn create_application(
     writer: &Writer<'_>,
     new: NewApplication,
@@ -136,11 +136,11 @@ pub async fn create_application(
     made.await
 }
 
-/// Changes an application, and its service principal's credentials and name with it. `change` may be called again where the record changed
-/// meanwhile; the ids stay.
+/// Changes an application, and the credentials and name of its service principal. `change` may be called
+/// again where the record changed meanwhile; the ids stay.
 ///
 /// # Errors
-/// When it is not there, something is not of its form, or nobody would be left who could give rights.
+/// When it does not exist, a field is invalid, or no administrator would be left.
 pub async fn update_application(
     writer: &Writer<'_>,
     id: &str,
@@ -181,7 +181,7 @@ pub async fn update_application(
 /// Removes an application, its service principal first.
 ///
 /// # Errors
-/// When it is not there, or nobody would be left who could give rights.
+/// When it does not exist, or no administrator would be left.
 pub async fn delete_application(writer: &Writer<'_>, id: &str) -> Result<(), DirectoryError> {
     let removed = writer.decide(id, |writer, id| {
         Box::pin(async move {
@@ -189,7 +189,7 @@ pub async fn delete_application(writer: &Writer<'_>, id: &str) -> Result<(), Dir
             if let Some(below) = find_login(writer.store, &found.value.app_id).await? {
                 delete_principal(writer, &below.value.object_id).await?;
             }
-            // A service principal that is made in between writes the record, and this begins again.
+            // A service principal that is made meanwhile changes the record, and this starts again.
             let own = key::application(&found.value.object_id);
             let txn = Txn::default().at(&own, found.revision).delete(own);
             Ok(Decided::Write(txn, ()))

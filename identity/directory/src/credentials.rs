@@ -1,4 +1,4 @@
-//! What principals prove themselves with: the rules that hold for all of them. Pure.
+//! Credentials of principals: the rules that hold for all kinds. Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use control_records::{Credential, Proof};
@@ -7,17 +7,17 @@ use crate::writer::DirectoryError;
 
 /// Credentials of a principal or application.
 pub const MOST_CREDENTIALS: usize = 50;
-/// Federated ones among them.
+/// The most federated credentials.
 const MOST_FEDERATED: usize = 20;
 const MOST_AUDIENCES: usize = 5;
 const MAX_TEXT: usize = 600;
 const MAX_CERTIFICATE: usize = 16 * 1024;
 
-/// What an issuer has to be, for messages.
+/// The form of an issuer, for messages.
 pub const ISSUER_IS: &str = "an https address of at most 600 bytes, without query, fragment and user, e.g. 'https://token.example.org'";
 
-/// Whether the keys of an issuer can be asked for at its address. A new credential names only such; one that was made before this was
-/// looked at stays, and is good for nothing.
+/// Whether the keys of an issuer can be fetched from its address. Required of a new credential; an older one
+/// that does not fulfil it is kept, but never accepted.
 pub fn is_issuer(issuer: &str) -> bool {
     let Some(rest) = issuer.strip_prefix("https://") else {
         return false;
@@ -40,7 +40,7 @@ fn text(field: &'static str, text: &str) -> Result<(), DirectoryError> {
 /// Checks all credentials of a principal or an application.
 ///
 /// # Errors
-/// When there are too many, two have the same id or stand for the same token, or one is not of its form.
+/// When there are too many, two have the same id or match the same token, or one is invalid.
 pub fn check_credentials(all: &[Credential]) -> Result<(), DirectoryError> {
     if all.len() > MOST_CREDENTIALS {
         return Err(DirectoryError::Full {

@@ -1,4 +1,4 @@
-//! Finding who is known.
+//! Lookup of principals, applications and groups.
 
 use control_records::{ApplicationRecord, LoginRecord, PrincipalGroupRecord, PrincipalRecord, key};
 use control_store::{Store, StoreError, Stored, get_record, list_records};
@@ -8,7 +8,7 @@ pub(crate) fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= 64 && !id.contains('/')
 }
 
-/// The key of the principal with this object id; `None` where nobody can have it.
+/// The key of the principal with this object id; `None` where the id is invalid.
 pub fn principal_key(id: &str) -> Option<String> {
     is_id(id).then(|| key::principal(&id.to_ascii_lowercase()))
 }
@@ -28,7 +28,7 @@ async fn by_id<T: serde::de::DeserializeOwned>(
 /// The principal with this object id, disabled or not.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn principal(store: &dyn Store, id: &str) -> Result<Option<Stored<PrincipalRecord>>, StoreError> {
     by_id(store, id, key::principal).await
 }
@@ -36,7 +36,7 @@ pub async fn principal(store: &dyn Store, id: &str) -> Result<Option<Stored<Prin
 /// The principal with this login, ignoring ASCII case, disabled or not.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn find_login(
     store: &dyn Store,
     login: &str,
@@ -45,14 +45,14 @@ pub async fn find_login(
         return Ok(None);
     };
     let found: Option<Stored<PrincipalRecord>> = principal(store, &index.value.principal).await?;
-    // Between two readings it may have got another.
+    // The principal may have got another login between the two reads.
     Ok(found.filter(|found| found.value.login.eq_ignore_ascii_case(login)))
 }
 
 /// The application with this object id.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn application(
     store: &dyn Store,
     id: &str,
@@ -60,10 +60,10 @@ pub async fn application(
     by_id(store, id, key::application).await
 }
 
-/// The application with this client id. There is no index: only those who change the directory ask.
+/// The application with this client id. Not indexed: only changes of the directory need it.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn application_of(
     store: &dyn Store,
     app_id: &str,
@@ -78,7 +78,7 @@ pub async fn application_of(
 /// The group with this object id.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn group(store: &dyn Store, id: &str) -> Result<Option<Stored<PrincipalGroupRecord>>, StoreError> {
     by_id(store, id, key::principal_group).await
 }
@@ -91,7 +91,7 @@ async fn all<T: serde::de::DeserializeOwned>(store: &dyn Store, prefix: &str) ->
 /// All principals, in the order of their ids.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn principals(store: &dyn Store) -> Result<Vec<PrincipalRecord>, StoreError> {
     all(store, key::PRINCIPALS).await
 }
@@ -99,7 +99,7 @@ pub async fn principals(store: &dyn Store) -> Result<Vec<PrincipalRecord>, Store
 /// All applications, in the order of their ids.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn applications(store: &dyn Store) -> Result<Vec<ApplicationRecord>, StoreError> {
     all(store, key::APPLICATIONS).await
 }
@@ -107,7 +107,7 @@ pub async fn applications(store: &dyn Store) -> Result<Vec<ApplicationRecord>, S
 /// All groups, in the order of their ids.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn groups(store: &dyn Store) -> Result<Vec<PrincipalGroupRecord>, StoreError> {
     all(store, key::PRINCIPAL_GROUPS).await
 }

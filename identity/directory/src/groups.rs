@@ -33,7 +33,7 @@ fn check(record: &PrincipalGroupRecord) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// Takes a name for a group, which must not be another's.
+/// Takes a name for a group; fails if another group has it.
 async fn take_name(
     writer: &Writer<'_>,
     record: &PrincipalGroupRecord,
@@ -58,7 +58,7 @@ async fn take_name(
 /// Makes a group without members.
 ///
 /// # Errors
-/// When its name is another's, something is not of its form, or there are too many.
+/// When its name is taken, a field is invalid, or there are too many groups.
 pub async fn create_group(
     writer: &Writer<'_>,
     new: NewGroup,
@@ -92,7 +92,7 @@ pub async fn create_group(
 /// Changes a group. `change` may be called again where the record changed meanwhile; the id stays.
 ///
 /// # Errors
-/// When it is not there, something is not of its form, or its name is another's.
+/// When it does not exist, a field is invalid, or its name is taken.
 pub async fn update_group(
     writer: &Writer<'_>,
     id: &str,
@@ -118,11 +118,11 @@ pub async fn update_group(
     changed.await
 }
 
-/// Removes a group: its members are taken out of it, and it out of others, before it is gone. Role assignments stay, and give nobody
-/// anything.
+/// Removes a group, after its members were removed from it and it from other groups. Role assignments stay,
+/// without effect.
 ///
 /// # Errors
-/// When it is not there, or nobody would be left who could give rights.
+/// When it does not exist, or no administrator would be left.
 pub async fn delete_group(writer: &Writer<'_>, id: &str) -> Result<(), DirectoryError> {
     let removed = writer.decide(id, |writer, id| {
         Box::pin(async move {
@@ -140,7 +140,7 @@ pub async fn delete_group(writer: &Writer<'_>, id: &str) -> Result<(), Directory
                 writer.store.txn(txn).await?;
             }
             forget_memberships(writer.store, id).await?;
-            // A membership that is made in between writes the record, and this begins again.
+            // A membership that is made meanwhile changes the record, and this starts again.
             let own = key::principal_group(id);
             let txn = txn
                 .at(&own, found.revision)

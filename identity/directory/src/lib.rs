@@ -1,15 +1,16 @@
-//! The directory: who is known to a stamp, and how that is changed. Users, service principals and the applications behind them, managed
-//! identities, groups, and what all of them prove themselves with.
+//! The directory of a stamp: users, service principals and their applications, managed identities, groups,
+//! and the credentials of all of them.
 //!
 //! Records are `control_records::principal`'s; this crate alone writes them.
 //!
-//! Always true: a login is had by one principal, and is found without looking at others; a group may hold groups, also in circles, and what
-//! somebody is in is found in bounded time; nothing is removed, disabled or taken out of a group with which nobody would be left who could
-//! give rights at the whole stamp; a change rests on what it was decided by, and is decided again where that changed.
+//! Always true: a login has one principal, and is found by an index; a group may contain groups, also in
+//! circles, and the groups of a principal are found in bounded time; no principal is removed, disabled or
+//! taken out of a group if no administrator of the whole stamp would be left; a change depends on the records
+//! it was decided by, and is decided again if they changed.
 //!
-//! What goes with something goes before it: memberships before the principal or group, the service principal before its application. A
-//! removal that is cut short leaves something with fewer of them, and goes on when it is repeated. Role assignments stay, as in Azure: an
-//! object id is given once.
+//! Dependent records are removed first: memberships before the principal or group, the service principal
+//! before its application. An interrupted removal leaves fewer of them, and continues when it is repeated.
+//! Role assignments stay, as in Azure: object ids are never reused.
 //!
 //! Called by: the token service, the authorizer, Graph, and providers whose resources have identities.
 
@@ -42,11 +43,11 @@ pub use writer::{DirectoryError, Writer, check_login};
 pub const MOST_PRINCIPALS: usize = 10_000;
 /// Applications of a stamp.
 pub const MOST_APPLICATIONS: usize = 5_000;
-/// Groups of a stamp. What somebody is in is never more.
+/// Groups of a stamp, and so the most groups that a principal can be in.
 pub const MOST_GROUPS: usize = 1_000;
 /// Members of a group.
 pub const MOST_MEMBERS: usize = 5_000;
-/// Groups that something is in itself.
+/// Groups that an object is a direct member of.
 pub const MOST_MEMBERSHIPS: usize = 250;
 /// The longest login.
 pub const MAX_LOGIN_CHARS: usize = 256;

@@ -1,4 +1,4 @@
-//! Who is in which group.
+//! Members of groups.
 
 use std::collections::BTreeSet;
 
@@ -18,11 +18,11 @@ async fn below(store: &dyn Store, prefix: &str) -> Result<Vec<String>, StoreErro
     Ok(names.map(str::to_owned).collect())
 }
 
-/// The groups that somebody is in, directly and through groups in groups: object ids, each once, in no order that means anything. Circles
-/// are harmless; there are never more than [`MOST_GROUPS`].
+/// The groups that an object is in, directly and through other groups: object ids, each once, in no
+/// particular order. Circles are harmless; there are never more than [`MOST_GROUPS`].
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn groups_of(store: &dyn Store, object_id: &str) -> Result<Vec<String>, StoreError> {
     let mut seen = BTreeSet::new();
     let mut found = memberships(store, object_id).await?;
@@ -36,15 +36,15 @@ pub async fn groups_of(store: &dyn Store, object_id: &str) -> Result<Vec<String>
             }
         }
     }
-    // A group in a circle is not in itself.
+    // A group in a circle does not count as its own member.
     found.retain(|one| !one.eq_ignore_ascii_case(object_id));
     Ok(found)
 }
 
-/// The groups that something is in itself: object ids.
+/// The groups that an object is a direct member of: object ids.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn memberships(store: &dyn Store, object_id: &str) -> Result<Vec<String>, StoreError> {
     if !is_id(object_id) {
         return Ok(Vec::new());
@@ -55,7 +55,7 @@ pub async fn memberships(store: &dyn Store, object_id: &str) -> Result<Vec<Strin
 /// The members of a group: object ids of principals and groups.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn members(store: &dyn Store, group: &str) -> Result<Vec<String>, StoreError> {
     if !is_id(group) {
         return Ok(Vec::new());
@@ -66,7 +66,7 @@ pub async fn members(store: &dyn Store, group: &str) -> Result<Vec<String>, Stor
 /// The members of a group and of all groups in it: object ids of principals and groups, each once.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn all_members(store: &dyn Store, group: &str) -> Result<Vec<String>, StoreError> {
     let mut found = members(store, group).await?;
     let mut seen: BTreeSet<String> = found.iter().cloned().collect();
@@ -83,10 +83,10 @@ pub async fn all_members(store: &dyn Store, group: &str) -> Result<Vec<String>, 
     Ok(found)
 }
 
-/// Whether something is in a group itself.
+/// Whether an object is a direct member of a group.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn is_member(store: &dyn Store, group: &str, member: &str) -> Result<bool, StoreError> {
     Ok(store.get(&key::member(group, member)).await?.is_some())
 }
@@ -94,13 +94,14 @@ pub async fn is_member(store: &dyn Store, group: &str, member: &str) -> Result<b
 /// Puts a principal or a group into a group.
 ///
 /// # Errors
-/// When either is not there, it is a member already, or there are too many.
+/// When either does not exist, it is a member already, or there are too many.
 pub async fn add_member(writer: &Writer<'_>, into: &str, member: &str) -> Result<(), DirectoryError> {
     let added = writer.decide((into, member), |writer, (into, member)| {
         Box::pin(async move {
             let store = writer.store;
             let found = needed(group(store, into).await?, "group", into)?;
-            // Both are written as they are: whoever removes one at this moment has to look again who is a member.
+            // Both are written unchanged, so that a concurrent removal of either conflicts and looks at the
+            // members again.
             let group_key = key::principal_group(&found.value.object_id);
             let txn = Txn::default()
                 .at(&group_key, found.revision)
@@ -151,7 +152,7 @@ pub async fn add_member(writer: &Writer<'_>, into: &str, member: &str) -> Result
 /// Takes a member out of a group.
 ///
 /// # Errors
-/// When it is not in it, or nobody would be left who could give rights.
+/// When it is no member, or no administrator would be left.
 pub async fn remove_member(writer: &Writer<'_>, from: &str, member: &str) -> Result<(), DirectoryError> {
     let removed = writer.decide((from, member), |writer, (from, member)| {
         Box::pin(async move {

@@ -15,7 +15,7 @@ use crate::{
 /// Memberships that are removed in one transaction.
 pub(crate) const BATCH: usize = 40;
 
-/// Adds a new principal and its place in the index of logins, which must be free.
+/// Adds a new principal and its login's index entry, which must not exist.
 #[must_use]
 pub fn made(txn: Txn, record: &PrincipalRecord) -> Txn {
     let (own, login) = (key::principal(&record.object_id), key::login(&record.login));
@@ -25,7 +25,8 @@ pub fn made(txn: Txn, record: &PrincipalRecord) -> Txn {
         .with(put_record(login, &index(record)))
 }
 
-/// Removes a principal and its place in the index of logins. Its memberships go before: [`forget_memberships`].
+/// Removes a principal and its login's index entry. Its memberships are removed before:
+/// [`forget_memberships`].
 #[must_use]
 pub fn unmade(txn: Txn, record: &PrincipalRecord) -> Txn {
     txn.delete(key::principal(&record.object_id))
@@ -39,7 +40,7 @@ fn index(record: &PrincipalRecord) -> LoginRecord {
     }
 }
 
-/// Takes a login for a principal, which must not be somebody else's.
+/// Takes a login for a principal; fails where another principal has it.
 async fn take_login(store: &dyn Store, record: &PrincipalRecord, txn: Txn) -> Result<Txn, DirectoryError> {
     let login = key::login(&record.login);
     let txn = match get_record::<LoginRecord>(store, &login).await? {
@@ -52,7 +53,7 @@ async fn take_login(store: &dyn Store, record: &PrincipalRecord, txn: Txn) -> Re
                     value: record.login.clone(),
                 });
             }
-            // What it points to is not there.
+            // The principal of this index entry does not exist.
             txn.at(&login, present.revision)
         }
     };
@@ -68,10 +69,10 @@ fn check(record: &PrincipalRecord) -> Result<(), DirectoryError> {
     check_credentials(&record.credentials)
 }
 
-/// Makes a principal; its object id is given here.
+/// Makes a principal; its object id is generated here.
 ///
 /// # Errors
-/// When the login is somebody else's, something is not of its form, or there are too many.
+/// When the login is taken, a field is invalid, or there are too many principals.
 pub async fn create(
     writer: &Writer<'_>,
     mut record: PrincipalRecord,
@@ -101,7 +102,7 @@ async fn has_room(store: &dyn Store) -> Result<(), DirectoryError> {
     })
 }
 
-/// Makes the service principal of an application; it is called as the application, and has its credentials.
+/// Makes the service principal of an application, with the application's name and credentials.
 ///
 /// # Errors
 /// When there is no such application, or it has one.
@@ -130,7 +131,8 @@ pub async fn create_service_principal(
                 key::principal(object_id),
                 key::application(&application.object_id),
             );
-            // The application is written as it is: whoever changes it at this moment has to look again whether it has one.
+            // The application is written unchanged, so that a concurrent change of it conflicts and looks for
+            // a service principal again.
             let txn = Txn::default()
                 .absent(&own)
                 .at(&above, found.revision)
@@ -143,10 +145,11 @@ pub async fn create_service_principal(
     made.await
 }
 
-/// Changes a principal. `change` may be called again where the record changed meanwhile; object id, kind and what it belongs to stay.
+/// Changes a principal. `change` may be called again where the record changed meanwhile; object id, kind and
+/// application or resource stay.
 ///
 /// # Errors
-/// When it is not there, something is not of its form, or nobody would be left who could give rights.
+/// When it does not exist, a field is invalid, or no administrator would be left.
 pub async fn update_principal(
     writer: &Writer<'_>,
     id: &str,
@@ -177,10 +180,10 @@ pub async fn update_principal(
     changed.await
 }
 
-/// Takes something out of all groups that it is in, before it is removed.
+/// Removes an object from all its groups, before it is removed itself.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn forget_memberships(store: &dyn Store, id: &str) -> Result<(), StoreError> {
     let groups = memberships(store, id).await?;
     for batch in groups.chunks(BATCH) {
@@ -193,11 +196,11 @@ pub async fn forget_memberships(store: &dyn Store, id: &str) -> Result<(), Store
     Ok(())
 }
 
-/// What is to go with a resource whose identity a principal is: a part of a transaction of at most so many effects, and whether that is
-/// all. Nothing where the principal is not there, or is another resource's.
+/// The removal of a resource's principal, as a part of a transaction with at most this many effects, and
+/// whether that part completes it. Empty where the principal does not exist, or belongs to another resource.
 ///
 /// # Errors
-/// What the store says.
+/// When the store fails.
 pub async fn removals(
     store: &dyn Store,
     id: &str,
@@ -214,7 +217,7 @@ pub async fn removals(
     let groups = memberships(store, id).await?;
     let fits = most.saturating_sub(2) / 2;
     let whole = groups.len() <= fits;
-    // A membership that is made in between writes the record.
+    // A membership that is made meanwhile changes the record.
     let txn = Txn::default().at(key::principal(&found.value.object_id), found.revision);
     let txn = groups.iter().take(fits).fold(txn, |txn, group| {
         txn.delete(key::member(group, id))
@@ -223,10 +226,10 @@ pub async fn removals(
     Ok((if whole { unmade(txn, &found.value) } else { txn }, whole))
 }
 
-/// Removes a principal with its memberships. An application stays; so do role assignments, which give nobody anything.
+/// Removes a principal with its memberships. Its application stays; so do role assignments, without effect.
 ///
 /// # Errors
-/// When it is not there, or nobody would be left who could give rights.
+/// When it does not exist, or no administrator would be left.
 pub async fn delete_principal(writer: &Writer<'_>, id: &str) -> Result<PrincipalRecord, DirectoryError> {
     let removed = writer.decide(id, |writer, id| {
         Box::pin(async move {
@@ -235,7 +238,7 @@ pub async fn delete_principal(writer: &Writer<'_>, id: &str) -> Result<Principal
             let left = admin_left(writer.store, Without::Principal(&record.object_id)).await?;
             let txn = left.ok_or(DirectoryError::LastAdmin)?;
             forget_memberships(writer.store, &record.object_id).await?;
-            // A membership that is made in between writes the record, and this begins again.
+            // A membership that is made meanwhile changes the record, and this starts again.
             let txn = unmade(txn.at(key::principal(&record.object_id), found.revision), &record);
             Ok(Decided::Write(txn, record))
         })

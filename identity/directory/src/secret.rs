@@ -1,4 +1,4 @@
-//! Secrets: made, hashed, compared.
+//! Secrets: generation, hashing, comparison.
 //!
 //! | secret | stored as | comparing costs |
 //! |---|---|---|
@@ -6,8 +6,8 @@
 //! | chosen by a person | argon2id, as a PHC string | 19 MiB, tens of milliseconds of a core |
 //! | either, from before | `pbkdf2-sha256$ITERATIONS$SALT$HASH` | hundreds of milliseconds of a core |
 //!
-//! A slow hash protects secrets that can be guessed. 256 random bits cannot, so for them it would only let strangers spend our
-//! processor.
+//! A slow hash protects secrets that can be guessed. 256 random bits cannot be guessed, so for them it would
+//! only let clients without credentials use up our processor.
 
 use std::num::NonZeroU32;
 
@@ -18,22 +18,22 @@ use argon2::{
 use aws_lc_rs::{constant_time, digest, pbkdf2, rand};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// More than this in a stored hash would be an attack on our processor.
+/// More iterations in a stored hash would be an attack on our processor.
 const MOST_ITERATIONS: u32 = 10_000_000;
-/// The longest secret that is looked at, in bytes.
+/// The longest secret that is checked, in bytes.
 pub const MAX_SECRET_BYTES: usize = 1024;
 
 /// A secret to be stored.
 #[derive(Clone, Copy)]
 pub enum Secret<'a> {
-    /// Made at random, with 256 bits: [`generate_secret`], or as good.
+    /// Random, with 256 bits, from [`generate_secret`] or equivalent.
     Generated(&'a str),
-    /// Chosen by a person, or not known to be random.
+    /// Chosen by a person, or of unknown origin.
     Chosen(&'a str),
 }
 
 impl<'a> Secret<'a> {
-    /// It itself.
+    /// The secret as text.
     pub fn text(self) -> &'a str {
         match self {
             Self::Generated(text) | Self::Chosen(text) => text,
@@ -48,8 +48,8 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// A new secret of 32 random bytes, as text. It does not begin like an option: programs that are given it as an argument of its own, as
-/// `az login --password` is, would take it for one.
+/// A new secret of 32 random bytes, as text. It does not begin with `-`: a program that takes it as a
+/// separate argument, such as `az login --password`, would take it for an option.
 pub fn generate_secret() -> String {
     loop {
         let secret = URL_SAFE_NO_PAD.encode(random::<32>());
@@ -86,12 +86,12 @@ fn sha256(salt: &[u8], secret: &str) -> [u8; 32] {
     hash
 }
 
-/// Whether comparing with this stored hash costs the processor something.
+/// Whether comparing with this stored hash takes much processor time.
 pub fn is_costly(stored: &str) -> bool {
     !stored.starts_with("sha256$")
 }
 
-/// Whether a secret is the one behind a stored hash, in constant time. `false` for a hash that is none.
+/// Whether a secret matches a stored hash, in constant time. `false` for an invalid hash.
 pub fn verify_secret(stored: &str, secret: &str) -> bool {
     if secret.len() > MAX_SECRET_BYTES {
         return false;
@@ -126,12 +126,12 @@ pub fn verify_secret(stored: &str, secret: &str) -> bool {
     }
 }
 
-/// Whether a stored hash is of this secret, and of a form that it would not be given today.
+/// Whether a stored hash matches this secret, but has an outdated form.
 pub fn is_outdated(stored: &str, secret: Secret<'_>) -> bool {
     matches!(secret, Secret::Generated(_)) && is_costly(stored) && verify_secret(stored, secret.text())
 }
 
-/// A hash that no secret has, so that an unknown login costs as much time as a person's.
+/// A hash that no secret matches, so that an unknown login costs as much time as a person's.
 pub const DUMMY_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 

@@ -215,7 +215,7 @@ async fn somebody_who_can_give_rights_is_always_left() {
     let group = stamp.group("admins").await;
     let writer = stamp.writer();
     let owner = stamp.own(&ada.object_id, "User").await;
-    // Nobody but Ada: neither a group without members nor somebody who has no rights is anybody.
+    // Neither an empty group nor a principal without roles counts as an administrator.
     stamp.own(&group.object_id, "Group").await;
     let disable = async |id: &str| {
         let writer = stamp.writer();
@@ -247,7 +247,7 @@ async fn somebody_who_can_give_rights_is_always_left() {
             .unwrap()
             .is_none()
     );
-    // A member of the group is somebody, as long as it is not disabled.
+    // A member of the group counts, as long as it is enabled.
     add_member(&writer, &group.object_id, &bob.object_id)
         .await
         .unwrap();
@@ -260,7 +260,7 @@ async fn somebody_who_can_give_rights_is_always_left() {
     ] {
         assert!(matches!(refused, Err(DirectoryError::LastAdmin)), "{refused:?}");
     }
-    // What is decided rests on who is left.
+    // The decision depends on the remaining administrator.
     let left = admin_left(&stamp.store, Without::Principal(&ada.object_id))
         .await
         .unwrap()
@@ -308,7 +308,7 @@ async fn an_application_and_its_service_principal_have_the_same_credentials() {
     assert_eq!(principal.redirect_uris, ["https://shop.example/back"]);
     let twice = create_service_principal(&writer, &application.app_id, true).await;
     assert!(matches!(twice, Err(DirectoryError::Taken { .. })));
-    // What the service principal has of its own stays.
+    // The service principal's own credentials stay.
     let own = update_principal(&writer, &principal.object_id, |record| {
         record.credentials.push(secret("own"));
         Ok(())

@@ -1,4 +1,4 @@
-//! Who writes, and why it is not written.
+//! The writer of the directory, and its errors.
 
 use std::pin::Pin;
 
@@ -10,27 +10,27 @@ use crate::{MAX_LOGIN_CHARS, MAX_NAME_CHARS};
 /// How often a change is decided because the records changed meanwhile.
 const MAX_ATTEMPTS: usize = 16;
 
-/// What a decision comes to, each with what its change answers.
+/// The outcome of a decision, each with the result of the change.
 pub(crate) enum Decided<T> {
-    /// This is to be written, where nothing that it rests on changed.
+    /// To be written, if none of the records that it depends on changed.
     Write(Txn, T),
-    /// All is as it is to be.
+    /// No change is needed.
     Unchanged(T),
 }
 
-/// A decision on its way: it reads the records itself.
+/// A decision in progress: it reads the records itself.
 pub(crate) type Deciding<'a, T> =
     Pin<Box<dyn Future<Output = Result<Decided<T>, DirectoryError>> + Send + 'a>>;
 
-/// Who writes to the directory, and what is written with each change: the line of the activity log.
+/// The author of changes to the directory, and the activity log entry that is written with each.
 pub struct Writer<'a> {
     /// Where.
     pub store: &'a dyn Store,
     /// Clock and identities.
     pub env: &'a Env,
-    /// Written in each transaction of a change; writing it twice has to be as writing it once.
+    /// Written in each transaction of a change; writing it twice must have the same effect as once.
     pub note: Vec<Op>,
-    /// Told that a change is made, and the note with it.
+    /// Called after a change was committed together with the note.
     pub done: Box<dyn Fn() + Send + Sync + 'a>,
 }
 
@@ -40,10 +40,10 @@ pub enum DirectoryError {
     /// The store failed, or the records kept changing.
     #[error("the directory cannot be read or written")]
     Store(#[from] StoreError),
-    /// There is no such thing.
+    /// The object does not exist.
     #[error("there is no {what} '{id}'")]
     Missing {
-        /// What it would be.
+        /// Its kind.
         what: &'static str,
         /// Its id.
         id: String,
@@ -51,27 +51,27 @@ pub enum DirectoryError {
     /// Another one has it.
     #[error("another {what} has the {field} '{value}' already")]
     Taken {
-        /// What has it.
+        /// The kind of the object that has it.
         what: &'static str,
         /// Which field.
         field: &'static str,
-        /// What it is.
+        /// The value.
         value: String,
     },
-    /// A value is not of its form.
+    /// A value is invalid.
     #[error("{field} {must}")]
     Invalid {
         /// Which field.
         field: &'static str,
-        /// What it has to be.
+        /// The valid form.
         must: String,
     },
-    /// There are as many as there may be.
+    /// The limit is reached.
     #[error("there are {most} {what} already, which is the most")]
     Full {
-        /// Of what.
+        /// The kind of the objects.
         what: &'static str,
-        /// How many there may be.
+        /// The limit.
         most: usize,
     },
     /// It is a member already.
@@ -80,9 +80,9 @@ pub enum DirectoryError {
         /// Which.
         member: String,
     },
-    /// Nobody would be left who could give rights.
+    /// No administrator would be left.
     #[error(
-        "nobody would be left who could give rights at the whole stamp; make another owner at '/' before"
+        "no principal would be left that can assign roles at the whole stamp; make another owner at '/' before"
     )]
     LastAdmin,
 }
@@ -103,12 +103,12 @@ impl DirectoryError {
     }
 }
 
-/// What was looked for by this id.
+/// The record with this id, or the error that it does not exist.
 pub(crate) fn needed<T>(found: Option<T>, what: &'static str, id: &str) -> Result<T, DirectoryError> {
     found.ok_or_else(|| DirectoryError::missing(what, id))
 }
 
-/// What a change makes of a record; `None`: the same.
+/// The changed record; `None` where it equals the old one.
 pub(crate) fn changed<R: Clone + PartialEq>(
     before: &R,
     change: impl FnOnce(&mut R) -> Result<(), DirectoryError>,
@@ -119,7 +119,7 @@ pub(crate) fn changed<R: Clone + PartialEq>(
 }
 
 impl Writer<'_> {
-    /// A change without a line in the log: what the stamp does of its own accord.
+    /// A writer without log entries: for changes by the service itself.
     pub fn unnoted<'a>(store: &'a dyn Store, env: &'a Env) -> Writer<'a> {
         Writer {
             store,
@@ -134,8 +134,9 @@ impl Writer<'_> {
         self.env.ids.uuid().to_string()
     }
 
-    /// Has a change decided and writes it, with its line of the log; it is decided again where what it rests on changed meanwhile. `asked` is
-    /// what the decision goes by beside the records: handed in, as what a closure captures could not be lent to a future again and again.
+    /// Decides and writes a change with its log entry; decides again where the records changed meanwhile.
+    /// `asked` is the decision's input beside the records: passed as an argument, because data captured by a
+    /// closure could not be lent to a future repeatedly.
     pub(crate) async fn decide<S: Send, T: Send>(
         &self,
         mut asked: S,
@@ -170,10 +171,10 @@ pub(crate) fn check_name(field: &'static str, name: &str) -> Result<(), Director
     Err(DirectoryError::invalid(field, must))
 }
 
-/// What people log in with.
+/// Checks the name that a person logs in with.
 ///
 /// # Errors
-/// When it is empty, too long or has characters that nobody can see.
+/// When it is empty, too long or has invisible characters.
 pub fn check_login(login: &str) -> Result<(), DirectoryError> {
     let length = login.chars().count();
     let plain = login.trim() == login && !login.chars().any(char::is_control);

@@ -1,13 +1,13 @@
-//! Who may what: one decision, before anything is looked up.
+//! Permissions of Graph: one decision, before any lookup.
 //!
-//! | who | may |
+//! | caller | may |
 //! |---|---|
-//! | who could give rights at the whole stamp | everything |
-//! | who may read everything at the whole stamp (`Reader` at `/`) | read everything |
-//! | everybody | read itself and which groups it is in, change its own password, end its own sessions |
+//! | can assign roles at the whole stamp | everything |
+//! | may read everything at the whole stamp (`Reader` at `/`) | read everything |
+//! | any | read itself and its groups, change its own password, end its own sessions |
 //!
-//! Who changes the directory can make itself anybody: it resets a password, or joins a group. So nobody may who could not have that right
-//! anyway.
+//! A caller that changes the directory can gain the rights of any principal, by resetting a password or
+//! joining a group. So only callers that could assign themselves these rights anyway may change it.
 
 use arm_ids::ResourcePath;
 use arm_wire::PrincipalKind;
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Graph {
-    /// Whether the caller may read everything.
+    /// Whether the caller may read all objects.
     pub(crate) async fn reads_all(&self, request: &Request) -> Result<bool, GraphError> {
         let root = ResourcePath::default();
         let may = async |action| self.authorizer.may(&request.principal, action, &root).await;
@@ -35,7 +35,7 @@ impl Graph {
             .await?)
     }
 
-    /// Lets the caller through, or says that it may not, the same whatever there is.
+    /// Lets the caller through, or refuses it with the same error whether or not the object exists.
     pub(crate) async fn admit(&self, route: &Route, request: &Request) -> Result<(), GraphError> {
         let allowed = match need(route, request) {
             Need::Nothing => true,
@@ -57,7 +57,7 @@ enum Need {
     Write,
 }
 
-/// Whether a name stands for whoever asks.
+/// Whether a name stands for the caller.
 fn is_self(name: &Name, kind: Option<PrincipalKind>, request: &Request) -> bool {
     let own = &request.principal;
     match name {
@@ -91,7 +91,7 @@ fn need(route: &Route, request: &Request) -> Need {
     match at {
         At::All if get => Need::Read,
         At::All => Need::Write,
-        // It shows each what it may see.
+        // The response is limited to objects that the caller may see.
         At::One(Name::Id(id)) if kind.is_none() && is_question(id) => Need::Nothing,
         At::One(name) if get && is_self(name, kind, request) => Need::Nothing,
         At::One(_) if get => Need::Read,

@@ -1,4 +1,4 @@
-//! Bodies: read member by member; what is wrong with one is told all at once, with the name of each field. Pure.
+//! Bodies: read member by member; all problems are reported at once, with the name of each field. Pure.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use crate::GraphError;
 /// A body, or an object in one.
 pub(crate) struct Body<'a> {
     members: &'a Map<String, Value>,
-    /// What stands before the names of its members, with a dot.
+    /// The path of the object that is being read, with a dot at its end.
     above: String,
     known: Vec<&'static str>,
     problems: Vec<(String, String)>,
@@ -36,7 +36,7 @@ impl<'a> Body<'a> {
             .push((format!("{}{name}", self.above), message.into()));
     }
 
-    /// A member; one that is null is as if it were not there.
+    /// A member; null counts as absent.
     pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value> {
         self.known.push(name);
         self.members.get(name).filter(|value| !value.is_null())
@@ -51,7 +51,7 @@ impl<'a> Body<'a> {
         text
     }
 
-    /// A text that has to be there; empty where it is not, which is told.
+    /// A text that is required; empty where it is absent, which is a problem.
     pub(crate) fn required(&mut self, name: &'static str) -> &'a str {
         let before = self.problems.len();
         match self.text(name).filter(|text| !text.trim().is_empty()) {
@@ -74,7 +74,7 @@ impl<'a> Body<'a> {
         boolean
     }
 
-    /// A boolean of which only one value is there.
+    /// A boolean of which only one value is supported.
     pub(crate) fn only(&mut self, name: &'static str, wanted: bool) {
         if self.boolean(name).is_some_and(|asked| asked != wanted) {
             self.problem(name, format!("Only {wanted} is there yet in Landfall."));
@@ -135,7 +135,7 @@ impl<'a> Body<'a> {
         read
     }
 
-    /// Members that mean nothing here: they may be what a client has read, or empty.
+    /// Members without effect: a client may send them as it read them, or empty.
     pub(crate) fn ignored(&mut self, names: &[&'static str]) {
         self.known.extend(names);
     }
@@ -151,7 +151,7 @@ impl<'a> Body<'a> {
                     Value::Object(members) => members.is_empty(),
                     _ => false,
                 };
-                // What only says of which type it is.
+                // Annotations of the type only.
                 !empty && !name.contains("@odata.type") && !self.known.contains(&name.as_str())
             })
             .map(|(name, _)| name.chars().take(64).collect())
@@ -164,7 +164,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Ends the reading: all that is wrong with it.
+    /// Ends the reading: gives all problems.
     pub(crate) fn end(mut self) -> Result<(), GraphError> {
         self.unknown();
         let mut problems = std::mem::take(&mut self.problems);

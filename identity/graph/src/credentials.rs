@@ -13,19 +13,19 @@ use serde_json::{Value, json};
 
 use crate::{Graph, GraphError, Request, body::Body, show};
 
-/// How long a secret is good where its end is not said.
+/// Validity of a secret whose end is not given.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
-/// Clients' clocks may differ by so much.
+/// The largest difference of clients' clocks.
 const SKEW: SignedDuration = SignedDuration::from_mins(10);
 
-/// A new secret, as it is kept, and itself: told once.
+/// A new secret: the credential to be stored, and the secret itself, shown once.
 pub(crate) struct NewSecret {
     pub(crate) credential: Credential,
     text: String,
 }
 
 impl NewSecret {
-    /// The answer that makes it.
+    /// The response to its creation.
     pub(crate) fn answer(&self, request: &Request) -> Response {
         let mut body = show::password(&self.credential).unwrap_or(Value::Null);
         body["secretText"] = json!(self.text);
@@ -46,12 +46,12 @@ fn time(body: &mut Body<'_>, name: &'static str) -> Option<Timestamp> {
     parsed
 }
 
-/// When it begins and ends; what begins later is not there.
+/// The validity; a start in the future is not supported.
 fn span(body: &mut Body<'_>, now: Timestamp, lifetime: SignedDuration) -> Timestamp {
     if time(body, "startDateTime").is_some_and(|start| start > now + SKEW) {
         body.problem(
             "startDateTime",
-            "Credentials that begin later are not there yet in Landfall.",
+            "Landfall does not support credentials that begin later yet.",
         );
     }
     let end = time(body, "endDateTime").unwrap_or(now + lifetime);
@@ -62,7 +62,7 @@ fn span(body: &mut Body<'_>, now: Timestamp, lifetime: SignedDuration) -> Timest
 }
 
 impl Graph {
-    /// What `addPassword` asks for.
+    /// The new secret of an `addPassword` request.
     pub(crate) fn new_secret(&self, request: &Request) -> Result<NewSecret, GraphError> {
         let now = self.env.clock.now();
         let mut body = Body::of(&request.body)?;
@@ -98,7 +98,7 @@ impl Graph {
         Ok(id)
     }
 
-    /// The certificates that `keyCredentials` of a body comes to: those that are there and named by their keys, and new ones.
+    /// The certificates after a change of `keyCredentials`: present ones, named by their keys, and new ones.
     pub(crate) fn certificates(
         &self,
         body: &mut Body<'_>,
@@ -142,7 +142,7 @@ impl Graph {
                     inner.problem("key", "It has to be an X.509 certificate, DER in base64.");
                     return None;
                 };
-                // The certificate's own end holds, whatever is asked.
+                // The certificate's own end is the latest possible one.
                 let end = span(inner, now, ends.duration_since(now)).min(ends);
                 if ends <= now {
                     inner.problem("key", "The certificate has expired.");
@@ -160,7 +160,7 @@ impl Graph {
         Some(all)
     }
 
-    /// A federated credential of a body. Of one that is there, what the body does not say stays.
+    /// The federated credential of a body. Members absent from the body keep their present values.
     pub(crate) fn federated(
         &self,
         request: &Request,
@@ -249,7 +249,7 @@ pub(crate) fn remove_secret(all: &mut Vec<Credential>, id: &str) -> Result<(), G
     Ok(())
 }
 
-/// Whether it is a certificate.
+/// Whether a credential is a certificate.
 pub(crate) fn show_certificate(one: &Credential) -> bool {
     matches!(one.proof, Proof::Certificate { .. })
 }

@@ -55,7 +55,7 @@ impl Graph {
         Ok(found.map(|found| ("application", show::application(&found.value))))
     }
 
-    /// The objects of these ids that are there, each with its type.
+    /// The existing objects of these ids, each with its type.
     pub(crate) async fn listed(&self, ids: Vec<String>, request: &Request) -> Result<Response, GraphError> {
         let mut objects = Vec::with_capacity(ids.len());
         for id in ids {
@@ -77,7 +77,7 @@ impl Graph {
         let all = self.reads_all(request).await?;
         let mut objects = Vec::new();
         for id in ids.unwrap_or_default() {
-            // Whoever may read nothing else is shown itself.
+            // A caller without permission to read the directory sees only itself.
             if !all && !id.eq_ignore_ascii_case(&request.principal.object_id) {
                 continue;
             }
@@ -98,7 +98,7 @@ impl Graph {
         ))
     }
 
-    /// What is asked of something that can be a member.
+    /// Requests about an object that can be a member.
     pub(crate) async fn of_member(
         &self,
         id: &str,

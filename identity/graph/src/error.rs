@@ -7,20 +7,20 @@ use identity_directory::DirectoryError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Why a request is not answered.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub struct GraphError {
     /// The status.
     pub status: StatusCode,
-    /// As Graph's clients know it.
+    /// The error code of Graph.
     pub code: &'static str,
     /// For people.
     pub message: String,
-    /// Which fields of the body are wrong, and why.
+    /// The invalid fields of the body, with the reasons.
     pub details: Vec<(String, String)>,
-    /// What went wrong inside: for the log and nobody else.
+    /// The cause of an internal error: only for the log.
     pub internal: Option<String>,
-    /// After how many seconds it may be tried again.
+    /// The number of seconds after which it may be repeated.
     pub retry_after: Option<u64>,
 }
 
@@ -40,7 +40,7 @@ impl GraphError {
         Self::new(StatusCode::BAD_REQUEST, "Request_BadRequest", message)
     }
 
-    /// A parameter of the query.
+    /// An invalid parameter of the query.
     pub(crate) fn query(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Request_UnsupportedQuery", message)
     }
@@ -53,7 +53,7 @@ impl GraphError {
         Self::new(StatusCode::NOT_FOUND, "Request_ResourceNotFound", message)
     }
 
-    /// A path that leads nowhere.
+    /// An unknown path.
     pub fn nowhere(segment: &str) -> Self {
         let segment: String = segment.chars().take(64).collect();
         let message = format!("Resource not found for the segment '{segment}'.");
@@ -65,7 +65,7 @@ impl GraphError {
         Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
     }
 
-    /// A method that a path does not have.
+    /// A method that a path does not support.
     pub fn method() -> Self {
         let message = "This method is not allowed here.";
         Self::new(
@@ -75,18 +75,18 @@ impl GraphError {
         )
     }
 
-    /// Who may not.
+    /// The caller has no permission.
     pub(crate) fn denied() -> Self {
         let message = "Insufficient privileges to complete the operation.";
         Self::new(StatusCode::FORBIDDEN, "Authorization_RequestDenied", message)
     }
 
-    /// No token, or none that holds here.
+    /// No token, or an invalid one.
     pub fn token(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken", message)
     }
 
-    /// A body that is not what it has to be.
+    /// The error of an invalid body.
     pub fn content(error: &ArmError) -> Self {
         let mut own = Self::new(error.status(), "Request_BadRequest", error.message.clone());
         own.internal.clone_from(&error.internal);
@@ -111,7 +111,7 @@ impl GraphError {
         error
     }
 
-    /// A request that took too long; it goes on.
+    /// The error for a request that took too long; its work continues.
     pub fn late() -> Self {
         let message =
             "The request takes longer than a minute; it goes on. Read the object to see how it went.";

@@ -136,7 +136,7 @@ impl Graph {
     }
 }
 
-/// The object that `@odata.id` of a body leads to: `{anything}/directoryObjects/{id}`.
+/// The object that `@odata.id` of a body refers to: `{anything}/directoryObjects/{id}`.
 fn reference(request: &Request) -> Result<String, GraphError> {
     let mut body = Body::of(&request.body)?;
     let link = body.required("@odata.id").trim_end_matches('/').to_owned();

@@ -9,11 +9,13 @@
 //! | `/applications/{id}/federatedIdentityCredentials` | list, get, create, change, delete |
 //! | `/directoryObjects` | `getByIds`; `checkMemberGroups`, `getMemberGroups`, `memberOf` of all that can be a member |
 //!
-//! Always true: a request is let through by one decision ([`access`]) before anything is looked up; who changes the directory could give
-//! rights at the whole stamp, so that nobody becomes more than they are by it; a change and its line in the activity log are one
-//! transaction; a secret is in the answer that makes it and in no other; what a body says and is not understood is refused by name.
+//! Always true: one decision ([`access`]) permits or refuses a request before any lookup; only callers that
+//! could assign roles at the whole stamp change the directory, so that no caller gains rights by it; a change
+//! and its entry in the activity log are one transaction; a secret is only in the response to its creation;
+//! unsupported members of a body are refused by name.
 //!
-//! Called by: the edge, which has authenticated the caller for this API: its tokens are good for nothing else, and others not here.
+//! Called by: the edge, which has authenticated the caller for this API: tokens of Graph and of ARM are not
+//! valid for each other.
 
 mod access;
 mod applications;
@@ -60,9 +62,9 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// JSON; null without one.
     pub body: Value,
-    /// Who asks.
+    /// The caller.
     pub principal: Principal,
-    /// Where the caller reached this API, e.g. `https://127.0.0.1:8443/graph/v1.0`.
+    /// The address at which the caller reached this API, e.g. `https://127.0.0.1:8443/graph/v1.0`.
     pub base_url: String,
     /// For the activity log.
     pub trace: Trace,
@@ -104,10 +106,10 @@ impl Graph {
         }
     }
 
-    /// Answers a request for a route of its own ([`Route::of`]).
+    /// Serves a request for one of its routes ([`Route::of`]).
     ///
     /// # Errors
-    /// What Graph's clients know.
+    /// As an error of Graph.
     pub async fn answer(&self, route: &Route, request: &Request) -> Result<Response, GraphError> {
         self.admit(route, request).await?;
         match route {
@@ -124,7 +126,7 @@ impl Graph {
         &*self.store
     }
 
-    /// Who writes for a request: the line of the activity log goes with it.
+    /// The writer for a request, with its entry in the activity log.
     pub(crate) fn writer(&self, request: &Request) -> Writer<'_> {
         let trace = request.trace.clone();
         let (action, scope) = match Route::written(&request.method, &request.segments) {

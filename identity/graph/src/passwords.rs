@@ -1,4 +1,4 @@
-//! Passwords that people choose: what they have to be, and that nobody guesses one with a token that was found.
+//! Passwords of people: their rules, and a limit of guesses by the holder of a stolen token.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,12 @@ use crate::{Graph, GraphError};
 
 const SHORTEST: usize = 8;
 const LONGEST: usize = 256;
-/// After so many wrong ones the next is not looked at for a while.
+/// After this many wrong passwords, further ones are refused for a while.
 const WRONG: u32 = 5;
 /// How long.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Those who are remembered. Who is pushed out has to be somebody with a token, of whom there are not many.
+/// Callers whose attempts are counted. Only callers with a valid token take a place, and there are few of
+/// them.
 const REMEMBERED: usize = 4096;
 
 /// Wrong passwords by principal.
@@ -24,7 +25,7 @@ const REMEMBERED: usize = 4096;
 pub(crate) struct Guesses(Mutex<HashMap<String, (u32, Duration)>>);
 
 impl Guesses {
-    /// Counts an attempt before it costs anything; `false` where there were too many.
+    /// Counts an attempt before any work; `false` where there were too many.
     fn attempt(&self, who: &str, now: Duration) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (_, at)| now.saturating_sub(*at) < PAUSE);
@@ -46,7 +47,7 @@ impl Guesses {
     }
 }
 
-/// Why a password is not taken.
+/// The reason why a password is not accepted, if there is one.
 pub(crate) fn refused(password: &str, login: &str) -> Option<String> {
     let length = password.chars().count();
     let alias = login.split('@').next().unwrap_or_default().to_lowercase();
@@ -69,7 +70,7 @@ pub(crate) fn refused(password: &str, login: &str) -> Option<String> {
 }
 
 impl Graph {
-    /// The hash of a password, made aside.
+    /// The hash of a password, computed on another thread.
     pub(crate) async fn hash(&self, password: &str) -> Result<String, GraphError> {
         let password = password.to_owned();
         self.hashing
@@ -78,7 +79,7 @@ impl Graph {
             .map_err(|error| GraphError::busy(format!("{error}."), 2))
     }
 
-    /// Whether somebody's password is this one.
+    /// Whether this is the principal's password.
     pub(crate) async fn is_password(
         &self,
         who: &str,

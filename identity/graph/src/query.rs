@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{GraphError, Request};
 
-/// Items of a page where `$top` does not say.
+/// Size of a page without `$top`.
 const PAGE: usize = 100;
 /// The most items of a page.
 const MOST: usize = 999;
@@ -15,7 +15,7 @@ const MOST: usize = 999;
 /// Parameters of lists.
 const OF_LISTS: &[&str] = &["$filter", "$select", "$top", "$skiptoken", "$count"];
 
-/// Refuses what is not understood, by name.
+/// Refuses unsupported parameters, by name.
 pub(crate) fn check(request: &Request, known: &[&str]) -> Result<(), GraphError> {
     for (name, value) in &request.query {
         if name.starts_with('$')
@@ -23,14 +23,14 @@ pub(crate) fn check(request: &Request, known: &[&str]) -> Result<(), GraphError>
             && !known.iter().any(|known| known.eq_ignore_ascii_case(name))
         {
             let name: String = name.chars().take(32).collect();
-            let message = format!("The query parameter '{name}' is not there yet; leave it out.");
+            let message = format!("The query parameter '{name}' is not supported yet; leave it out.");
             return Err(GraphError::query(message));
         }
     }
     Ok(())
 }
 
-/// Whether an object is one that a filter lets through. Texts are compared without regard to case, as names here are.
+/// Whether an object matches a filter. Texts are compared without regard to case, as names here are.
 fn admits(term: &Term, object: &Value) -> bool {
     let member = |name: &str| {
         let members = object.as_object()?;
@@ -55,7 +55,8 @@ fn admits(term: &Term, object: &Value) -> bool {
     }
 }
 
-/// A list's answer. The objects are in the order of their ids; a page begins after the last id of the page before.
+/// The response of a list. The objects are in the order of their ids; a page begins after the last id of the
+/// page before.
 pub(crate) fn list(request: &Request, kind: &str, objects: Vec<Value>) -> Result<Response, GraphError> {
     check(request, OF_LISTS)?;
     let known = |term: &Term| matches!(term, Term::Is(..) | Term::Begins(..) | Term::AnyIs(..));
@@ -105,7 +106,7 @@ pub(crate) fn list(request: &Request, kind: &str, objects: Vec<Value>) -> Result
     Ok(Response::ok(body))
 }
 
-/// One object's answer.
+/// The response with one object.
 pub(crate) fn one(request: &Request, kind: &str, mut object: Value) -> Result<Response, GraphError> {
     check(request, &["$select"])?;
     let context = format!("{}/$metadata#{kind}/$entity", request.base_url);
@@ -114,7 +115,7 @@ pub(crate) fn one(request: &Request, kind: &str, mut object: Value) -> Result<Re
     Ok(Response::ok(object))
 }
 
-/// The members that are asked for.
+/// The members in `$select`.
 fn select(request: &Request) -> Result<Option<Vec<String>>, GraphError> {
     let Some(text) = request.query("$select").filter(|text| !text.trim().is_empty()) else {
         return Ok(None);

@@ -1,13 +1,13 @@
-//! Paths: what is asked for, and what that is called in the activity log. Pure.
+//! Paths: the object of a request, and its action in the activity log. Pure.
 
 use http::Method;
 
 use crate::GraphError;
 
-/// The action of those who may read the whole directory.
+/// The action of reading the whole directory.
 pub const READ: &str = "Landfall.Directory/objects/read";
 
-/// What a path is about.
+/// The object of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `/users`, `/me`.
@@ -20,33 +20,33 @@ pub enum Route {
     Applications(At),
     /// `/directoryObjects`.
     Objects(At),
-    /// Part of Graph, and not there yet.
+    /// A part of Graph that is not implemented.
     NotYet(&'static str),
 }
 
 /// Where in a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum At {
-    /// All of it.
+    /// The whole collection.
     All,
     /// One, by its id or another name.
     One(Name),
-    /// What belongs to one, e.g. `members`, or an action on it.
+    /// A part of one, e.g. `members`, or an action on it.
     Of(Name, String, Vec<String>),
 }
 
-/// How one is called.
+/// A name of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
     /// By an id, or a user principal name.
     Id(String),
     /// By a client id.
     AppId(String),
-    /// Whoever asks.
+    /// The caller.
     Me,
 }
 
-/// What of Graph clients may know and is not there.
+/// Collections of Graph that are not implemented.
 const NOT_YET: &[&str] = &[
     "oauth2PermissionGrants",
     "organization",
@@ -94,7 +94,7 @@ impl Route {
         }
     }
 
-    /// What a request that changes something is called in the activity log, and of what. `None` for those that read.
+    /// The action and scope of a changing request in the activity log. `None` for requests that read.
     pub fn written(method: &Method, segments: &[String]) -> Option<(String, String)> {
         let route = Self::of(segments).ok()?;
         let (kind, at) = match &route {
@@ -124,7 +124,7 @@ impl Route {
                 Name::Me => "/me".to_owned(),
             },
         };
-        // What a stranger writes into a path is bounded before it is kept.
+        // A path comes from the client, so its length is limited before it is stored.
         let scope: String = format!("/providers/Landfall.Directory/{kind}{name}")
             .chars()
             .filter(|char| !char.is_control())
@@ -134,7 +134,7 @@ impl Route {
     }
 }
 
-/// POSTs that only ask.
+/// POSTs without effect.
 pub(crate) fn is_question(what: &str) -> bool {
     [
         "checkMemberGroups",
@@ -147,7 +147,7 @@ pub(crate) fn is_question(what: &str) -> bool {
     .any(|known| known.eq_ignore_ascii_case(what))
 }
 
-/// POSTs that do something other than making a part.
+/// POSTs with an effect other than making a part.
 fn is_action(what: &str) -> bool {
     [
         "addPassword",

@@ -164,7 +164,7 @@ impl Graph {
                 record.display_name.clone_from(name);
             }
             if let Some(certificates) = &certificates {
-                // What is the application's stays.
+                // The application's credentials stay.
                 record.credentials.retain(|one| {
                     !show_certificate(one) || show::is_applications(application.as_ref(), &one.id)
                 });
@@ -202,7 +202,7 @@ impl Graph {
     ) -> Result<Response, GraphError> {
         let id = Self::removed_key(request)?;
         let application = self.application_of(record).await?;
-        // The first secret is called as its principal.
+        // The first secret has the principal's id as its key.
         let is_first = id.eq_ignore_ascii_case(&record.object_id) && !record.secret_hash.is_empty();
         if show::is_applications(application.as_ref(), &id) {
             let message = format!("The password credential '{id}' is the application's; remove it there.");
@@ -225,7 +225,7 @@ impl Graph {
     }
 }
 
-/// What is a resource's is changed and removed with it.
+/// A resource's identity is changed and removed only with the resource.
 fn unmanaged(record: &PrincipalRecord, what: &str) -> Result<(), GraphError> {
     match &record.resource {
         None => Ok(()),

@@ -11,7 +11,7 @@ pub(crate) fn is_user(record: &PrincipalRecord) -> bool {
     record.kind == "User"
 }
 
-/// What was made once with its principal, as a credential: its key is the principal's id.
+/// The secret that was made together with the principal, as a credential: its key is the principal's id.
 fn first_secret(record: &PrincipalRecord) -> Option<Value> {
     (!record.secret_hash.is_empty()).then(|| {
         json!({
@@ -25,7 +25,7 @@ fn time(at: Option<Timestamp>) -> Value {
     at.map_or(Value::Null, |at| json!(at.to_string()))
 }
 
-/// A secret, without itself.
+/// A secret's description, without the secret.
 pub(crate) fn password(one: &Credential) -> Option<Value> {
     let Proof::Secret { hint, .. } = &one.proof else {
         return None;
@@ -65,7 +65,7 @@ pub(crate) fn federated(one: &Credential) -> Option<Value> {
     }))
 }
 
-/// What is empty is null there.
+/// Graph shows an empty text as null.
 fn text(text: &str) -> Value {
     if text.is_empty() { Value::Null } else { json!(text) }
 }
@@ -100,8 +100,8 @@ fn alias(login: &str) -> String {
     login.split('@').next().unwrap_or_default().to_owned()
 }
 
-/// A service principal or a managed identity, with its application where it has one. What it has of its application's credentials is shown
-/// there.
+/// A service principal or a managed identity, with its application where it has one. Credentials of the
+/// application are shown there only.
 pub(crate) fn service_principal(
     record: &PrincipalRecord,
     application: Option<&ApplicationRecord>,

@@ -17,7 +17,7 @@ use crate::{
     show,
 };
 
-/// What a body says of a person.
+/// The members of a user's body.
 #[derive(Default)]
 struct Wish {
     login: Option<String>,
@@ -196,7 +196,7 @@ impl Graph {
             }
             if let Some(hash) = &hash {
                 record.secret_hash.clone_from(hash);
-                // Whoever knew the old one has nothing of it any more.
+                // Sessions that began with the old password end.
                 record.valid_from = Some(now);
             }
             Ok(())
@@ -210,7 +210,7 @@ impl Graph {
         record: &PrincipalRecord,
         request: &Request,
     ) -> Result<Response, GraphError> {
-        // Only somebody's own, also for those who may set anybody's: the old one says who it is.
+        // Only for the caller's own account, even for administrators: the old password proves the identity.
         if !record
             .object_id
             .eq_ignore_ascii_case(&request.principal.object_id)
@@ -245,7 +245,7 @@ impl Graph {
         Ok(nothing())
     }
 
-    /// Ends all sessions: what was issued before is good for nothing.
+    /// Ends all sessions: tokens issued before become invalid.
     pub(crate) async fn revoke(
         &self,
         record: &PrincipalRecord,

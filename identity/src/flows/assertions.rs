@@ -1,4 +1,4 @@
-//! Applications that show a signed token instead of a secret.
+//! Applications that present a signed token instead of a secret.
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,7 +46,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     let told = stand.token(&ask(APPLICATION, &own)).await;
     assert_eq!(told.status, 200, "{}", told.text);
     assert_eq!(claims(&told.field("access_token"))["appid"], APPLICATION);
-    // Libraries show one for each resource that they want a token for.
+    // Libraries present one for each resource that they need a token for.
     assert_eq!(stand.token(&ask(APPLICATION, &own)).await.status, 200);
     let path = format!("/{TENANT}/oauth2/v2.0/token");
     let overheard = stand
@@ -73,7 +73,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     ] {
         assert_eq!(stand.token(&form).await.refusal(), refusal, "{form}");
     }
-    // For somebody else, shown to us under their name.
+    // Issued for another server, and presented to us with its `Host`.
     let elsewhere = "https://evil.example.com";
     let stolen = signed_for(elsewhere, APPLICATION, stand.now(), "7");
     let shown = stand
@@ -124,7 +124,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     );
 }
 
-/// Knows one issuer.
+/// A source with one issuer.
 struct One(Value);
 
 #[async_trait::async_trait]
@@ -203,7 +203,7 @@ async fn an_application_shows_a_token_of_an_issuer_that_it_trusts() {
         let token = issued(issuer, stand.now());
         assert_eq!(stand.token(&ask(&token)).await.refusal(), refusal, "{issuer}");
     }
-    // One that says it is of this stamp has to be signed by this stamp.
+    // A token that claims to be of this stamp has to be signed by this stamp.
     let own = issued(&format!("https://h/{TENANT}/v2.0"), stand.now());
     assert_eq!(stand.token(&ask(&own)).await.refusal(), (401, 700_027));
     stand.env.clock.sleep(Duration::from_secs(361)).await;
@@ -258,7 +258,7 @@ async fn a_service_account_is_an_identity_that_its_cluster_is_bound_to() {
     let other = "0c0a0a0a-0000-4000-8000-000000000002";
     let of_other = format!("api://AKSIdentityBinding/{other}");
     for (client, issuer, subject, audience) in [
-        // A token for one identity is none for another; that is not bound either.
+        // A token for one identity is not valid for another; the other one is not bound, either.
         (other, ci, account, audience.as_str()),
         (other, ci, account, of_other.as_str()),
         (client, "https://unknown.example.com", account, audience.as_str()),

@@ -28,7 +28,7 @@ fn redeem(code: &str) -> String {
 }
 
 impl Stand {
-    /// Signs Ada in in a browser; what the client's address is asked.
+    /// Signs Ada in in a browser; gives the parameters of the redirect.
     async fn browse(&self, more: &str) -> Told {
         let page = self.send(Method::GET, &authorize(more), "", None, 1).await;
         assert_eq!(page.status, 200, "{}", page.text);
@@ -61,7 +61,7 @@ async fn a_person_signs_in_in_a_browser() {
         (&id["nonce"], &id["aud"], &id["upn"]),
         (&json!("n"), &json!("cli"), &json!(ADA))
     );
-    // Once. Whoever comes with it again has it from somewhere: what came of it ends.
+    // A code is valid once. A second use shows that it was stolen, and ends its sign-in.
     assert_eq!(stand.token(&redeem(&code)).await.refusal(), (400, 70_008));
     let refresh = format!(
         "grant_type=refresh_token&client_id=cli&refresh_token={}",
@@ -158,7 +158,7 @@ async fn a_browser_is_sent_nowhere_but_to_its_own_host_or_what_is_registered() {
     ] {
         assert_eq!(at(address, client).await.status, 400, "{address}");
     }
-    // An application with a secret has to show it, too.
+    // An application with a secret has to present it, too.
     let path = authorize("")
         .replace(REDIRECT, &arm_ids::encode(shop))
         .replace("client_id=cli", &format!("client_id={APPLICATION}"));

@@ -1,4 +1,4 @@
-//! Every flow of the token service from its HTTP paths on, with what may go wrong in each.
+//! Every flow of the token service from its HTTP paths on, with the possible errors of each.
 
 mod assertions;
 mod browser;
@@ -54,7 +54,7 @@ impl Told {
         )
     }
 
-    /// What a page has sealed in it.
+    /// The sealed data of a page.
     pub(super) fn sealed(&self) -> String {
         let rest = self.text.split("name=\"request\" value=\"").nth(1);
         let rest = rest.unwrap_or_else(|| panic!("{}", self.text));

@@ -1,4 +1,4 @@
-//! Secrets, passwords, refresh tokens, what tokens say, and the keys that they are signed with.
+//! Secrets, passwords, refresh tokens, claims of tokens, and the keys that sign them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -214,11 +214,11 @@ async fn a_client_says_what_it_understands_and_its_tokens_say_it_of_it() {
             arm_ids::encode(claims)
         )
     };
-    // What the Azure CLI sends.
+    // The Azure CLI's request.
     let cp1 = r#"{"access_token": {"xms_cc": {"values": ["CP1"]}}}"#;
     let told = stand.token(&ask(cp1)).await;
     assert_eq!(claims(&told.field("access_token"))["xms_cc"], json!(["cp1"]));
-    // And what it sends after it was told to come again.
+    // The Azure CLI's request after a claims challenge.
     let nbf =
         r#"{"access_token": {"nbf": {"essential": true, "value": "1"}, "xms_cc": {"values": ["CP1"]}}}"#;
     assert_eq!(stand.token(&ask(nbf)).await.status, 200);
@@ -267,7 +267,7 @@ async fn keys_change_and_no_token_is_refused_for_it() {
         stand.holds(token).await.unwrap();
         assert!(published().await.contains(&kid(token)));
     }
-    // Whoever has a key has it no more; every token with it.
+    // Revocation makes a stolen key useless, and every token invalid.
     stand.service.rotate_keys(Wish::Revoke).await.unwrap();
     for token in [&old, &new] {
         assert!(matches!(stand.holds(token).await, Err(TokenError::Malformed)));

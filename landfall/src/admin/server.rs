@@ -21,7 +21,9 @@ use base_errors::chain;
 use base_sealer::Sealer;
 use cluster_spec::PodNetworking;
 use control_records::{
-    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key, unknown,
+    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key,
+    planned::{self, WaitingRecord},
+    unknown,
 };
 use control_store::{Store, get_record};
 use fabric_api::{Fabric, MachineSeen, Power};
@@ -37,7 +39,7 @@ use super::status::{
 };
 use crate::{serve::panics, stamp::Settings};
 
-/// What the answers are made from.
+/// The sources of the responses.
 pub(crate) struct Sources {
     pub(crate) name: String,
     pub(crate) settings: Settings,
@@ -53,20 +55,20 @@ pub(crate) struct Sources {
     pub(crate) image_builds: Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync>,
 }
 
-/// Answers until `stop` is done.
+/// Serves requests until `stop` is done.
 pub(crate) async fn serve(
     socket: &Path,
     sources: Arc<Sources>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    // We hold the stamp's lock, so a socket that is there is a dead service's.
+    // We hold the stamp's lock, so an existing socket is a dead service's.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", socket.display()));
         }
         _ => {}
     }
-    // Made in a directory that only root may enter, so nobody gets in between the two.
+    // Made in a directory that only root may enter, so no other user can connect before the mode is set.
     let listener =
         UnixListener::bind(socket).with_context(|| format!("cannot listen at {}", socket.display()))?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
@@ -155,8 +157,8 @@ async fn logs(
 }
 
 impl Sources {
-    /// `process`: whose counters these are, they begin at zero with each; `operations`: of each that there is, whether it works and how often
-    /// which client has called it.
+    /// `process`: the id of this process, as the counters begin at zero with each; `operations`: for each
+    /// operation, whether it is implemented and how often which client has called it.
     fn calls(&self) -> Value {
         let operations = self.edge.calls().into_iter().map(|calls| {
             let clients = calls.called.into_iter().map(|called| {
@@ -241,8 +243,12 @@ impl Sources {
                         .map(operation_status),
                 );
             }
+            let upgrade = get_record::<WaitingRecord>(store, &planned::waiting_key(&cluster.uid)).await?;
+            let waits = upgrade.map(|stored| stored.value.waiting).into_iter();
+            let waits = waits.chain(observed.release_waits.clone()).collect();
             let mut status = cluster_status(cluster, observed, state.as_str());
             status.operations = running;
+            status.waits = waits;
             status.backup = backups.remove(&status.uid);
             answers.push(status);
         }
@@ -264,13 +270,15 @@ impl Sources {
             image_builds: (self.image_builds)(),
             store: Some(self.copies.status().await?),
             unknown: unknown::list(store).await?,
+            paused: planned::paused(store).await?,
             machines,
         })
     }
 }
 
 impl Sources {
-    /// What a machine says of the backup that it ships; nothing of one that is silent or does not ship.
+    /// The shipping of a backup as the machine reports it; `None` for a machine that is silent or does not
+    /// ship.
     fn backup(&self, machine: &str) -> Option<BackupLag> {
         if !self.agents.heard(machine) {
             return None;
@@ -320,6 +328,7 @@ fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str)
         step: observed.step,
         operations: Vec::new(),
         problem: observed.problem,
+        waits: Vec::new(),
         backup: None,
         created_at: cluster.created_at,
         milestones: observed.milestones,
@@ -346,7 +355,8 @@ fn machine_status(
     };
     MachineStatus {
         id: record.id.clone(),
-        // A machine of a cluster whose record is gone is on its way out; it still says whose it was.
+        // A machine of a cluster whose record is gone is being deleted; its assignment still names the
+        // cluster.
         cluster: record.assignment.as_ref().map(|assignment| {
             clusters
                 .get(assignment.cluster.as_str())
@@ -390,7 +400,7 @@ fn machine_status(
     }
 }
 
-/// Resident memory of this process; 0 where /proc cannot say.
+/// Resident memory of this process; 0 where /proc cannot be read.
 fn own_rss_kib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()

@@ -1,19 +1,20 @@
-//! A stamp's state, as the service answers it and the commands show it.
+//! A stamp's state, as the service reports it and the commands show it.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use control_records::planned::{Paused, Waiting};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service::store_copies::StoreStatus;
 
-/// A stamp as its service sees it.
+/// A stamp, as its service reports it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StampStatus {
     pub(crate) name: String,
     pub(crate) service: ServiceStatus,
     pub(crate) arm_url: String,
-    /// In whose words clients are told to log in: `aad` or `adfs`.
+    /// The protocol of logins that is announced to clients: `aad` or `adfs`.
     #[serde(default)]
     pub(crate) identity: String,
     /// GUID of the tenant that they log in to.
@@ -22,14 +23,17 @@ pub(crate) struct StampStatus {
     pub(crate) range: String,
     pub(crate) uplink: String,
     pub(crate) clusters: Vec<ClusterStatus>,
-    /// Node images that are being built because a cluster asked for them, and what is going on.
+    /// Node images that are being built because a cluster needs them, with the current step.
     pub(crate) image_builds: BTreeMap<String, String>,
     /// The store and its newest copy.
     #[serde(default)]
     pub(crate) store: Option<StoreStatus>,
-    /// What exists and is in no record of the store.
+    /// Machines, networks, volumes and backups without a record in the store.
     #[serde(default)]
     pub(crate) unknown: Vec<control_records::unknown::UnknownRecord>,
+    /// Since when and why planned work is held up, if it is.
+    #[serde(default)]
+    pub(crate) paused: Option<Paused>,
     /// All machines, those of a cluster together.
     pub(crate) machines: Vec<MachineStatus>,
 }
@@ -67,42 +71,45 @@ pub(crate) struct ClusterStatus {
     pub(crate) resource_group: String,
     pub(crate) name: String,
     pub(crate) uid: String,
-    /// As ARM says it: Succeeded, Creating, Updating, Deleting.
+    /// As in ARM: Succeeded, Creating, Updating, Deleting.
     pub(crate) state: String,
-    /// Whether it is to stand still: no machine of it is to run.
+    /// Whether it is stopped: none of its machines is to run.
     #[serde(default)]
     pub(crate) stopped: bool,
-    /// Whether it hands out no credentials of its own.
+    /// Whether its local accounts are disabled.
     #[serde(default)]
     pub(crate) local_accounts_disabled: bool,
     pub(crate) kubernetes_version: String,
     pub(crate) vip: Option<Ipv4Addr>,
     pub(crate) nodes_ready: u32,
     pub(crate) nodes_wanted: u32,
-    /// What people have to do themselves before nodes are Ready.
+    /// Steps that the user has to do before nodes are Ready.
     #[serde(default)]
     pub(crate) hint: Option<String>,
-    /// What is going on, for people.
+    /// The current step, for people.
     pub(crate) step: String,
     /// Requests that have not ended, oldest first.
     #[serde(default)]
     pub(crate) operations: Vec<OperationStatus>,
     /// The last problem, for people.
     pub(crate) problem: Option<String>,
-    /// How far the service's copy of its etcd is; `None` while no machine says that it ships.
+    /// Planned work of it that waits.
+    #[serde(default)]
+    pub(crate) waits: Vec<Waiting>,
+    /// How far the service's copy of its etcd is; `None` while no machine reports that it ships.
     #[serde(default)]
     pub(crate) backup: Option<BackupLag>,
     pub(crate) created_at: Timestamp,
     pub(crate) milestones: BTreeMap<String, Timestamp>,
 }
 
-/// How far the continuous backup is.
+/// The progress of the continuous backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct BackupLag {
     /// Age of the oldest change that the service does not have.
     pub(crate) behind_seconds: u64,
-    /// Why it does not get on.
+    /// The reason of a lack of progress.
     pub(crate) problem: Option<String>,
 }
 
@@ -123,7 +130,7 @@ pub(crate) struct OperationStatus {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MachineStatus {
     pub(crate) id: String,
-    /// Its cluster's name; `None` while it stands by.
+    /// Its cluster's name; `None` for a standby machine.
     pub(crate) cluster: Option<String>,
     pub(crate) cluster_uid: Option<String>,
     /// The node's name, or `control-plane-0`.
@@ -135,12 +142,12 @@ pub(crate) struct MachineStatus {
     /// `running`, `stopped`, `partial` or `absent`.
     pub(crate) power: String,
     pub(crate) deleting: bool,
-    /// Earlier disks of it, with a database, that are kept: their names, the oldest first.
+    /// Earlier disks of it, with a database, that are kept: their names, oldest first.
     #[serde(default)]
     pub(crate) kept_disks: Vec<String>,
     /// Whether its agent reported since the service started.
     pub(crate) in_contact: bool,
-    /// Another one each time that the machine starts, by what its agent reported last.
+    /// The machine's boot id, different after each start, as its agent last reported it.
     #[serde(default)]
     pub(crate) boot: Option<String>,
     pub(crate) agent_rss_kib: Option<u64>,
@@ -149,7 +156,7 @@ pub(crate) struct MachineStatus {
 }
 
 impl MachineStatus {
-    /// The first thing that is not as it should be.
+    /// The first problem of the stamp.
     pub(crate) fn complaint(&self) -> Option<String> {
         if self.power != "running" {
             return Some(format!("is {}", self.power));

@@ -1,4 +1,4 @@
-//! What `landfall access` takes.
+//! Arguments of `landfall access`.
 
 use clap::{Args, Subcommand};
 

@@ -1,4 +1,4 @@
-//! What `landfall backup` and `landfall store` take: backups of clusters, copies of the store.
+//! Arguments of `landfall backup` and `landfall store`: backups of clusters, copies of the store.
 
 use std::path::PathBuf;
 

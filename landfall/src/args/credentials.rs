@@ -1,4 +1,4 @@
-//! What `landfall credentials` takes.
+//! Arguments of `landfall credentials`.
 
 use clap::Subcommand;
 

@@ -1,4 +1,4 @@
-//! What `landfall identity` takes.
+//! Arguments of `landfall identity`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What `landfall image` takes.
+//! Arguments of `landfall image`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What `landfall subscription` takes.
+//! Arguments of `landfall subscription`.
 
 use clap::Subcommand;
 

@@ -1,4 +1,4 @@
-//! `landfall access`: who has which role where. Through the ARM API, as `az role` does it; for where there is no `az`.
+//! `landfall access`: role assignments. Through the ARM API, like `az role`; for hosts without `az`.
 
 use anyhow::Result;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! `landfall az`: prepares the Azure CLI: registers this stamp as a cloud, logs in with the service principal, and prints
-//! what to export. Repeating it is harmless.
+//! `landfall az`: prepares the Azure CLI: registers this stamp as a cloud, logs in with the service
+//! principal, and prints the variables to export. May be repeated.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,7 +27,7 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
         )
         .into());
     }
-    // The secret goes by file: what is on a command line, every user of the host can read.
+    // The secret is passed in a file: a command line can be read by every user of the host.
     stamp::secret(places, arm::SECRET)?;
     let secret = format!("@{}", places.secrets().join(arm::SECRET).display());
     let program = find(&args.program)?;
@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
     let known = az(&["cloud", "list", "--query", "[].name", "--output", "tsv"])?;
     let url = settings.arm_url();
     if known.lines().any(|line| line.trim() == cloud) {
-        // Address and shape may have changed; `update` reads the metadata again only with this.
+        // Address and shape may have changed; only this makes `update` read the metadata again.
         az(&[
             "cloud",
             "update",
@@ -129,11 +129,12 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
     Ok(())
 }
 
-/// What `az` has to be told in every shell.
+/// The environment variables that `az` needs in every shell.
 fn environment(shape: Shape, ca: &Path, config: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
     let mut exports = vec![("REQUESTS_CA_BUNDLE", ca.to_owned())];
     if shape == Shape::Aad {
-        // Of a login endpoint of Azure's shape that it does not know, the library of az asks a host of Microsoft's, and gives up without an answer.
+        // For an unknown login endpoint of Azure's shape, the library of az queries a host of Microsoft's,
+        // and fails without a response.
         exports.push(("AZURE_CORE_INSTANCE_DISCOVERY", "false".into()));
     }
     if let Some(config) = config {

@@ -1,5 +1,5 @@
-//! `landfall backup`: which seconds of a cluster can be restored, whether they can, what that would change, and the way back.
-//! All of it through the ARM API, with no privilege that another client lacks.
+//! `landfall backup`: restore points of a cluster, their verification, a preview of a restore, and restores.
+//! Through the ARM API, without privileges over other clients.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use crate::{
     stamp::Settings,
 };
 
-/// How long a restore is waited for: longer than it may take, so that it is its own cause that is told.
+/// How long a restore is waited for: longer than its own time limit, so that its own error is shown.
 const BOUND: Duration = OPERATION_BOUND.saturating_add(Duration::from_secs(60));
-/// Rows of a preview that people read.
+/// The most rows of a preview in the output.
 const ROWS: usize = 20;
 
-/// A cluster, and the client that asks about it.
+/// A cluster, and the client for requests about it.
 struct Asked<'a> {
     context: &'a Context,
     arm: ArmClient,
     /// ` GROUP/NAME` for hints.
     label: String,
     path: String,
-    /// Which of the clusters of that name.
+    /// Identifies one of several clusters of that name.
     body: Value,
 }
 
@@ -125,8 +125,8 @@ fn label(backup: &Value) -> String {
     )
 }
 
-/// The backup that is meant: by name, group and name, or the cluster's uid. Of several of one name the one that is there, or the one
-/// deleted last; they come in that order.
+/// The chosen backup: by name, group and name, or the cluster's uid. Of several with one name the existing
+/// cluster's, or that of the last one deleted; they come in that order.
 fn choose<'a>(all: &'a [Value], wanted: Option<&str>, flag: &str) -> Result<&'a Value> {
     let Some(wanted) = wanted else {
         let mut here = all.iter().filter(|backup| !is_deleted(backup));
@@ -275,7 +275,7 @@ impl Asked<'_> {
         })
     }
 
-    /// A new cluster with the state of then.
+    /// Restores as a new cluster.
     async fn anew(&self, args: &args::BackupRestore, new: &str) -> Result<()> {
         let (printer, flag) = (&self.context.printer, self.context.name_flag());
         let at = self.moment(&args.at)?;
@@ -306,7 +306,8 @@ impl Asked<'_> {
         Ok(())
     }
 
-    /// Asks for a restore and waits until it is done. Returns the service's answer, and how long it took in seconds.
+    /// Requests a restore and waits until it is done. Returns the service's response, and its duration in
+    /// seconds.
     async fn carry_out(&self, title: String, body: &Value) -> Result<(Value, f64)> {
         let step = self.context.printer.step("restore", title);
         let begun = self.context.env.clock.monotonic();
@@ -346,7 +347,7 @@ impl Asked<'_> {
         if !args.yes {
             printer.heading(&changes(&preview));
             let what = format!(
-                "{} goes back to {at}: what was changed since is lost, and its API is away for some seconds.",
+                "{} is restored to {at}: later changes are lost, and its API is unavailable for some seconds.",
                 self.label
             );
             if !printer.confirm(&what).await? {
@@ -362,7 +363,7 @@ impl Asked<'_> {
     }
 }
 
-/// What would change, for people.
+/// The changes of a preview, for people.
 fn changes(preview: &Value) -> String {
     let count = |key: &str| preview[key].as_u64().unwrap_or(0);
     let names = |key: &str| -> Vec<&str> {

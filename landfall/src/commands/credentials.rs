@@ -1,5 +1,4 @@
-//! `landfall credentials`: the kubeconfigs of clusters that were handed out, and the word that one of them is not to work any more. Through
-//! the ARM API.
+//! `landfall credentials`: the issued kubeconfigs of clusters, and their revocation. Through the ARM API.
 
 use anyhow::Result;
 use owo_colors::OwoColorize as _;
@@ -38,7 +37,7 @@ pub(crate) async fn run(context: &Context, command: &args::Credentials) -> Resul
             let clusters: Vec<&ClusterStatus> = status.clusters.iter().collect();
             let all = read(&arm, &clusters).await?;
             let mut revoked = Vec::new();
-            // All of them are known before the first goes.
+            // All of them are looked up before the first is revoked.
             for path in found(&all, ids, &context.name_flag())? {
                 revoked.push(arm.post(&format!("{path}/revoke"), OWN).await?);
             }
@@ -52,7 +51,7 @@ pub(crate) async fn run(context: &Context, command: &args::Credentials) -> Resul
     }
 }
 
-/// The credentials of these clusters, in the order in which they were handed out.
+/// The credentials of these clusters, in the order of their issue.
 async fn read(arm: &ArmClient, clusters: &[&ClusterStatus]) -> Result<Vec<Value>> {
     let mut all = Vec::new();
     for cluster in clusters {
@@ -73,7 +72,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("-")
 }
 
-/// Where the credentials of these ids are.
+/// The paths of the credentials with these ids.
 fn found<'a>(all: &'a [Value], ids: &[String], flag: &str) -> Result<Vec<&'a str>> {
     let each = ids.iter().map(|id| {
         let one = all.iter().find(|one| text(one, "name").eq_ignore_ascii_case(id));
@@ -128,7 +127,7 @@ fn page(all: &[Value], flag: &str) -> String {
     )
 }
 
-/// What has become of one.
+/// The state of a credential.
 fn told(one: &Value) -> String {
     let (name, cluster) = (text(one, "name"), text(one, "cluster"));
     match text(one, "state") {

@@ -21,7 +21,7 @@ pub(crate) async fn run(context: &Context, args: &args::Doctor) -> Result<()> {
     let stamps = settings.as_ref().map(|settings| settings.listen);
     let listen = match args.listen {
         Some(listen) => Some(listen),
-        // Our own service is there: that is as it should be.
+        // Our own service listens there, as it should.
         None if running => None,
         None => Some(stamps.unwrap_or(DEFAULT_LISTEN)),
     };

@@ -1,6 +1,7 @@
-//! `landfall down`: nothing of the stamp runs on this host any more; with `--purge` nothing of it is left at all.
+//! `landfall down`: stops everything of the stamp on this host; with `--purge` all its files are deleted as
+//! well.
 //!
-//! Always true: it works on whatever is there (a running stamp, half a stamp, one that is down already) and may be
+//! Always true: it works in any state (a running stamp, half a stamp, one that is down already) and may be
 //! repeated.
 
 use std::{
@@ -25,7 +26,7 @@ use crate::{
 pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
     let places = &context.places;
     let purge = args.purge;
-    // Files that were deleted by hand do not hide what runs.
+    // A running stamp is found even if its files were deleted by hand.
     let running = || Settings::load_running(places).map(|(_, settings)| settings);
     let Some(settings) = Settings::load(places)?.or_else(running) else {
         let value = json!({ "event": "result", "stamp": places.name, "machines": 0, "purged": false });
@@ -50,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
         Unit::of(places)?.remove()?;
     }
 
-    // Holding the lock, so that nobody starts a service while its machines are taken away.
+    // Holding the lock, so that no service starts while its machines are being removed.
     places.make()?;
     let held = background::hold(places)?;
     let step = context.printer.step("fabric", "Machines and networks");
@@ -63,7 +64,10 @@ pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
             .delete_stamp()
             .await
             .context("cannot delete what the stamp has")?;
-        let left = fabric.list().await.context("cannot see what is left")?;
+        let left = fabric
+            .list()
+            .await
+            .context("cannot list the remaining machines")?;
         if !left.machines.is_empty() || !left.networks.is_empty() {
             return Err(Problem::new(
                 format!(
@@ -111,12 +115,12 @@ pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
     Ok(())
 }
 
-/// On a terminal, asks before clusters are lost.
+/// On a terminal, asks before clusters are deleted.
 async fn confirm(context: &Context) -> Result<()> {
     if context.printer.is_json() || !std::io::stdin().is_terminal() {
         return Ok(());
     }
-    // A service that does not run cannot say what there is; then the question is asked in general.
+    // Without a running service the clusters are not known; then the question is a general one.
     let clusters = match AdminClient::new(&context.places)?.status().await {
         Ok(status) => status.clusters,
         Err(_) if !context.places.store().exists() => return Ok(()),

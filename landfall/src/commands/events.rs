@@ -1,4 +1,4 @@
-//! `landfall events`: what happened to clusters and why, also to deleted ones, from the ARM API.
+//! `landfall events`: the history of clusters, also of deleted ones, from the ARM API.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     stamp::Settings,
 };
 
-/// Between two looks when following.
+/// Interval of polls when following.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(context: &Context, args: &args::Events) -> Result<()> {

@@ -1,8 +1,9 @@
-//! `landfall identity`: who is known, and what they prove themselves with. Through the stamp's own directory API, as `az ad` does it; for
-//! where there is no `az`.
+//! `landfall identity`: the directory: principals and their credentials. Through the stamp's Graph API, like
+//! `az ad`; for hosts without `az`.
 //!
-//! Always true: a secret that is made is in the result of that command and nowhere else, but for those of the stamp's own principals, which
-//! are also kept where the other commands find them; such a file is written before what it takes the place of is removed.
+//! Always true: a new secret is only in the result of its command; secrets of the stamp's own principals are
+//! also in the files where the other commands read them, and such a file is written before the previous
+//! secret is removed.
 
 mod credentials;
 mod groups;
@@ -34,7 +35,7 @@ pub(crate) async fn run(context: &Context, command: &args::Identity) -> Result<(
         args::Identity::Secret(command) => session.secret(command).await,
         args::Identity::Certificate(command) => session.certificate(command).await,
         args::Identity::Federated(command) => session.federated(command).await,
-        // Not of the directory: it was done above.
+        // Not a command of the directory: it was handled above.
         args::Identity::RotateKeys(_) => Ok(()),
     }
 }
@@ -53,8 +54,8 @@ enum Kind {
     Group,
     Application,
     ServicePrincipal,
-    /// A service principal that is no managed identity: what has secrets and certificates of its own. A cluster's identity may be called
-    /// as the stamp's own application is.
+    /// A service principal that is no managed identity: it has its own secrets and certificates. A cluster's
+    /// identity may have the same name as the stamp's application.
     Program,
 }
 
@@ -86,7 +87,7 @@ impl Kind {
         }
     }
 
-    /// What beside its id and display name an object is found by.
+    /// The property besides id and display name by which an object is found.
     fn login(self) -> Option<&'static str> {
         match self {
             Self::User => Some("userPrincipalName"),
@@ -108,7 +109,7 @@ fn is_guid(text: &str) -> bool {
         })
 }
 
-/// An object as it is found in a path.
+/// An object's path.
 fn path(kind: Kind, object: &Value) -> String {
     format!("{}/{}", kind.collection(), text(object, "id"))
 }
@@ -121,7 +122,7 @@ pub(super) async fn confirmed(context: &Context, yes: bool, what: &str) -> Resul
 }
 
 impl Session<'_> {
-    /// The object of a name, if there is one; an error where more than one is called so.
+    /// The object with a name, if there is one; an error if there are several.
     async fn look(&self, kind: Kind, name: &str) -> Result<Option<Value>> {
         let quoted = name.replace('\'', "''");
         if is_guid(name)
@@ -152,7 +153,7 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// The object of a name.
+    /// The object with a name.
     async fn find(&self, kind: Kind, name: &str) -> Result<Value> {
         if let Some(found) = self.look(kind, name).await? {
             return Ok(found);
@@ -165,7 +166,7 @@ impl Session<'_> {
         Problem::new(format!("there is no {what} '{name}'"), format!("see: {list}"))
     }
 
-    /// The first of these kinds that has something of that name.
+    /// The first of these kinds with an object of that name.
     async fn any(&self, kinds: &[Kind], name: &str) -> Result<(Kind, Value)> {
         for kind in kinds {
             if let Some(found) = self.look(*kind, name).await? {
@@ -219,7 +220,7 @@ impl Session<'_> {
             });
     }
 
-    /// Says what was done.
+    /// Prints the result.
     fn done(&self, value: &Value, sentence: String) {
         let mut value = value.clone();
         value["event"] = json!("result");
@@ -230,7 +231,7 @@ impl Session<'_> {
         confirmed(self.context, yes, what).await
     }
 
-    /// The names of the groups that something is in, by any way.
+    /// The names of an object's groups, direct and indirect.
     async fn groups_of(&self, kind: Kind, object: &Value) -> Result<String> {
         let groups = self
             .graph
@@ -262,7 +263,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Ends what was issued before.
+    /// Revokes the tokens issued before.
     async fn revoke(&self, kind: Kind, name: &str) -> Result<()> {
         let found = self.find(kind, name).await?;
         let act = format!("{}/revokeSignInSessions", path(kind, &found));

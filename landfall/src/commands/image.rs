@@ -94,7 +94,7 @@ async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
     Ok(())
 }
 
-/// Without `--source` any image will do; with it, only one from there.
+/// Without `--source` any image is accepted; with it, only one from there.
 fn wanted(args: &args::ImageBuild) -> Result<images::Wanted> {
     Ok(match args.source {
         None if args.from.is_none() => images::Wanted::Any,
@@ -186,7 +186,7 @@ fn finish(context: &Context, image: &NodeImage, hint: &str) {
 async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Result<()> {
     let versions: Vec<String> = match version {
         Some(version) => vec![images::resolve(version)?],
-        // An image whose manifest is damaged is in no list, and still wants to be mended.
+        // An image with a damaged manifest is in no list, but has to be repaired too.
         None if repair => cluster_versions::PINNED.iter().map(ToString::to_string).collect(),
         None => images::store(&context.places)?
             .list()
@@ -226,7 +226,7 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
     }
     if !bad.is_empty() {
         return Err(Problem::new(
-            format!("the node image of {} is not what was built", bad.join(", ")),
+            format!("the node image of {} is damaged", bad.join(", ")),
             format!(
                 "stop what runs on it (landfall down), then: landfall image verify --repair {}",
                 bad[0]
@@ -242,7 +242,7 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
     Ok(())
 }
 
-/// Takes away what is damaged and builds it again. Returns whether there is an image now.
+/// Removes a damaged image and builds it again. Returns whether there is an image now.
 async fn mend(context: &Context, version: &str) -> Result<bool> {
     let step = context.printer.step("repair", format!("Node image {version}"));
     step.now("looking for damage");

@@ -1,8 +1,8 @@
-//! `landfall kubectl`: the node image's own kubectl, as the operator of the stamp: administrator of every cluster, also of one whose local
-//! accounts are disabled. Only root may.
+//! `landfall kubectl`: the node image's kubectl, with the permissions of the stamp's operator: administrator
+//! of every cluster, even one with disabled local accounts. Requires root.
 //!
-//! Always true: the kubeconfig is in memory only, readable by this process and what becomes of it; kubectl takes this process' place, so
-//! that terminal, signals and exit code are its own.
+//! Always true: the kubeconfig is in memory only, readable by this process and its successor; kubectl
+//! replaces this process by exec, so that terminal, signals and exit code are its own.
 
 use std::{
     ffi::{CStr, OsString},
@@ -22,7 +22,7 @@ use crate::{
     problem::Problem,
 };
 
-/// Shows up in /proc only.
+/// Visible in /proc only.
 const MEMORY_FILE: &CStr = c"landfall-kubeconfig";
 
 pub(crate) async fn run(context: &Context, args: &args::Kubectl) -> Result<()> {
@@ -30,11 +30,12 @@ pub(crate) async fn run(context: &Context, args: &args::Kubectl) -> Result<()> {
     let status = admin.status().await?;
     let cluster = choose(&status.clusters, args.cluster.as_deref(), &context.name_flag())?;
     let program = program(context, cluster)?;
-    // The operator's own, at the cluster's address: whatever was made of its credentials and of its name here.
+    // The operator's kubeconfig, by address: independent of the cluster's local accounts and of name
+    // resolution on this host.
     let text = admin.kubeconfig(&cluster.uid).await?;
     let host = cluster.vip.map_or_else(String::new, |vip| vip.to_string());
 
-    // Without MFD_CLOEXEC: kubectl, and the plugins that it runs, open it by its number.
+    // Without MFD_CLOEXEC: kubectl, and its plugins, open it by its number.
     let mut file: std::fs::File = memfd_create(MEMORY_FILE, MFdFlags::empty())
         .context("cannot keep the kubeconfig in memory")?
         .into();
@@ -44,7 +45,7 @@ pub(crate) async fn run(context: &Context, args: &args::Kubectl) -> Result<()> {
     command
         .args(&args.arguments)
         .env("KUBECONFIG", format!("/proc/self/fd/{}", file.as_raw_fd()));
-    // The API server is on this host: no proxy leads to it.
+    // The API server is on this host, so no proxy is used.
     for name in ["NO_PROXY", "no_proxy"] {
         command.env(name, exempted(std::env::var_os(name), &host));
     }
@@ -52,7 +53,8 @@ pub(crate) async fn run(context: &Context, args: &args::Kubectl) -> Result<()> {
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// The kubectl of the cluster's own version, else one of another image: a minor version away works.
+/// The kubectl of the cluster's own version, else of another image: one minor version of difference is
+/// supported.
 fn program(context: &Context, cluster: &ClusterStatus) -> Result<PathBuf> {
     if let Some(program) = images::kubectl(&context.places, &cluster.kubernetes_version)? {
         return Ok(program);

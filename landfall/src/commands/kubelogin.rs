@@ -1,4 +1,5 @@
-//! `landfall kubelogin`: how to get the program that signs in to clusters which know the directory, and what it has to be told of this stamp.
+//! `landfall kubelogin`: installing the program that signs in to clusters with directory integration, and its
+//! settings for this stamp.
 
 use anyhow::Result;
 use serde_json::json;
@@ -6,7 +7,7 @@ use serde_json::json;
 use super::Context;
 use crate::{host, stamp::Settings};
 
-/// The version that is tried with this release.
+/// The version that is tested with this release.
 const VERSION: &str = "v0.2.20";
 
 pub(crate) fn run(context: &Context) -> Result<()> {

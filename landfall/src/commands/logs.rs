@@ -82,7 +82,7 @@ fn service(context: &Context, lines: u32) -> Result<()> {
     Ok(())
 }
 
-/// The machines meant: of a cluster, or the one with this name or id.
+/// The machines of a cluster, or the machine with this name or id.
 fn machines<'a>(status: &'a StampStatus, of: &str) -> Vec<&'a MachineStatus> {
     let of_cluster: Vec<&MachineStatus> = status
         .clusters

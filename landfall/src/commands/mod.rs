@@ -1,4 +1,4 @@
-//! The commands: one file each. They decide what to show and in which order; the work is done by the crates beneath.
+//! The commands: one file each. They decide the output and its order; the work is done by lower crates.
 
 pub(crate) mod access;
 pub(crate) mod az;
@@ -13,6 +13,7 @@ pub(crate) mod kubeconfig;
 pub(crate) mod kubectl;
 pub(crate) mod kubelogin;
 pub(crate) mod logs;
+pub(crate) mod maintenance;
 pub(crate) mod operation;
 pub(crate) mod secrets;
 pub(crate) mod service;
@@ -27,7 +28,7 @@ use base_env::Env;
 
 use crate::{printer::Printer, stamp::Places};
 
-/// What every command gets.
+/// The inputs common to all commands.
 pub(crate) struct Context {
     pub(crate) printer: Printer,
     pub(crate) env: Env,
@@ -44,7 +45,7 @@ impl Context {
         }
     }
 
-    /// Whether this process may do what only root may.
+    /// Fails unless this process is root's.
     pub(crate) fn require_root(&self, act: &str) -> anyhow::Result<()> {
         if nix::unistd::geteuid().is_root() {
             Ok(())

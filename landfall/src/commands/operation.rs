@@ -1,5 +1,5 @@
-//! `landfall operation`: what was asked of clusters and how far it is, and the way to stop it. All of it through the ARM API,
-//! with no privilege that another client lacks.
+//! `landfall operation`: operations of clusters, their progress, and aborting them. Through the ARM API,
+//! without privileges over other clients.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::{
     stamp::Settings,
 };
 
-/// How long an abort is waited for: longer than it may take, so that it is its own cause that is told.
+/// How long an abort is waited for: longer than its own time limit, so that its own error is shown.
 const BOUND: Duration = OPERATION_BOUND.saturating_add(Duration::from_secs(60));
-/// So much of an id tells operations apart.
+/// The length of a shortened id, enough to distinguish operations.
 const SHORT: usize = 8;
 
 pub(crate) async fn run(context: &Context, command: &args::Operation) -> Result<()> {

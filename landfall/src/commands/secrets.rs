@@ -235,7 +235,7 @@ mod tests {
         let keys = [retiring, seals];
         assert!(!is_done(&keys));
         assert_eq!(progress(&keys), "3 values are left");
-        let mut failing = keys.clone();
+        let mut failing = keys;
         failing[0]["properties"]["problem"] = json!("backups: no room");
         assert!(progress(&failing).ends_with("backups: no room"));
         let unseen = [key("a", "retiring", &Value::Null, None)];

@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, args: &args::Service) -> Result<()> {
 
 async fn install(context: &Context, unit: &Unit) -> Result<()> {
     context.require_root("write a unit of systemd")?;
-    // The unit starts what is there; it makes no stamp.
+    // The unit starts an existing stamp; it makes none.
     Settings::required(&context.places)?;
     let step = context.printer.step("unit", "Unit");
     let changed = unit.write()?;

@@ -1,4 +1,4 @@
-//! `landfall status`: the stamp, its clusters, their machines, and what is not as it should be.
+//! `landfall status`: the stamp, its clusters, their machines, and any problems.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -60,6 +60,13 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
             (None, Some(copy)) => page.push_str(&format!("  store    copied {} ago\n", ago(now, copy.at))),
             (None, None) => {}
         }
+    }
+    if let Some(paused) = &status.paused {
+        page.push_str(&format!(
+            "  planned  {} since {}: see landfall maintenance status{flag}\n",
+            paused.obstacle(),
+            paused.at
+        ));
     }
     if !status.unknown.is_empty() {
         page.push_str(&format!(
@@ -175,6 +182,9 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     if !cluster.step.is_empty() {
         page.push_str(&format!("  now:     {}\n", cluster.step));
     }
+    for waits in &cluster.waits {
+        page.push_str(&format!("  planned: {}\n", waits.sentence()));
+    }
     if let Some(hint) = &cluster.hint {
         page.push_str(&format!("  note:    {hint}\n"));
     }
@@ -208,11 +218,11 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     page
 }
 
-/// In whose words clients log in, and to which tenant.
+/// The protocol and the tenant of logins.
 fn log_in(identity: &str, tenant: &str) -> String {
     match identity {
         "aad" => format!("as at Azure (aad), tenant {tenant}"),
-        // A service of before knew nothing else, and said nothing.
+        // Earlier releases supported only this one, and did not report it.
         _ => "as at Azure Stack (adfs), tenant adfs".to_owned(),
     }
 }

@@ -1,6 +1,7 @@
-//! `landfall store`: the store's copies, and the way back to one.
+//! `landfall store`: copies of the store, and restoring one.
 //!
-//! Always true: the store's file is touched only while this process holds the stamp's lock, so no service has it open.
+//! Always true: the store's file is touched only while this process holds the stamp's lock, so no service has
+//! it open.
 
 use std::{path::Path, sync::Arc};
 
@@ -34,7 +35,7 @@ pub(crate) async fn run(context: &Context, command: &args::Store) -> Result<()> 
     }
 }
 
-/// A stamp whose store is looked after.
+/// The stamp of a command.
 struct Stand<'a> {
     context: &'a Context,
     settings: Settings,
@@ -65,7 +66,7 @@ impl<'a> Stand<'a> {
         })
     }
 
-    /// Takes the stamp's lock, or says that a service has it and how that is ended.
+    /// Takes the stamp's lock, or fails with the command that stops the service.
     async fn hold(&self) -> Result<background::Held> {
         let (places, flag) = (&self.context.places, self.context.name_flag());
         if let Some(pid) = background::living(places, &self.context.env).await? {
@@ -96,7 +97,7 @@ impl<'a> Stand<'a> {
         .await
     }
 
-    /// What the service says of the store, if it runs.
+    /// The store's status from the service, if it runs.
     async fn status(&self) -> Result<Option<StoreStatus>> {
         if background::pid(&self.context.places)?.is_none() {
             return Ok(None);
@@ -164,7 +165,7 @@ impl<'a> Stand<'a> {
         .into()
     }
 
-    /// The identity of the store whose file is there, if it can be read.
+    /// The identity of the present store file, if it can be read.
     async fn present(&self) -> Option<String> {
         let path = self.context.places.store();
         if !path.exists() {
@@ -206,7 +207,7 @@ impl<'a> Stand<'a> {
         let name = kept.name;
         if !args.yes {
             let what = format!(
-                "The store goes back to {}: what was asked for since is forgotten. The present store is kept beside it.",
+                "The store is restored to {}: later requests are lost. The present store is kept beside it.",
                 name.time()
             );
             if !printer.confirm(&what).await? {
@@ -225,7 +226,7 @@ impl<'a> Stand<'a> {
         })
         .await
         .context("putting the store back failed")?
-        .context("the store was not put back; the one that was there still is")?;
+        .context("the store was not restored; the previous one is still in place")?;
         step.done(format!(
             "{} records as of {}",
             restored.header.records,
@@ -242,7 +243,7 @@ impl<'a> Stand<'a> {
                     page.push_str(&format!("The store that was there is now {}.\n", kept.display()));
                 }
                 page.push_str(&format!(
-                    "Start the service: landfall up{flag}\nThen see what it does not know: landfall unknown list{flag}"
+                    "Start the service: landfall up{flag}\nThen list what it has no record of: landfall unknown list{flag}"
                 ));
                 page
             },
@@ -256,7 +257,7 @@ impl<'a> Stand<'a> {
         if path.exists() {
             return Err(Problem::usage(
                 format!("there is a store: {}", path.display()),
-                "move it away first; a new store knows no cluster",
+                "move it away first; a new store has no clusters",
             )
             .into());
         }
@@ -288,7 +289,7 @@ fn moment(text: &str) -> Result<Timestamp> {
     })
 }
 
-/// The copy that a file is, by its path.
+/// The copy in a file, by its path.
 fn named(file: &Path) -> Result<Kept> {
     let text = |path: Option<&Path>| {
         let name = path.and_then(Path::file_name).and_then(|name| name.to_str());
@@ -333,7 +334,7 @@ fn choose<'a>(all: &'a [Kept], store: Option<&str>, at: Option<Timestamp>) -> Re
     })
 }
 
-/// What `show` prints.
+/// The output of `show`.
 struct Page<'a> {
     file: &'a Path,
     there: bool,

@@ -1,4 +1,4 @@
-//! `landfall subscription`: which subscriptions there are, and whether anything may be changed in them. Through the ARM API.
+//! `landfall subscription`: list, disable and enable subscriptions. Through the ARM API.
 
 use anyhow::Result;
 use owo_colors::OwoColorize as _;
@@ -46,7 +46,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("-")
 }
 
-/// The one that is meant.
+/// The chosen subscription.
 fn chosen<'a>(all: &'a [Value], wanted: Option<&str>, flag: &str) -> Result<&'a Value> {
     let list = || format!("see what there is: landfall subscription list{flag}");
     let Some(wanted) = wanted else {
@@ -88,7 +88,7 @@ fn page(all: &[Value]) -> String {
     printer::table(&["ID", "NAME", "STATE"], rows.collect())
 }
 
-/// What has become of one.
+/// The result for one subscription.
 fn told(one: &Value) -> String {
     let name = text(one, "displayName");
     match text(one, "state") {

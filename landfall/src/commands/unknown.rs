@@ -1,4 +1,5 @@
-//! `landfall unknown`: what exists and is in no record of the store, and the word that it may go. Through the ARM API.
+//! `landfall unknown`: machines, networks, volumes and backups without a record in the store, and their
+//! release for deletion. Through the ARM API.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ fn page(unknown: &[Value], flag: &str) -> String {
         })
         .collect();
     format!(
-        "{}\nThe store is new, or older than these. They are kept; what is not wanted goes with: landfall unknown delete{flag} NAME\n",
+        "{}\nThe store is new, or older than these. They are kept; delete those that are not needed: landfall unknown delete{flag} NAME\n",
         printer::table(&["NAME", "CLUSTER", "ROLE", "FOUND"], rows)
     )
 }

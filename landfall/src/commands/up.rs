@@ -1,7 +1,7 @@
 //! `landfall up`: from a fresh machine to a running cluster.
 //!
-//! Always true: every step looks at what is there before it does anything, so a second run, or one after an interruption,
-//! goes on where the first stopped; nothing is made before the checks have passed.
+//! Always true: every step looks at the present state first, so a second run, or one after an interruption,
+//! continues where the first stopped; nothing is made before the checks have passed.
 
 mod summary;
 
@@ -34,9 +34,9 @@ const GROUP: &str = "landfall";
 const CLUSTER: &str = "landfall";
 const POOL: &str = "nodepool1";
 
-/// How long the first cluster may take: seconds usually, but a busy host pulls, starts and syncs slowly.
+/// Time limit of the first cluster: seconds usually, but a busy host pulls, starts and syncs slowly.
 const CLUSTER_BOUND: Duration = Duration::from_secs(15 * 60);
-/// How often the service is asked while machines come up; there is nothing to be woken by.
+/// Interval at which the service is polled while machines start; there is no event to wait for.
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
     network(context, args).await?;
     image(context, &version).await?;
     let settings = service(context, args).await?;
-    // Once more: now forwarding is on, and the links are the stamp's own.
+    // Checked again: now forwarding is enabled, and the links are the stamp's own.
     network(context, args).await?;
     let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
     group(context, &arm).await?;
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
     summary(context, &settings, &cluster, &kubeconfig)
 }
 
-/// Checks this host and installs what is missing.
+/// Checks this host and installs missing packages.
 async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
     let step = context.printer.step("doctor", "This host");
     let settings = Settings::load(&context.places)?;
@@ -79,7 +79,7 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
     let build = images::build_disk(&context.places, version)?;
     let state = context.places.state.clone();
     let cache = images::cache_dir(&context.places)?;
-    // A stamp's own service may have the port; another program may not.
+    // The stamp's own service may use the port; another program may not.
     let listen = (!running || wanted != kept).then_some(wanted);
     let env = context.env.clone();
     let examine = move || {
@@ -88,7 +88,7 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
             cache: &cache,
             build,
             listen,
-            // Tried in a step of its own, once the programs for it are installed.
+            // Tried in a separate step, after its programs are installed.
             network: None,
         };
         doctor::examine(&question, &env)
@@ -141,11 +141,11 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
     Ok(())
 }
 
-/// Tries whether this host's firewall lets machines talk: a cluster behind a closed one would wait for nothing.
+/// Tests whether this host's firewall lets machines communicate: otherwise a cluster would wait for ever.
 async fn network(context: &Context, args: &args::Up) -> Result<()> {
     let settings = Settings::load(&context.places)?;
     let Some(network) = addresses::network_of(&context.places, settings.as_ref(), args.layout.uplink) else {
-        // Making the stamp says why.
+        // The error is reported when the stamp is made.
         return Ok(());
     };
     let step = context.printer.step("network", "Network");
@@ -228,7 +228,7 @@ async fn group(context: &Context, arm: &ArmClient) -> Result<()> {
     Ok(())
 }
 
-/// What became of the cluster.
+/// The resulting cluster.
 struct Cluster {
     body: Value,
     seconds: Option<f64>,
@@ -319,7 +319,7 @@ fn nodes(body: &Value) -> u64 {
         .sum()
 }
 
-/// The body to send for a cluster that is there already, if something is to change.
+/// The body to send for an existing cluster, if a property is to change.
 fn changed(found: &Value, args: &args::Up) -> Result<Option<Value>> {
     let properties = &found["properties"];
     let present = properties["kubernetesVersion"].as_str().unwrap_or_default();
@@ -347,7 +347,7 @@ fn changed(found: &Value, args: &args::Up) -> Result<Option<Value>> {
     Ok(Some(body))
 }
 
-/// Waits for a cluster that somebody else's request is still changing.
+/// Waits for a cluster that another request is still changing.
 async fn settled(context: &Context, arm: &ArmClient, path: &str, step: &Step) -> Result<()> {
     let deadline = context.env.clock.monotonic() + CLUSTER_BOUND;
     loop {
@@ -366,14 +366,14 @@ async fn settled(context: &Context, arm: &ArmClient, path: &str, step: &Step) ->
     }
 }
 
-/// Waits until every machine of the cluster runs and every process in it is ready. What ARM says is about what was asked
-/// for; after a stop of everything it is still `Succeeded`, and nothing answers yet.
+/// Waits until every machine of the cluster runs and every process in it is ready. ARM's state is that of the
+/// last request: after all processes were stopped it is still `Succeeded`, although none responds yet.
 async fn alive(context: &Context, step: &Step) -> Result<()> {
     let admin = AdminClient::new(&context.places)?;
     let deadline = context.env.clock.monotonic() + CLUSTER_BOUND;
     loop {
         let status = admin.status().await?;
-        // One that is stopped is as it is to be.
+        // Stopped clusters are as desired.
         let mut clusters = status.clusters.iter().filter(|cluster| !cluster.stopped);
         let Some(cluster) = clusters.find(|cluster| is_first(cluster)) else {
             return Ok(());
@@ -405,9 +405,9 @@ fn not_ready(context: &Context) -> Problem {
     )
 }
 
-/// Shows what the cluster's loop is doing.
+/// Shows the current step of the cluster's loop.
 async fn tell(context: &Context, step: &Step) {
-    // Only for show: what counts is the operation.
+    // Only for display: the operation decides the result.
     let Ok(admin) = AdminClient::new(&context.places) else {
         return;
     };
@@ -422,7 +422,7 @@ async fn tell(context: &Context, step: &Step) {
     }
 }
 
-/// Keeps the administrator's kubeconfig beside the stamp.
+/// Stores the administrator's kubeconfig beside the stamp.
 async fn credentials(context: &Context, arm: &ArmClient) -> Result<PathBuf> {
     let admin = AdminClient::new(&context.places)?;
     let status = admin.status().await?;

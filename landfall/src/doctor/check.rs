@@ -1,4 +1,4 @@
-//! A check of this host, and what came of it.
+//! A check of this host, and its result.
 
 use serde::Serialize;
 
@@ -8,24 +8,24 @@ use serde::Serialize;
 pub(crate) enum Verdict {
     /// Fine.
     Ok,
-    /// Works, but people should know.
+    /// Works, with a warning.
     Warning,
-    /// A program that it needs is not installed.
+    /// A program that the check needs is not installed.
     NotTried,
-    /// Landfall cannot run like this.
+    /// Landfall cannot run in this state.
     Failed,
 }
 
-/// A check and what came of it.
+/// A check with its result.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Check {
-    /// What was looked at.
+    /// The subject.
     pub(crate) name: &'static str,
-    /// How it ended.
+    /// The result.
     pub(crate) verdict: Verdict,
-    /// What was found.
+    /// The finding.
     pub(crate) found: String,
-    /// What to do, unless it is fine.
+    /// The next step, unless it passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next: Option<String>,
 }
@@ -55,7 +55,7 @@ impl Check {
             next: None,
         }
     }
-    /// Whether a program was missing for it.
+    /// Whether a program for the check was missing.
     pub(crate) fn is_not_tried(&self) -> bool {
         self.verdict == Verdict::NotTried
     }

@@ -1,7 +1,7 @@
-//! Features of the kernel, each tried by a script that needs it, in namespaces of its own.
+//! Features of the kernel, each tested by a script that needs it, in separate namespaces.
 //!
-//! Always true: a feature names the programs that its script runs; where one of them is missing the feature is not tried, and the
-//! kernel is not blamed. `up` installs the programs and then tries what was left.
+//! Always true: a feature names the programs that its script runs; if one of them is missing the feature is
+//! not tested, and not reported as missing. `up` installs the programs and then tests the remaining features.
 
 use std::{
     io::Write as _,
@@ -15,13 +15,13 @@ use crate::{host, packages};
 
 const NAME: &str = "kernel";
 
-/// A kernel feature, as a script that needs it. Runs as root in network and mount namespaces of its own.
+/// A kernel feature, as a script that needs it. Runs as root in separate network and mount namespaces.
 struct Feature {
     name: &'static str,
-    /// What the script runs, besides what every Debian has.
+    /// The programs of the script, besides those of every Debian.
     programs: &'static [&'static str],
     script: &'static str,
-    /// What to compile into the kernel.
+    /// The kernel option to enable.
     config: &'static str,
 }
 
@@ -79,7 +79,7 @@ const FEATURES: &[Feature] = &[
     },
 ];
 
-/// Features that can be tried now, and the programs that the others lack.
+/// Features that can be tested now, and the missing programs of the others.
 struct Plan<'f> {
     tried: Vec<&'f Feature>,
     untried: usize,
@@ -104,7 +104,7 @@ fn plan<'f>(features: &'f [Feature], is_there: impl Fn(&str) -> bool) -> Plan<'f
     }
 }
 
-/// Tries every feature whose programs are installed.
+/// Tests every feature whose programs are installed.
 pub(super) fn checks() -> Vec<Check> {
     let plan = plan(FEATURES, |program| host::find(program).is_some());
     let mut checks: Vec<Check> = plan
@@ -164,7 +164,7 @@ fn attempt(script: &str) -> Result<()> {
         .spawn()
         .context("cannot run unshare")?;
     let mut stdin = child.stdin.take().context("the child has an input")?;
-    // A child that ended at once says why on its error output; a broken pipe here is not the story.
+    // If the child ended at once, its error output shows why; the broken pipe here does not matter.
     drop(writeln!(stdin, "{script}"));
     drop(stdin);
     let output = child.wait_with_output().context("cannot wait for unshare")?;
@@ -220,7 +220,8 @@ mod tests {
         assert!(untried(&full).is_none());
     }
 
-    /// What a script runs is declared: the word is looked for as a command, not inside the text of a rule.
+    /// The programs of a script are declared: the name is searched as a command, not inside the text of a
+    /// rule.
     #[test]
     fn scripts_run_only_what_they_name() {
         const EVERYWHERE: &[&str] = &["true", "printf", "trap", "mkdir", "test"];

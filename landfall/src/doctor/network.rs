@@ -1,4 +1,5 @@
-//! Whether the host's firewall lets machines, this host and API servers talk, as `fabric/probe` tries it.
+//! Whether the host's firewall lets machines, this host and API servers communicate, tested by
+//! `fabric/probe`.
 
 use base_env::Env;
 use fabric_api::StampNetwork;
@@ -9,7 +10,7 @@ use crate::{addresses, host, packages};
 
 const NAME: &str = "network";
 
-/// Tries every path that machines of this stamp need.
+/// Tests every path that machines of this stamp need.
 pub(super) fn checks(stamp: &str, network: StampNetwork, env: &Env) -> Vec<Check> {
     let lacking: Vec<String> = ["ip", "nft"]
         .into_iter()

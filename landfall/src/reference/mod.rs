@@ -1,4 +1,5 @@
-//! The pages under `docs/reference` that are made from the code, so that they cannot lie. `cargo xtask docs` writes them.
+//! The pages under `docs/reference` that are made from the code, so that they are always true. `cargo xtask
+//! docs` writes them.
 //!
 //! | page | from |
 //! |---|---|
@@ -32,7 +33,7 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
     for text in pages.values_mut() {
         text.insert_str(0, HEAD);
     }
-    // This page says in its own words where it comes from.
+    // This page itself names its source.
     let compatibility = providers_containerservice::compatibility(&OtherRoutes {
         resources: routes::<ResourcesProvider>(),
         authorization: routes::<Authorization>(),

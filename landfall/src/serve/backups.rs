@@ -1,4 +1,4 @@
-//! Where the clusters' backups are kept: the places that a stamp's settings name.
+//! The places of the clusters' backups, from a stamp's settings.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,13 +22,13 @@ use crate::{
     stamp::{BACKUPS_KEY, Places, Settings},
 };
 
-/// Where an object store's CAs are looked for.
+/// The system's CA certificates, for object stores.
 const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where backups go.
 pub(crate) struct Kept {
     pub(crate) archive: Arc<Archive>,
-    /// What keeps a copy, if one is wished for.
+    /// Keeps a second copy, if configured.
     pub(crate) mirror: Option<Mirror>,
     /// What is sealed with the stamp's keys in both.
     pub(crate) sealed: Vec<Arc<dyn SealedPlace>>,
@@ -65,12 +65,12 @@ pub(crate) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, e
     })
 }
 
-/// Where they are unless told otherwise.
+/// The default place.
 fn own(places: &Places) -> PathBuf {
     places.state.join("backups")
 }
 
-/// What people are told of where backups are: the place, and that of the copy.
+/// The places of the backups and of their copy, for messages.
 pub(crate) fn told(places: &Places, settings: &Settings) -> Vec<String> {
     let first = settings.backups.clone();
     let first = first.unwrap_or_else(|| own(places).display().to_string());
@@ -80,7 +80,7 @@ pub(crate) fn told(places: &Places, settings: &Settings) -> Vec<String> {
         .collect()
 }
 
-/// The archive that a file lies in: `DIRECTORY/store-ID/NAME.copy`, with the folder's key beside it.
+/// The archive of a copy's file: `DIRECTORY/store-ID/NAME.copy`, with the folder's key beside it.
 pub(crate) fn archive_around(file: &Path, sealer: &Arc<Sealer>) -> Result<Arc<Archive>> {
     let root = file
         .parent()
@@ -133,7 +133,7 @@ fn object_store(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn Objec
     let (waiting, runtime) = (env.clone(), tokio::runtime::Handle::current());
     let pauses = AtomicU64::new(0);
     let pause = move |least: Duration| {
-        // Jitter, so that what failed together is not repeated together.
+        // Jitter, so that requests that failed together are not repeated together.
         let fraction = waiting.seed.fraction(pauses.fetch_add(1, Ordering::Relaxed));
         runtime.block_on(waiting.clock.sleep(least + least.mul_f64(fraction)));
     };

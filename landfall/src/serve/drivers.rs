@@ -1,4 +1,4 @@
-//! What touches the world: machines and networks, the agents in them, the clusters' APIs, node images.
+//! The drivers of a service: machines and networks, the agents in them, the clusters' APIs, node images.
 
 use std::{
     collections::BTreeMap,
@@ -33,10 +33,10 @@ use crate::{
     stamp::{self, Places, Settings},
 };
 
-/// Where agents dial, at the stamp's gateway address.
+/// The port for agents, at the stamp's gateway address.
 const AGENT_PORT: u16 = 7443;
 
-/// The fabric of a stamp, for taking it down: builds nothing.
+/// The fabric of a stamp, for removing it: builds no images.
 pub(crate) fn open_fabric(context: &Context, settings: &Settings) -> Result<Arc<dyn Fabric>> {
     let images = Arc::new(NoImages);
     Ok(Arc::new(fabric(&context.env, &context.places, settings, images)?))
@@ -77,7 +77,7 @@ pub(super) struct Drivers {
 }
 
 impl Drivers {
-    /// Makes the stamp's network be there and listens for agents in it.
+    /// Makes sure that the stamp's network exists and listens for agents in it.
     pub(super) async fn start(
         context: &Context,
         settings: &Settings,
@@ -116,7 +116,7 @@ impl Drivers {
         })
     }
 
-    /// Those that the service acts through.
+    /// The drivers that the service uses.
     pub(super) fn of_service(
         &self,
         archive: &Arc<Archive>,
@@ -132,10 +132,11 @@ impl Drivers {
             backups: Arc::new(ArchiveReader(Arc::clone(archive))),
             issuers,
             sealed,
+            images: Arc::<ImagesOnDemand>::clone(&self.images),
         }
     }
 
-    /// Machines hand their backups over from now on.
+    /// Accepts backups of machines from now on.
     pub(super) fn keep_backups(&self, archive: &Arc<Archive>, store: &Arc<dyn Store>) {
         self.hub.keep_backups(BackupReceiver {
             archive: Arc::clone(archive),
@@ -143,7 +144,7 @@ impl Drivers {
         });
     }
 
-    /// Where machines and pods get tokens.
+    /// The address of the token service for machines and pods.
     pub(super) fn authority(&self, identity: &IdentityConfig) -> TokenAuthority {
         TokenAuthority {
             url: self.agents_url.clone(),
@@ -158,7 +159,7 @@ impl Drivers {
         }
     }
 
-    /// Machines and pods get tokens from now on, and API servers learn what role assignments permit.
+    /// From now on machines and pods get tokens, and API servers get the decisions of role assignments.
     pub(super) fn answer_for(&self, service: &Service) {
         self.hub.give_tokens(TokenDoor {
             tokens: service.tokens(),
@@ -167,13 +168,13 @@ impl Drivers {
         self.hub.decide_reviews(service.reviews());
     }
 
-    /// What of image building is going on, for people.
+    /// Running image builds with their current step, for people.
     pub(super) fn image_builds(&self) -> Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync> {
         let images = Arc::clone(&self.images);
         Box::new(move || images.under_way())
     }
 
-    /// Serves agents until `stopped` says so.
+    /// Serves agents until `stopped`.
     pub(super) fn serve(
         self,
         tasks: &mut JoinSet<Result<()>>,

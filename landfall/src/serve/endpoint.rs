@@ -1,14 +1,16 @@
-//! The certificate of the stamp's endpoint: made once, renewed while the service runs, under a CA that stays.
+//! The certificate of the stamp's endpoint: made once, renewed while the service runs, under a constant CA.
 //!
 //! | | good for | renewed |
 //! |---|---|---|
 //! | CA, its key sealed with the stamp's | 10 years | two years before its end; published from then on |
 //! | certificate | 397 days | 300 days after it was made, or when names or addresses change |
 //!
-//! A stamp whose CA's key was not kept (releases from before) gets a new CA at once and goes on with its certificate until that
-//! is due: `ca.pem` names both meanwhile, so clients that read it in those months do not notice the change.
+//! A stamp whose CA's key was not stored (earlier releases) gets a new CA at once and keeps its certificate
+//! until that is due: meanwhile `ca.pem` has both CAs, so clients that read it in those months do not notice
+//! the change.
 //!
-//! Always true: what is served can be checked with `ca.pem`; the CA that signs next is in `ca.pem` before it signs.
+//! Always true: the served certificate can be verified with `ca.pem`; the CA that signs next is in `ca.pem`
+//! before it signs.
 
 use std::{
     collections::BTreeMap,
@@ -30,19 +32,19 @@ use zeroize::Zeroizing;
 use super::first::read;
 use crate::stamp::{self, LOCATION, Places, Settings};
 
-/// A certificate is made anew this long after it was made; it is good for 397 days.
+/// Age at which a certificate is renewed; it is valid for 397 days.
 const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(300 * 24);
-/// A CA that is good for less than this gets a successor.
+/// A CA with less than this validity left gets a successor.
 const CA_RESERVE: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
-/// How often it is looked whether a certificate is due.
+/// Interval of the check whether a certificate is due.
 const LOOK: Duration = Duration::from_secs(60 * 60);
-/// What the CA's key is sealed as.
+/// The name under which the CA's key is sealed.
 const CA_KEY: &str = "endpoint-ca-key";
 
-/// The file of secrets that it is kept in.
+/// The file of secrets that has it.
 const KEPT: &str = "endpoint.json";
 
-/// The endpoint's certificate and what it was made for.
+/// The endpoint's certificate and the names and addresses that it is for.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     names: Vec<String>,
@@ -116,8 +118,8 @@ fn kept(places: &Places) -> Result<Option<Kept>> {
     serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
-/// [`certificate`], or the one that there is where a new one is due and cannot be kept: a full disk must not keep the service from
-/// starting, which is what can make room. [`renew`] goes on trying.
+/// [`certificate`], or the present one if a new one is due and cannot be written: a full disk must not keep
+/// the service from starting, as the service can make room. [`renew`] goes on trying.
 pub(super) fn at_start(
     places: &Places,
     settings: &Settings,
@@ -130,7 +132,7 @@ pub(super) fn at_start(
         };
         tracing::error!(
             error = format!("{error:#}"),
-            "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+            "the certificate of the ARM API cannot be renewed; the present one stays in use"
         );
         Ok(EndpointTls {
             ca_pem,
@@ -140,7 +142,8 @@ pub(super) fn at_start(
     })
 }
 
-/// The endpoint's certificate for the names and addresses that the stamp has now; a new one if the one that there is is due.
+/// The endpoint's certificate for the stamp's present names and addresses; a new one if the present one is
+/// due.
 pub(super) fn certificate(
     places: &Places,
     settings: &Settings,
@@ -198,7 +201,8 @@ pub(super) fn certificate(
         Some(next) if *next != kept.ca => format!("{}{next}", kept.ca),
         _ => kept.ca.clone(),
     };
-    // First what clients trust, then what is served: a crash in between leaves a certificate that can be checked.
+    // First the trusted CA, then the served certificate: a crash in between leaves a certificate that can be
+    // verified.
     if read(&places.ca())?.as_deref() != Some(ca_pem.as_str()) {
         stamp::write_whole(&places.ca(), ca_pem.as_bytes(), 0o644)?;
     }
@@ -265,7 +269,7 @@ pub(super) async fn renew(
         if let Err(error) = renewed {
             tracing::error!(
                 error = format!("{error:#}"),
-                "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+                "the certificate of the ARM API cannot be renewed; the present one stays in use"
             );
         }
     }
@@ -374,7 +378,7 @@ mod tests {
             places: stand.places.clone(),
             settings: stand.settings.clone(),
             sealer: Arc::clone(&stand.sealer),
-            env: env.clone(),
+            env,
         };
         for _ in 0..2 {
             assert_eq!(

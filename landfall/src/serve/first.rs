@@ -1,6 +1,8 @@
-//! What a stamp has before anybody asks for anything: its first principals, whose secrets are in its files, and the keys that sign tokens.
+//! The initial records of a stamp: its first principals, whose secrets are in its files, and the keys that
+//! sign tokens.
 //!
-//! Always true: all of it follows from the settings and from files that are made once, so making it again changes nothing.
+//! Always true: all of them follow from the settings and from files that are made once, so making them again
+//! changes nothing.
 
 use std::{fs, io::ErrorKind, path::Path, sync::Arc};
 
@@ -17,7 +19,8 @@ use crate::{
     stamp::{self, Places, Settings},
 };
 
-/// The keys that sign tokens. A release of before kept one in a file; it goes on, with the others in the store.
+/// The keys that sign tokens. An earlier release kept one in a file; it is used further, with the others in
+/// the store.
 pub(super) async fn signing_keys(
     places: &Places,
     env: &Env,
@@ -35,7 +38,7 @@ pub(super) async fn signing_keys(
     let keys = SigningKeys::open(env, Arc::clone(store), Arc::clone(sealer), earlier)
         .await
         .context("cannot open the keys that sign tokens")?;
-    // Only now: until here a crash leaves it where it was.
+    // Only now: a crash before this leaves it in its old place.
     if is_in_a_file {
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
@@ -78,7 +81,8 @@ pub(super) async fn records(
     Ok(())
 }
 
-/// What [`stamp::secret`] makes is 32 random bytes in hexadecimal. Somebody may have put another text into the file.
+/// [`stamp::secret`] makes 32 random bytes in hexadecimal. An operator may have put another text into the
+/// file.
 fn random_or_chosen(secret: &str) -> Secret<'_> {
     let made = secret.len() == 64
         && secret
@@ -91,7 +95,7 @@ fn random_or_chosen(secret: &str) -> Secret<'_> {
     }
 }
 
-/// A file's text; `None` where there is no file.
+/// A file's text; `None` if there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -1,11 +1,12 @@
-//! Reads what other issuers publish, so that applications can show their tokens: a CI system's, another cluster's.
+//! Fetches the published keys of other issuers, so that applications can present their tokens: a CI system's,
+//! another cluster's.
 //!
-//! Who may add a federated credential says which address is asked. So that nobody looks around in the host's networks that way, the same
-//! addresses are out of reach as for clusters: the host itself, the stamp's own range, cloud metadata, and private networks that
-//! `--uplink-allow` does not name.
+//! The author of a federated credential chooses the address that is fetched. So that the host's networks
+//! cannot be explored that way, the same addresses are forbidden as for clusters: the host itself, the
+//! stamp's own range, cloud metadata, and private networks that `--uplink-allow` does not name.
 //!
-//! Always true: an address is checked after its name was resolved, and that address is dialled; nothing is read beyond a bound; nobody is
-//! followed elsewhere.
+//! Always true: an address is checked after its name was resolved, and that address is dialled; responses are
+//! bounded in size; redirects are not followed.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -27,12 +28,12 @@ use serde_json::Value;
 
 use crate::stamp::Settings;
 
-/// How long a document may take.
+/// Time limit of a document.
 const BOUND: Duration = Duration::from_secs(5);
-/// The largest one.
+/// The largest document.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Asks other issuers, if the stamp reaches the outside at all.
+/// A source for other issuers, if the stamp has access to outside networks at all.
 pub(super) fn of(settings: &Settings, env: &Env) -> Option<Arc<dyn Issuers>> {
     if settings.uplink == Uplink::None {
         return None;
@@ -57,16 +58,16 @@ fn is_outside(address: IpAddr, allowed: &[Ipv4Net]) -> bool {
                 || address.is_multicast()
                 || address.octets()[0] >= 240
                 || address.octets()[0] == 0
-                // Where a cloud answers for the host itself.
+                // Azure's virtual address for services of the host.
                 || address == Ipv4Addr::new(168, 63, 129, 16);
             !never && (!address.is_private() || allowed.iter().any(|range| range.contains(&address)))
         }
-        // What is routed worldwide.
+        // The globally routed addresses.
         IpAddr::V6(address) => address.segments()[0] & 0xe000 == 0x2000,
     }
 }
 
-/// Resolves names, to addresses that may be asked.
+/// Resolves names to permitted addresses.
 struct Outside(Arc<[Ipv4Net]>);
 
 impl Resolve for Outside {
@@ -86,7 +87,7 @@ impl Resolve for Outside {
 }
 
 struct Web {
-    /// Made when somebody is asked for the first time: a host without root certificates runs a stamp all the same.
+    /// Made on first use: a stamp also runs on a host without root certificates.
     http: OnceLock<reqwest::Client>,
     allowed: Arc<[Ipv4Net]>,
 }
@@ -114,7 +115,7 @@ impl Web {
         Ok(self.http.get_or_init(|| http))
     }
 
-    /// An address that stands in the URL is not resolved.
+    /// A literal address in the URL is not resolved, so it is checked here.
     fn check(&self, url: &str) -> Result<Url, IssuerError> {
         let refused = |why: &str| IssuerError::Refused(why.to_owned());
         let parsed = Url::parse(url).map_err(|_| refused("its address cannot be read"))?;
@@ -198,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_in_urls_are_checked_before_anything_is_asked() {
-        // Whoever is first.
+        // It may be installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let allowed: Arc<[Ipv4Net]> = Arc::new([]);
         let web = Web {

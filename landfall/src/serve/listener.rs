@@ -1,9 +1,10 @@
-//! A listening socket that may be served anew.
+//! A listening socket that can be served again.
 
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 
-/// A listener that outlives whoever accepts at it: clients that come while a part begins again wait, and are not refused.
+/// A listener that outlives the part that accepts from it: clients that connect while the part is restarted
+/// wait, and are not refused.
 pub(super) struct Listener(std::net::TcpListener);
 
 impl Listener {

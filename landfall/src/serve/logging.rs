@@ -1,4 +1,4 @@
-//! Where the service's log goes.
+//! The destination of the service's log.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::log_file::LogFile;
 
-/// Starts logging: to `file` in the background, else to standard error. `LANDFALL_LOG` chooses what, e.g. `debug` or
-/// `control_loops=debug`.
+/// Starts logging: to `file` in the background, else to standard error. `LANDFALL_LOG` is the filter, e.g.
+/// `debug` or `control_loops=debug`.
 pub(super) fn start(file: Option<&Path>, verbose: bool) -> Result<()> {
     let default = if verbose {
         "debug,hyper=info,rustls=info,h2=info,kube_client=info"

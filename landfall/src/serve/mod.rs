@@ -1,7 +1,8 @@
-//! `landfall serve`: the process around the service: its lock, its log, its files and sockets, its drivers, its end.
+//! `landfall serve`: the process of the service: its lock, its log, its files and sockets, its drivers, its
+//! shutdown.
 //!
-//! Always true: one service a stamp (it holds the lock); it may be killed at any point; machines go on without it and are
-//! found again when it starts.
+//! Always true: one service per stamp (it holds the lock); it may be killed at any point; machines keep
+//! running and are found again when it starts.
 
 pub(crate) mod backups;
 mod drivers;
@@ -45,10 +46,10 @@ pub(crate) use drivers::open_fabric;
 
 use listener::Listener;
 
-/// Two workers serve thousands of clusters; more would each keep memory of their own.
+/// Two workers serve thousands of clusters; each further one would need memory.
 const WORKERS: usize = 2;
 
-/// Runs the service until it is told to end.
+/// Runs the service until it is asked to end.
 pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     context.require_root("run the service")?;
     if Settings::load(&context.places)?.is_none() {
@@ -65,7 +66,8 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     let _held = background::hold(&context.places)?;
     settings.note_running(&context.places)?;
     if args.background {
-        // Away from the terminal that started us: its end is not ours. Fails only for a group's leader, which is away already.
+        // A separate session, so that the end of the terminal does not end this process. Fails only for a
+        // group leader, which has its own already.
         let _ = nix::unistd::setsid();
     }
     logging::start(
@@ -83,7 +85,7 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     if let Err(error) = &outcome {
         tracing::error!(error = format!("{error:#}"), "the service ends");
     }
-    // Blocking work (a build in the background) is not waited for: it can be done again.
+    // Blocking work (a build in the background) is not waited for: it can be repeated.
     runtime.shutdown_background();
     outcome
 }
@@ -124,7 +126,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         );
     }
     if control_records::usage::keep(&*store).await? {
-        tracing::warn!("what clusters ask for was not what was kept about it; it was counted anew");
+        tracing::warn!("the recorded usage of clusters was wrong; it was counted again");
     }
     let identity = control_records::epoch::identify(&*store, || env.ids.short())
         .await
@@ -244,8 +246,8 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     drivers.serve(&mut tasks, env.clone(), stopped)?;
     tracing::info!("ready");
 
-    // A panic ends no part for good. One that ends without being told, e.g. because its socket cannot be made, takes the others along: a
-    // service that half runs helps nobody.
+    // A panic ends no part for good. A part that ends without a request, e.g. because its socket cannot be
+    // made, ends the service: half a service is of no use.
     let outcome = tokio::select! {
         () = told_to_end()? => Ok(()),
         Some(ended) = tasks.join_next() => match ended {
@@ -266,7 +268,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     outcome
 }
 
-/// What the stamp is called, as the service has to know it.
+/// The names and addresses of the stamp, for the service.
 fn config(places: &Places, settings: &Settings) -> Config {
     Config {
         name: places.name.clone(),
@@ -283,7 +285,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
     }
 }
 
-/// A part whose work has no end of its own.
+/// A part that ends only when it is stopped.
 fn endless<W: Future<Output = ()> + Send + 'static>(
     name: &'static str,
     env: &Env,
@@ -322,10 +324,10 @@ async fn listen(address: SocketAddr, stamp: &str) -> Result<TcpListener> {
     })
 }
 
-/// Ends when somebody asks the service to end.
+/// Ends on a signal to end the service.
 fn told_to_end() -> Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,14 +1,14 @@
-//! How many files this process may have open: connections, disks, the store, the pipes of programs that it starts.
+//! The limit of open files of this process: connections, disks, the store, pipes of child processes.
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// With fewer, a stamp of some hundred machines comes to its end.
+/// With fewer, a stamp of some hundred machines reaches the limit.
 const ENOUGH: u64 = 8192;
-/// More than any stamp needs; programs that are started inherit the limit, and some count up to it.
+/// More than any stamp needs; child processes inherit the limit, and some count up to it.
 const PLENTY: u64 = 65_536;
 
-/// Raises the limit as far as this process may, and gives it.
+/// Raises the limit as far as permitted, and gives it.
 pub(super) fn raise() -> Result<u64> {
     let (present, highest) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;

@@ -1,7 +1,7 @@
-//! Panics of the service: each is a fault of ours. They are logged, counted, and told by `landfall status`.
+//! Panics of the service, each a bug. They are logged, counted, and shown by `landfall status`.
 //!
-//! What a panic ends is decided where the task is started: a request, a connection, a cluster's loop or a round of some upkeep ends alone,
-//! and a part of the service begins again ([`service::contain`]). None ends the service.
+//! The task decides how far a panic reaches: a request, a connection, a cluster's loop or a round of upkeep
+//! ends alone, and a part of the service is restarted ([`service::contain`]). None ends the service.
 
 use std::{
     panic::{self, PanicHookInfo},
@@ -33,7 +33,7 @@ fn said<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
     }
 }
 
-/// How many there were since the service started.
+/// The number of panics since the service started.
 pub(crate) fn counted() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }

@@ -1,4 +1,5 @@
-//! What the recipes of clusters have to know about this host: its size, whom it asks for names, and where tokens are had.
+//! Facts about this host for the recipes of clusters: its size, its name servers, and the address of the
+//! token service.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use crate::{host, stamp::Settings};
 /// The recipes of this release, on this host.
 pub(super) fn of_this_host(settings: &Settings, authority: TokenAuthority) -> KubernetesRecipes {
     let upstream_dns = match settings.uplink {
-        // The same that machines are told of and that their firewall lets be asked. CoreDNS takes at most 15.
+        // The same name servers that machines get and their firewall permits. CoreDNS takes at most 15.
         Uplink::Host => fabric_container::host_name_servers()
             .into_iter()
             .take(3)
@@ -29,7 +30,7 @@ pub(super) fn of_this_host(settings: &Settings, authority: TokenAuthority) -> Ku
         },
         authority,
         host_cores: u32::try_from(host::cores()).unwrap_or(u32::MAX),
-        // A generous guess where it cannot be known, since it only bounds what is reserved.
+        // A generous guess if it is not known, since it only bounds the reservation.
         host_memory_mib: host::memory_mib().unwrap_or(8192),
         disk_limits: fabric_container::disk_limits_possible().is_ok(),
     }

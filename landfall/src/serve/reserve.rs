@@ -1,10 +1,10 @@
 //! Room for the store on a disk that others fill: machines and backups share the stamp's disk, and a service that cannot write its
 //! records can neither delete a cluster nor stop a machine to make room.
 //!
-//! The blocks after the store's end are allocated before they are needed and belong to its file: nobody else gets them, whoever is
-//! faster. Files of secrets have no such room: they are small and seldom written, a write that fails leaves the old content
-//! (`base/files`), and what is not written then is written later. None of them is needed to make room: a service starts with the
-//! certificate that it has, where it cannot keep the next one.
+//! The blocks after the store's end are allocated in advance and belong to its file, so no other program can
+//! take them. Files of secrets have no such room: they are small and seldom written, a failed write leaves
+//! the old content (`base/files`) and is repeated later. None of them is needed to make room: a service
+//! starts with its present certificate if it cannot write the next one.
 //!
 //! Always true: the file's length and content are not touched.
 
@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result};
 use base_env::Env;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// So much the store may grow on a full disk: the records of hundreds of machines.
+/// Space for the store to grow on a full disk: the records of hundreds of machines.
 const RESERVE: i64 = 64 << 20;
-/// How often it is filled up: the store grows into it, and gives it back when it becomes smaller.
+/// Interval of restoring the reserve: the store grows into it.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Keeps the reserve for ever.
@@ -29,11 +29,11 @@ pub(super) async fn keep(env: Env, store: PathBuf) {
             .context("the store's room cannot be looked at")
             .and_then(|kept| kept);
         match &kept {
-            Ok(()) if !well => tracing::info!("the store has room of its own again"),
+            Ok(()) if !well => tracing::info!("the store has reserved space again"),
             Ok(()) => {}
             Err(error) if well => tracing::error!(
                 error = format!("{error:#}"),
-                "the disk of the stamp is full: soon nothing can be written down; delete what is not needed, e.g. clusters or backups"
+                "the disk of the stamp is full: soon no record can be written; delete clusters or backups that are not needed"
             ),
             Err(_said_already) => {}
         }
@@ -96,7 +96,7 @@ mod tests {
         hold(&store).unwrap();
         let (somebody, own) = (full("somebody"), full("store.redb"));
         let kept = fs::read(&store).unwrap().starts_with(b"records");
-        // On a full disk it is said, and what there is stays.
+        // On a full disk an error is reported, and the store is unchanged.
         let said = hold(&store).is_err();
         mount("umount", &[]);
         assert!((10..20).contains(&somebody), "{somebody}");

@@ -1,6 +1,7 @@
-//! Opens the stamp's store, or says what is wrong with it and which command mends it.
+//! Opens the stamp's store, or fails with the problem and the command that repairs it.
 //!
-//! Always true: a store that is damaged or gone is neither mended nor made anew here; that takes a person.
+//! Always true: a damaged or missing store is neither repaired nor made anew here; a person has to decide
+//! that.
 
 use anyhow::{Context as _, Result};
 use control_backup::Copies;
@@ -9,7 +10,7 @@ use storage_redb::RedbStore;
 
 use crate::{commands::Context, problem::Problem};
 
-/// The stamp's store. A new one is made where there never was one.
+/// The stamp's store. A new one is made if there never was one.
 pub(super) async fn open(context: &Context, copies: &Copies) -> Result<RedbStore> {
     let (path, flag) = (context.places.store(), context.name_flag());
     if !path.exists() && has_copies(copies).await? {
@@ -37,7 +38,8 @@ pub(super) async fn open(context: &Context, copies: &Copies) -> Result<RedbStore
     }
 }
 
-/// Whether there is a copy that this stamp's key opens. One of a stamp of the same name that was deleted is none.
+/// Whether there is a copy that this stamp's key decrypts. A copy of a deleted stamp of the same name does
+/// not count.
 async fn has_copies(copies: &Copies) -> Result<bool> {
     let copies = copies.clone();
     let looked = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! What a new configuration changes: which units there are to be, and which of those that run have to be started anew.
+//! The effect of a new configuration: the units to run, and the running ones that must be restarted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,10 +9,10 @@ use agent_protocol::{MachineConfig, Process};
 
 use crate::event::Job;
 
-/// A task's grace when it has to go.
+/// The grace of a task that is removed.
 const TASK_GRACE: Duration = Duration::from_secs(5);
 
-/// What a unit may do.
+/// The limits of a unit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) order: u8,
@@ -47,7 +47,7 @@ pub(crate) fn wanted(config: &MachineConfig) -> BTreeMap<Job, Limits> {
     processes.chain(tasks).collect()
 }
 
-/// Units that are in both configurations and are not what they were; `changed` are the paths of files that are different.
+/// Units in both configurations that differ; `changed` are the paths of files that differ.
 pub(crate) fn others(
     before: Option<&MachineConfig>,
     now: &MachineConfig,
@@ -69,7 +69,8 @@ pub(crate) fn others(
         .collect()
 }
 
-/// Whether a process has to be started anew to be what it is to be. How it is watched and stopped changes as it runs.
+/// Whether a process must be restarted to match its configuration. Changes of its probe and of how it is
+/// stopped apply while it runs.
 fn is_another(before: &Process, now: &Process) -> bool {
     let restarted = before.restart != now.restart && !now.goes_on_with.contains(&before.restart);
     restarted || (&before.argv, &before.env) != (&now.argv, &now.env)

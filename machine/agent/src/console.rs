@@ -1,4 +1,4 @@
-//! What the agent says of itself, and the threads it consists of.
+//! The agent's messages and threads.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,29 +7,29 @@ use std::{
 
 use crate::process;
 
-/// Small stacks: a machine has better uses for its memory.
+/// Small stacks, to save memory.
 const STACK: usize = 256 * 1024;
 
-/// The agent's own log, known once it runs.
+/// The path of the agent's own log, set at its start.
 static LOG: OnceLock<PathBuf> = OnceLock::new();
 
-/// What is said goes to this file as well, from now on.
+/// Writes further messages to this file as well.
 pub(crate) fn log_to(file: &Path) {
-    // Called once, as the agent starts.
+    // Called once, at the start of the agent.
     let _first = LOG.set(file.to_owned());
 }
 
-/// Says something on the console and in the agent's own log.
+/// Writes a line to the console and to the agent's own log.
 #[expect(clippy::print_stderr, reason = "standard error is the machine's console")]
 pub(crate) fn say(line: &str) {
     eprintln!("landfall-agent: {line}");
     if let Some(log) = LOG.get() {
-        // The console has it; a log that cannot be written stops nobody.
+        // The console has the line; an unwritable log must not stop the agent.
         let _full = process::append(log, line);
     }
 }
 
-/// A thread with a small stack. One that cannot be had is fatal: PID 1 that does half its work helps nobody.
+/// Starts a thread with a small stack. Failure is fatal: an agent without one of its threads is useless.
 pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
     let spawned = std::thread::Builder::new()
         .name(name.to_owned())

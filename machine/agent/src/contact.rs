@@ -1,4 +1,5 @@
-//! Contact with the service: enrolment, configurations, reports, logs. Two threads; neither is needed to keep running.
+//! Contact with the service: enrolment, configurations, reports, logs. Two threads; processes keep running
+//! without either.
 
 use std::{
     fs,
@@ -23,11 +24,11 @@ use crate::{
     process,
 };
 
-/// The longest wait for a configuration that is asked for.
+/// The time-out of a long poll for a configuration.
 const WAIT: Duration = Duration::from_secs(30);
 /// A report is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(5 * 60);
-/// Changes that come together are told together.
+/// Changes within this time are reported together.
 const COALESCE: Duration = Duration::from_millis(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ const BOUND: Duration = Duration::from_secs(30);
 /// The largest configuration or answer that is read.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// The newest report, and whether it was sent.
+/// The newest report, and whether it must be sent.
 #[derive(Default)]
 pub struct Outbox {
     state: Mutex<Pending>,
@@ -56,13 +57,13 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// The service wants one now.
+    /// Marks the report to be sent: the service requests one.
     fn ask(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).due = true;
         self.changed.notify_one();
     }
 
-    /// Waits until there is something to tell, or until the heartbeat.
+    /// Waits until a report must be sent, or until the heartbeat.
     fn take(&self) -> Report {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, _) = self
@@ -77,7 +78,7 @@ impl Outbox {
     }
 }
 
-/// A machine's way to its service.
+/// A machine's contact with its service.
 pub struct Contact {
     paths: Paths,
     seed: Seed,
@@ -88,7 +89,7 @@ struct Identity {
     key: String,
 }
 
-/// Doubles up to a limit.
+/// A retry interval that doubles up to a limit.
 struct Retry(Duration);
 
 impl Retry {
@@ -103,12 +104,12 @@ impl Retry {
 }
 
 impl Contact {
-    /// Contact of the machine with this seed.
+    /// The contact of the machine with this seed.
     pub fn new(paths: Paths, seed: Seed) -> Self {
         Self { paths, seed }
     }
 
-    /// Enrols if that was not done yet; for as long as it takes.
+    /// Enrols if not yet enrolled; retries until it succeeds.
     fn identity(&self) -> Identity {
         let key = self.key();
         let kept = fs::read_to_string(self.paths.state("client.crt"));
@@ -133,7 +134,7 @@ impl Contact {
         }
     }
 
-    /// The key is made once and kept: the same key may repeat an enrolment whose answer was lost.
+    /// The key is created once and kept: the same key may repeat an enrolment whose answer was lost.
     fn key(&self) -> KeyPair {
         let path = self.paths.state("client.key");
         let mut retry = Retry::new();
@@ -189,7 +190,7 @@ impl Contact {
         Ok(answer.certificate)
     }
 
-    /// Asks for configurations for ever; a second thread reports.
+    /// Polls for configurations for ever; a second thread sends reports.
     pub fn run(self, mut after: u64, outbox: &Arc<Outbox>, news: &Sender<News>) {
         let identity = self.identity();
         let shown = (identity.certificate, identity.key);
@@ -243,7 +244,7 @@ impl Contact {
                     retry = Retry::new();
                     if answer.headers().contains_key("landfall-report") {
                         outbox.ask();
-                        // The wish stays on the service's list until the report takes it along.
+                        // The request stays on the service's list until the report answers it.
                         pause::sleep(FIRST_RETRY);
                     }
                 }
@@ -255,7 +256,7 @@ impl Contact {
                     retry.wait();
                 }
                 Err(_) => {
-                    // A service that went away comes back without knowing anything: it is told as soon as it listens.
+                    // A restarted service has no reports: send one as soon as it listens.
                     outbox.ask();
                     retry.wait();
                 }
@@ -270,7 +271,7 @@ struct Reporter {
     client: ureq::Agent,
     outbox: Arc<Outbox>,
     news: Sender<News>,
-    /// What the service said last about the program that agents are to be.
+    /// The SHA-256 of the agent program that the service offered last.
     agent_sha256: Option<String>,
 }
 
@@ -291,7 +292,7 @@ impl Reporter {
                         }
                     }
                     for wish in &answer.logs {
-                        // A log that does not arrive is asked for again by whoever wants it.
+                        // The requester of a log that does not arrive requests it again.
                         let _lost = self.send_log(wish);
                     }
                 }

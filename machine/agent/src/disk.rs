@@ -1,4 +1,4 @@
-//! What the agent keeps and writes: atomically, and only where it is different.
+//! The agent's files: written atomically, and only when their content differs.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _};
 
@@ -7,35 +7,35 @@ use machine_program::disk::{DiskError, failed, write};
 
 use crate::Paths;
 
-/// What the machine was born with.
+/// Reads the seed of the machine.
 ///
 /// # Errors
-/// When there is no seed, or it is not one.
+/// When the seed is missing or invalid.
 pub fn seed(paths: &Paths) -> Result<Seed, DiskError> {
     let path = paths.seed();
     let bytes = fs::read(&path).map_err(failed("read", &path))?;
     serde_json::from_slice(&bytes).map_err(|error| failed("read", &path)(error.into()))
 }
 
-/// The configuration that was in force when the machine was last here. A damaged one counts as none: the service has it.
+/// The configuration that was last in force. A damaged one counts as none: the service has it.
 pub fn config(paths: &Paths) -> Option<MachineConfig> {
     serde_json::from_slice(&fs::read(paths.state("config.json")).ok()?).ok()
 }
 
-/// Keeps a configuration.
+/// Stores a configuration.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When the disk refuses.
 pub fn keep_config(paths: &Paths, config: &MachineConfig) -> Result<(), DiskError> {
     let path = paths.state("config.json");
     let bytes = serde_json::to_vec(config).map_err(|error| failed("write", &path)(error.into()))?;
     write(&path, &bytes, 0o600)
 }
 
-/// Writes files that are different; adds their paths, as the configuration names them, to `changed`.
+/// Writes files whose content differs; adds their paths, as named in the configuration, to `changed`.
 ///
 /// # Errors
-/// At the first file that cannot be written; those before it are, and are in `changed`.
+/// At the first file that cannot be written; earlier ones are written and are in `changed`.
 pub fn write_files(paths: &Paths, files: &[File], changed: &mut BTreeSet<String>) -> Result<(), DiskError> {
     for file in files {
         let path = paths.machine(&file.path);
@@ -52,10 +52,10 @@ pub fn write_files(paths: &Paths, files: &[File], changed: &mut BTreeSet<String>
     Ok(())
 }
 
-/// Removes files that the configuration before had and the present one has not; adds their paths to `changed`.
+/// Removes files of the previous configuration that the new one does not have; adds their paths to `changed`.
 ///
 /// # Errors
-/// At the first that cannot be removed.
+/// At the first file that cannot be removed.
 pub fn remove_files(
     paths: &Paths,
     before: &[File],

@@ -1,4 +1,4 @@
-//! What the supervisor hears, and what it wants done.
+//! Events and actions of the supervisor.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -6,66 +6,66 @@ use agent_protocol::MachineConfig;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-/// What is run.
+/// A unit of work.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Job {
-    /// The setup command of this index.
+    /// The setup command with this index.
     Setup(usize),
-    /// The task of this name.
+    /// The task with this name.
     Task(String),
-    /// The process of this name.
+    /// The process with this name.
     Process(String),
 }
 
-/// Something happened.
+/// An event.
 #[derive(Debug)]
 pub enum Event {
-    /// A newer configuration is on disk and its files are written; `changed` are the paths that were different.
+    /// A newer configuration is on disk and its files are written; `changed` are the paths that differed.
     Configured {
         /// The configuration.
         config: MachineConfig,
-        /// Paths of files that were different.
+        /// Paths of files that differed.
         changed: BTreeSet<String>,
     },
-    /// An action [`Action::Start`] worked.
+    /// An action [`Action::Start`] succeeded.
     Started {
-        /// Of what.
+        /// The job.
         job: Job,
-        /// As which process.
+        /// The process id.
         pid: u32,
     },
-    /// An action [`Action::Start`] did not work.
+    /// An action [`Action::Start`] failed.
     NotStarted {
-        /// Of what.
+        /// The job.
         job: Job,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// A child ended.
     Exited {
-        /// Which.
+        /// The process id.
         pid: u32,
         /// `exit status 1`, `signal 9`.
         how: String,
         /// Exit status 0.
         success: bool,
     },
-    /// A probe answered, or did not.
+    /// A probe succeeded or failed.
     Probed {
-        /// Which process.
+        /// The name of the process.
         name: String,
-        /// Its process id when it was asked.
+        /// Its process id at the time of the probe.
         pid: u32,
         /// Whether it is ready.
         ready: bool,
-        /// When it last answered.
+        /// The time of the last successful probe.
         answered: Duration,
     },
-    /// A path that a process needs is gone.
+    /// A path that a process needs has vanished.
     Vanished {
-        /// Which process.
+        /// The name of the process.
         name: String,
-        /// Its process id when it was looked.
+        /// Its process id at the time of the check.
         pid: u32,
         /// The path.
         path: String,
@@ -76,15 +76,15 @@ pub enum Event {
     Tick,
 }
 
-/// What is to be done.
+/// An action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Start this; answer with [`Event::Started`] or [`Event::NotStarted`].
+    /// Start this job; the result is [`Event::Started`] or [`Event::NotStarted`].
     Start(Job),
     /// Send a signal.
     Signal(u32, Signal),
-    /// Something worth a report changed.
+    /// A reported value has changed: send a report.
     Report,
-    /// Everything is stopped: end.
+    /// Everything is stopped: exit.
     End,
 }

@@ -6,13 +6,15 @@
 //!  probes ──► probe thread ──────────────────────────────────┘                start, signal, write, report, end
 //! ```
 //!
-//! The loop in [`run`] is the only one that acts; [`supervisor`] decides and does nothing else. The configuration in force
-//! is on disk, so a machine that starts again needs no service.
+//! Only the loop in [`run`] acts; [`supervisor`] only decides. The configuration in force is on disk, so a
+//! machine that restarts needs no service.
 //!
-//! After an upgrade of the service the agent becomes its [`successor`]; nothing else in the machine notices.
+//! After an upgrade of the service the agent replaces itself with its [`successor`]; all other processes keep
+//! running.
 //!
-//! Always true: a configuration of a lower generation than the one in force is refused; nothing that runs survives the
-//! agent (as first process of a pid namespace the kernel sees to that); what a file or a key contains is never logged.
+//! Always true: a configuration with a lower generation than the one in force is refused; no process of the
+//! machine outlives the agent (it is the first process of a pid namespace, so the kernel kills the others);
+//! contents of files and keys are never logged.
 
 mod change;
 mod console;
@@ -31,14 +33,14 @@ mod unit;
 
 use std::path::{Path, PathBuf};
 
-/// Where the agent keeps and finds things. Everything lies below `root`, which is `/` except in tests.
+/// The agent's paths. Everything lies below `root`, which is `/` except in tests.
 #[derive(Debug, Clone)]
 pub struct Paths {
     root: PathBuf,
 }
 
 impl Paths {
-    /// Below this directory.
+    /// Paths below this directory.
     pub fn below(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -54,12 +56,12 @@ impl Paths {
         self.machine(agent_protocol::SEED_PATH)
     }
 
-    /// The agent that the fabric has put there.
+    /// The agent binary provided by the fabric.
     pub(crate) fn agent(&self) -> PathBuf {
         self.machine(agent_protocol::AGENT_PATH)
     }
 
-    /// What one agent tells the next.
+    /// The file that an agent hands over to its successor.
     pub(crate) fn handover(&self) -> PathBuf {
         self.machine("/run/landfall-agent.json")
     }

@@ -1,26 +1,26 @@
-//! What the threads tell the loop.
+//! Messages from the threads to the loop.
 
 use std::time::Duration;
 
 use agent_protocol::MachineConfig;
 use nix::sys::signal::Signal;
 
-/// Something that happened outside the loop.
+/// An event outside the loop.
 pub enum News {
     /// A configuration arrived.
     Config(MachineConfig),
-    /// A probe answered otherwise than before.
+    /// The result of a probe changed.
     Probed {
-        /// Which process.
+        /// The name of the process.
         name: String,
-        /// Its process id when it was asked.
+        /// Its process id at the time of the probe.
         pid: u32,
-        /// The answer.
+        /// The result.
         ready: bool,
-        /// When it last answered.
+        /// The time of the last successful probe.
         answered: Duration,
     },
-    /// The service has said which program agents are to be: its SHA-256.
+    /// The service offers this agent program: its SHA-256.
     Agent(String),
     /// A signal arrived.
     Signal(Signal),

@@ -1,4 +1,4 @@
-//! Asking processes whether they are ready.
+//! The thread that probes processes for readiness.
 
 use std::{
     collections::BTreeMap,
@@ -15,33 +15,33 @@ use machine_program::{
 
 use crate::news::News;
 
-/// Until a process is ready, it is asked this often…
+/// Probe interval until a process is ready…
 const EAGER: Duration = Duration::from_millis(50);
-/// …and for a slow one, after a while, this often…
+/// …later, if the process starts slowly…
 const SLOW: Duration = Duration::from_millis(500);
 const EAGER_FOR: Duration = Duration::from_secs(30);
-/// …and once it is, this often.
+/// …and once it is ready.
 const RELAXED: Duration = Duration::from_secs(10);
 const BOUND: Duration = Duration::from_secs(2);
-/// Who was ready and does not answer is asked again after this.
+/// Interval after a ready process has failed a probe.
 const DOUBT: Duration = Duration::from_secs(1);
-/// Who was ready is so until it did not answer this often.
+/// Number of failed probes in a row after which a ready process counts as not ready.
 const LOST_AFTER: u32 = 3;
 
-/// Who is to be asked.
+/// A process to probe.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Which process.
+    /// The name of the process.
     pub name: String,
     /// Its process id.
     pub pid: u32,
-    /// Whether it was ready the last time.
+    /// The last result.
     pub ready: bool,
-    /// How.
+    /// The probe.
     pub probe: Option<Probe>,
 }
 
-/// The list that the loop keeps and the probe thread reads.
+/// The list of processes, kept by the loop and read by the probe thread.
 #[derive(Default)]
 pub struct Targets {
     list: Mutex<Vec<Target>>,
@@ -49,7 +49,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Replaces the list. The probe thread is woken when somebody is new on it.
+    /// Replaces the list. Wakes the probe thread if a process was added.
     pub fn set(&self, list: Vec<Target>) {
         let mut held = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let new = |target: &Target| !held.iter().any(|held| held.pid == target.pid);
@@ -65,7 +65,8 @@ impl Targets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until somebody is on the list who is not in `known`, at most for `bound`; without one, for as long as it takes.
+    /// Waits until the list has a process that is not in `known`, at most for `bound`; without a bound, for
+    /// ever.
     fn wait<T>(&self, known: &BTreeMap<u32, T>, bound: Option<Duration>) {
         let all_known = |list: &mut Vec<Target>| list.iter().all(|target| known.contains_key(&target.pid));
         let held = self.list.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,19 +85,19 @@ impl Targets {
     }
 }
 
-/// When somebody is asked again.
+/// The probe state of a process.
 struct Turn {
-    /// When it was first on the list.
+    /// The time when it was added to the list.
     first: Duration,
     due: Duration,
-    /// How often it did not answer since it last did.
+    /// Failed probes in a row.
     missed: u32,
-    /// When it last did.
+    /// The time of the last successful probe.
     answered: Duration,
     asker: Asker,
 }
 
-/// Asks for ever. A process without a probe is ready as soon as it runs.
+/// Probes for ever. A process without a probe is ready as soon as it runs.
 pub fn run(root: &Path, targets: &Targets, news: &Sender<News>) {
     // By process id.
     let mut turns: BTreeMap<u32, Turn> = BTreeMap::new();
@@ -129,7 +130,7 @@ pub fn run(root: &Path, targets: &Targets, news: &Sender<News>) {
                 false => SLOW,
             };
             turn.due = pause::monotonic() + pause;
-            // A busy machine may miss one or two.
+            // A busy process may fail one or two probes.
             let doubt = target.ready && !ready && turn.missed < LOST_AFTER;
             if ready != target.ready
                 && !doubt

@@ -1,4 +1,4 @@
-//! Children and their logs.
+//! Child processes and their logs.
 
 use std::{
     collections::BTreeMap,
@@ -19,13 +19,14 @@ use nix::{
 
 use crate::Paths;
 
-/// A log is moved aside when it is longer than this at the start of its process, or when it is looked at.
+/// Above this size a log is moved aside, at the start of its process and at intervals.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 
-/// What a child without an environment of its own gets.
+/// The PATH of a child whose configuration sets none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts a child in a process group of its own, its output appended to its log. Gives its process id, or why not.
+/// Starts a child in its own process group, its output appended to its log. Returns its process id, or an
+/// error.
 pub fn start(
     paths: &Paths,
     log: &str,
@@ -52,16 +53,17 @@ pub fn start(
     // SAFETY: between fork and exec; both calls are plain system calls that allocate nothing and take no lock.
     unsafe {
         command.pre_exec(move || {
-            // The standard library hands on the agent's own mask, and every container would inherit it: blocked SIGTERM.
+            // The standard library passes on the agent's own mask, with SIGTERM blocked, and every container
+            // would inherit it.
             SigSet::empty().thread_set_mask()?;
             if !first {
-                // As first process of a machine the kernel sees to it that nobody survives the agent.
+                // For a first process of a pid namespace, the kernel ensures that no process outlives it.
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
             }
             Ok(())
         });
     }
-    // The handle is dropped on purpose: the loop collects every child, its own and those it inherits, by its id.
+    // The handle is dropped on purpose: the loop reaps every child, own and inherited ones, by process id.
     command
         .spawn()
         .map(|child| child.id())
@@ -79,15 +81,15 @@ fn open(log: &Path) -> std::io::Result<File> {
         .open(log)
 }
 
-/// Keeps a log from growing without end: what is there is copied aside, and the file, which its process keeps open for
-/// appending, starts again. Of what is there, the end is worth keeping.
+/// Limits the size of a log: its end is copied aside, and the file, which the process keeps open for
+/// appending, is truncated.
 pub fn bound(log: &Path) {
     let Ok(found) = fs::metadata(log) else { return };
     if found.len() <= LOG_LIMIT {
         return;
     }
     let aside = log.with_extension("log.1");
-    // Losing a log is better than losing the machine to a full disk.
+    // Losing a log is better than a full disk.
     if keep_end(log, found.len(), &aside).is_err() {
         let _not_there = fs::remove_file(&aside);
     }
@@ -106,7 +108,7 @@ fn keep_end(log: &Path, length: u64, aside: &Path) -> std::io::Result<()> {
     std::io::copy(&mut from.take(LOG_LIMIT), &mut to).map(drop)
 }
 
-/// Adds a line to a log.
+/// Appends a line to a log.
 pub(crate) fn append(log: &Path, line: &str) -> std::io::Result<()> {
     bound(log);
     open(log)?.write_all(format!("{line}\n").as_bytes())

@@ -37,19 +37,19 @@ use crate::{
     supervisor::{Action, Event, Job, Supervisor},
 };
 
-/// Logs are kept within bounds this often.
+/// Interval of the log size check.
 const LOG_CARE: Duration = Duration::from_secs(15);
-/// A configuration whose files cannot be written is tried again after this.
+/// Pause before the files of a configuration are written again after a failure.
 const WRITE_RETRY: Duration = Duration::from_secs(2);
-/// What is left after an orderly stop (containers, mostly) gets this long.
+/// The grace for processes that are left after an orderly stop (mostly containers).
 const LAST_GRACE: Duration = Duration::from_secs(3);
-/// What processes need, and what they write about themselves, is looked at this often.
+/// Interval of the check of processes' required paths and status files.
 const LOOK: Duration = Duration::from_secs(1);
-/// Lines of a log in a report, for a process that is in trouble.
+/// Lines of a log in a report, for a failing process.
 const LINES: usize = 20;
 
-/// Runs the machine below `root` until it is told to stop; goes on from where the agent before it stood, if that has handed
-/// it over in a file.
+/// Runs the machine below `root` until it is stopped; continues from the state that an earlier agent handed
+/// over in a file, if any.
 pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
     let paths = Paths::below(root);
     let signals = signals::waited_for();
@@ -63,13 +63,14 @@ pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
         if adopted.is_some() { "goes on" } else { "starts" },
         getpid()
     ));
-    // Before any thread starts, so that all inherit it. Children get an empty mask: see `process::start`.
+    // Before any thread starts, so that all inherit the mask. Children get an empty mask: see
+    // `process::start`.
     if let Err(error) = signals.thread_block() {
         say(&format!("cannot block signals: {error}"));
         return ExitCode::FAILURE;
     }
     if getpid().as_raw() != 1 {
-        // Under test: what our children leave behind comes to us all the same.
+        // Under test: orphaned descendants are re-parented to the agent as they would be to PID 1.
         if let Err(error) = prctl::set_child_subreaper(true) {
             say(&format!("cannot become the reaper: {error}"));
         }
@@ -77,7 +78,7 @@ pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
     let seed = match (disk::seed(&paths), &config) {
         (Ok(seed), _) => Some(seed),
         (Err(error), Some(_)) => {
-            say(&format!("{error}; it goes on as it was, and nobody hears of it"));
+            say(&format!("{error}; the machine runs on without the service"));
             None
         }
         (Err(error), None) => {
@@ -125,10 +126,10 @@ pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
         (Some(kept), config) => {
             machine.supervisor = Supervisor::again(config, kept, pause::monotonic());
             machine.feed(Event::Tick);
-            // Nobody else hears of those that ended meanwhile.
+            // Signals of children that ended during the handover may be lost.
             machine.reap();
         }
-        // What was in force before comes into force again, whether the service is there or not.
+        // The configuration in force is restored, whether the service is reachable or not.
         (None, Some(config)) => machine.configure(config),
         (None, None) => {}
     }
@@ -138,7 +139,7 @@ pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
         start_contact(Contact::new(paths, seed), after, outbox, news.clone());
     }
     let ended = machine.run(&inbox);
-    // Held until here: a machine without contact still hears its signals and probes.
+    // Kept until here: without contact, this sender keeps the channel of signals and probes open.
     drop(news);
     ended
 }
@@ -147,8 +148,8 @@ fn start_contact(contact: Contact, after: u64, outbox: Arc<Outbox>, news: Sender
     thread("contact", move || contact.run(after, &outbox, &news));
 }
 
-/// What the agent before this one has left. If it cannot be used, then nobody knows what runs here: all of it ends, and
-/// begins anew as when the machine starts.
+/// The state left by the previous agent. If it is unusable, the running processes are unknown: all of them
+/// are killed and started again, as at a start of the machine.
 fn adopt_from(file: &Path, generation: u64) -> Option<Handover> {
     let read = Handover::read(file).and_then(|handover| {
         if handover.generation == generation {
@@ -160,14 +161,14 @@ fn adopt_from(file: &Path, generation: u64) -> Option<Handover> {
     match read {
         Ok(handover) => {
             pause::goes_on_from(handover.now);
-            // It is of no use to anybody later; the next one writes it anew.
+            // Not needed any more; the next handover writes it again.
             let _gone = std::fs::remove_file(file);
             Some(handover)
         }
         Err(why) => {
-            say(&format!("cannot go on from the agent before: {why}"));
+            say(&format!("cannot continue from the previous agent: {why}"));
             if getpid().as_raw() == 1 {
-                // Nobody left to signal is what is wanted.
+                // No process left is the expected end.
                 let _nobody = kill(Pid::from_raw(-1), Signal::SIGKILL);
             }
             None
@@ -175,9 +176,9 @@ fn adopt_from(file: &Path, generation: u64) -> Option<Handover> {
     }
 }
 
-/// A new value each time the machine starts.
+/// A new random value for each start of the machine.
 fn boot_id() -> String {
-    // The kernel's generator needs no seed and no clock of ours.
+    // The kernel's generator needs neither a seed nor a clock.
     std::fs::read_to_string("/proc/sys/kernel/random/uuid")
         .map_or_else(|_| getpid().to_string(), |id| id.trim().to_owned())
 }
@@ -192,9 +193,9 @@ struct Machine {
     targets: Arc<Targets>,
     sequence: u64,
     config_error: Option<String>,
-    /// A configuration whose files could not be written, and when to try again.
+    /// A configuration whose files could not be written, and the time of the next try.
     pending: Option<(MachineConfig, Duration)>,
-    /// Files that were written and whose processes do not know yet.
+    /// Files that were written while their processes have not been restarted yet.
     changed: BTreeSet<String>,
     statuses: Statuses,
     disks: Vec<DiskSeen>,
@@ -229,8 +230,8 @@ impl Machine {
                 Ok(News::Agent(sha256)) => self.successors.expect(sha256),
                 Ok(News::Signal(Signal::SIGCHLD)) => self.reap(),
                 Ok(News::Signal(Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR)) => self.feed(Event::Stop),
-                // Not handed on: to most programs, these mean the end.
-                Ok(News::Signal(signal)) => say(&format!("{signal} means nothing here")),
+                // Not passed on: these signals would end most programs.
+                Ok(News::Signal(signal)) => say(&format!("{signal} is ignored")),
                 Err(RecvTimeoutError::Timeout) => self.feed(Event::Tick),
                 Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
             }
@@ -258,7 +259,7 @@ impl Machine {
         ExitCode::SUCCESS
     }
 
-    /// What another agent has to know to take this one's place; `None` while it had better not.
+    /// The state for a successor; `None` while a handover is not possible.
     fn handover(&self) -> Option<Handover> {
         if self.pending.is_some() || !self.changed.is_empty() {
             return None;
@@ -289,27 +290,27 @@ impl Machine {
             Err(why) => Err(why),
         };
         if let Err(why) = asked {
-            say(&format!("another agent lies ready and is not started: {why}"));
+            say(&format!("another agent is available and not started: {why}"));
         }
     }
 
-    /// The other agent has said whether it can go on from here.
+    /// The successor's check has ended.
     fn successor_answered(&mut self, answer: Answer) {
         let Answer::Can(candidate) = answer else {
-            say("another agent lies ready and cannot go on from here: this one stays");
+            say("another agent is available and cannot take over: this one stays");
             return;
         };
-        // If something is under way by now, it is asked again later.
+        // A handover that is not possible now is tried again later.
         let Some(handover) = self.handover() else { return };
-        say("another agent lies ready and takes over");
+        say("another agent takes over");
         let why = self
             .successors
             .become_it(&self.paths, &candidate, &self.root, &handover);
         let Err(why) = why;
-        say(&format!("it does not: {why}"));
+        say(&format!("the other agent cannot take over: {why}"));
     }
 
-    /// Whether any process has something to be looked at.
+    /// Whether any process has required paths or a status file.
     fn has_to_look(&self) -> bool {
         let config = self.supervisor.config();
         config.is_some_and(|config| {
@@ -343,7 +344,7 @@ impl Machine {
         }
     }
 
-    /// A configuration arrived. One that is still to be tried again counts as there already.
+    /// Handles a new configuration. One that waits for a retry counts as received.
     fn take(&mut self, config: MachineConfig) {
         let known = self.pending.as_ref().map(|(config, _)| config.generation);
         if known.is_none_or(|known| known < config.generation) {
@@ -418,7 +419,7 @@ impl Machine {
             Job::Process(name) => {
                 let process = config.processes.iter().find(|process| process.name == *name)?;
                 counted.clone_from(&process.env);
-                // For those who can do something about it.
+                // For programs that handle quick exits, such as `landfall-agent etcd`.
                 let quick_exits = self.supervisor.quick_exits(name);
                 if quick_exits > 0 {
                     counted.insert(QUICK_EXITS.to_owned(), quick_exits.to_string());
@@ -435,16 +436,16 @@ impl Machine {
         }
     }
 
-    /// Collects every child that ended, our own and those we inherited.
+    /// Reaps every ended child, own and inherited ones.
     fn reap(&mut self) {
         loop {
-            // Not nix's: that loses a child that died by a real-time signal.
+            // Not nix's `wait`: it loses a child that was ended by a real-time signal.
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     let how = match (status.exit_status(), status.terminating_signal()) {
                         (Some(code), _) => format!("exit status {code}"),
                         (None, Some(signal)) => format!("signal {signal}"),
-                        // Stopped or continued: not the end, and not asked for either.
+                        // Stopped or continued: not an exit.
                         (None, None) => continue,
                     };
                     self.exited(pid, how, status.exit_status() == Some(0));
@@ -516,21 +517,21 @@ impl Machine {
         });
     }
 
-    /// The processes are gone in order; whatever else runs in the machine (containers) goes now.
+    /// All processes have stopped in order; ends whatever else runs in the machine (containers).
     fn finish(&mut self) {
         if getpid().as_raw() != 1 {
             return;
         }
         let everybody = Pid::from_raw(-1);
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            // Nobody left to signal is what is wanted.
+            // No process left is the expected end.
             let _nobody = kill(everybody, signal);
             let deadline = pause::monotonic() + LAST_GRACE;
             while pause::monotonic() < deadline {
                 match rustix::process::wait(WaitOptions::NOHANG) {
                     Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                     Ok(None) => pause::sleep(Duration::from_millis(5)),
-                    // No child is left, and nobody else can be: all were ours in the end.
+                    // No child is left, so no process is: all were descendants.
                     Err(_) => break,
                 }
             }
@@ -539,7 +540,7 @@ impl Machine {
     }
 }
 
-/// A process and what it started itself. One that is gone already is no error.
+/// Sends a signal to a process group. A group that has ended is no error.
 fn signal_group(pid: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         let _gone = killpg(Pid::from_raw(pid), signal);

@@ -176,7 +176,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("var/lib/etcd")).unwrap();
         let seen = disks(&Paths::below(root.path()));
-        // The same file system is told once.
+        // A file system is reported once.
         assert_eq!(seen.len(), 1);
         assert!(seen[0].path == "/" && seen[0].total_mib > 0 && seen[0].free_mib <= seen[0].total_mib);
     }
@@ -200,7 +200,7 @@ mod tests {
         assert!(statuses.look(&paths, &processes));
         assert_eq!(statuses.of("p"), Some(serde_json::json!({ "a": 1 })));
         assert!(!statuses.look(&paths, &processes));
-        // Written anew with the same content is no news; half of one, or too much, says nothing.
+        // Rewritten with the same content: no change. Truncated or too long: no status.
         write(r#"{ "a": 1 }"#);
         assert!(!statuses.look(&paths, &processes));
         write(r#"{"a":"#);

@@ -1,8 +1,8 @@
-//! The signals that the agent waits for instead of being interrupted by them.
+//! The signals that the agent waits for (`sigwait`).
 
 use nix::sys::signal::{SigSet, Signal};
 
-/// The signals that the agent waits for, among them the one that asks an init to halt the machine.
+/// The signals that the agent waits for, including SIGRTMIN + 3, which requests an init to halt the machine.
 pub(crate) fn waited_for() -> SigSet {
     let set: SigSet = [
         Signal::SIGCHLD,
@@ -24,7 +24,7 @@ pub(crate) fn waited_for() -> SigSet {
     }
 }
 
-/// Waits for the next of them. The real-time one counts as the usual wish to stop.
+/// Waits for the next signal. The real-time signal counts as SIGTERM.
 pub(crate) fn next(signals: &SigSet) -> Signal {
     let mut number = 0;
     loop {

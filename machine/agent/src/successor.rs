@@ -1,12 +1,15 @@
-//! Another agent takes this one's place, while everything else in the machine goes on.
+//! Replacement of the running agent by another release, while all other processes of the machine keep
+//! running.
 //!
-//! Where the fabric keeps the agent ([`agent_protocol::AGENT_PATH`]) there lies another one after an upgrade of the service, and the
-//! service says what its SHA-256 is. The file is opened once, summed, and if it is the one, asked whether it can go on from what this one would hand over (`landfall-agent --can-adopt FILE`, as a process of its
-//! own); then this one writes that down and becomes it (`exec`): the same process id, so all children stay children, and
-//! blocked signals stay pending. One that cannot is not asked again; this one stays.
+//! After an upgrade of the service, the file at [`agent_protocol::AGENT_PATH`] is another agent, and the
+//! service announces its SHA-256. The file is opened once and its sum checked. If it matches, the candidate
+//! runs as a child process to check whether it can read the state to be handed over
+//! (`landfall-agent --can-adopt FILE`). Then this agent writes its state and replaces itself (`exec`): the
+//! process id stays, so all children remain children, and blocked signals stay pending. A candidate that fails
+//! the check is not tried again; this agent stays.
 //!
-//! Always true: what is started is the very file that was summed; an agent that does not even start is never become; what is handed over is read by the release after and,
-//! for the way back, checked by the release before.
+//! Always true: the started file is the very file that was summed; a candidate that does not start is never
+//! used; the handed-over state can be read by the next release and, for the way back, by the previous one.
 
 use std::{
     convert::Infallible,
@@ -30,20 +33,20 @@ use crate::{Paths, process, supervisor::Kept};
 
 /// Longer than any agent needs to read a file.
 const BOUND: Duration = Duration::from_secs(10);
-/// Of the format.
+/// The version of the format.
 const VERSION: u32 = 1;
 
-/// What an agent tells the one that takes its place.
+/// The state handed over from one agent to the next.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handover {
     v: u32,
-    /// The time of everything in it, by the clock that goes on.
+    /// The reading of the monotonic clock at the handover; the successor continues the clock from it.
     pub(crate) now: Duration,
-    /// The machine's boot: it is the same.
+    /// The boot id of the machine, which stays.
     pub(crate) boot: String,
-    /// The last report's.
+    /// The sequence number of the last report.
     pub(crate) sequence: u64,
-    /// The configuration in force, 0 if there is none: the file that holds it has to be of the same.
+    /// The generation of the configuration in force, 0 if none: the stored configuration must have the same.
     pub(crate) generation: u64,
     pub(crate) kept: Kept,
 }
@@ -60,10 +63,10 @@ impl Handover {
         }
     }
 
-    /// Reads one.
+    /// Reads a handover file.
     ///
     /// # Errors
-    /// In words, when there is none or it is of another kind.
+    /// The reason, when the file is missing or of another kind.
     pub(crate) fn read(file: &Path) -> Result<Self, String> {
         let bytes = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         let read: Self = serde_json::from_slice(&bytes)
@@ -81,39 +84,39 @@ impl Handover {
     }
 }
 
-/// Whether this program could go on from what lies there.
+/// Whether this program can continue from this handover file.
 ///
 /// # Errors
-/// In words, why not.
+/// The reason why not.
 pub fn can_adopt(file: &Path) -> Result<(), String> {
     Handover::read(file).map(drop)
 }
 
-/// Which file a program is.
+/// Device and inode of a program file.
 type Identity = (u64, u64);
 
-/// A program that lies ready: the file that was opened and looked at, whatever is put in its place afterwards.
+/// A candidate: the open file that was checked, whatever later replaces it at its path.
 pub(crate) struct Candidate {
     who: Identity,
     file: File,
 }
 
-/// What another agent said.
+/// The result of the candidate's check.
 pub(crate) enum Answer {
-    /// It can go on from here.
+    /// The candidate can continue.
     Can(Candidate),
-    /// It cannot, did not start, or did not answer in time.
+    /// The candidate failed the check, did not start, or did not end in time.
     Cannot,
 }
 
-/// Whether there is another agent, and what is known of it.
+/// The search for a successor.
 #[derive(Default)]
 pub(crate) struct Successors {
-    /// SHA-256 of the program that the service has; nothing is started before the service has said so.
+    /// The SHA-256 announced by the service; no candidate is started before that.
     expected: Option<String>,
-    /// SHA-256 of this program, once it was needed.
+    /// The SHA-256 of this program, computed when first needed.
     own: Option<String>,
-    /// The file that there is nothing more to ask about, as long as this one is expected.
+    /// The file that was already checked for the announced sum.
     settled: Option<(Identity, String)>,
     asked: Option<Asked>,
 }
@@ -125,20 +128,21 @@ struct Asked {
 }
 
 impl Successors {
-    /// The service has said which program agents are to be.
+    /// The service has announced the agent program.
     pub(crate) fn expect(&mut self, sha256: String) {
         self.expected = Some(sha256);
     }
 
-    /// The program that lies ready, if it is the one that the service has, is not this one, and was not asked yet.
+    /// The program at the agent path, if it matches the announced sum, differs from this one, and was not
+    /// checked yet.
     ///
     /// # Errors
-    /// In words, once for each file: when it cannot be read or is not the one that the service has.
+    /// The reason, once for each file: when it cannot be read or does not match the announced sum.
     pub(crate) fn waiting(&mut self, paths: &Paths) -> Result<Option<Candidate>, String> {
         let Some(expected) = self.expected.clone().filter(|_| self.asked.is_none()) else {
             return Ok(None);
         };
-        // There is none in a machine of an earlier release, and none for a moment while it is replaced.
+        // Machines of an earlier release have none, and it is missing for a moment while it is replaced.
         let Ok(file) = open(&paths.agent()) else {
             return Ok(None);
         };
@@ -148,7 +152,7 @@ impl Successors {
         if self.settled == settled || !found.is_file() {
             return Ok(None);
         }
-        // Told once. What goes wrong after this is settled as well, until another file lies there.
+        // Reported once. Later failures settle the file as well, until another file is there.
         self.settled = settled;
         let sum = sha256(&file)?;
         if sum != expected {
@@ -167,7 +171,7 @@ impl Successors {
         Ok(Some(Candidate { who, file }))
     }
 
-    /// Asks it; the answer is how the process ends ([`Self::answered`]).
+    /// Starts the candidate's check; the exit status of the process is the result ([`Self::answered`]).
     pub(crate) fn ask(
         &mut self,
         paths: &Paths,
@@ -177,7 +181,7 @@ impl Successors {
     ) -> Result<(), String> {
         let asked = handover.write(&paths.handover()).and_then(|()| {
             let argv = [
-                // The child finds the file that was looked at under the same number.
+                // The child finds the checked file under the same descriptor number.
                 &format!("/proc/self/fd/{}", candidate.file.as_raw_fd()),
                 "--can-adopt",
                 &paths.handover().display().to_string(),
@@ -201,13 +205,13 @@ impl Successors {
         }
     }
 
-    /// The process to be killed, if it does not answer.
+    /// The check process, if it exceeds its time.
     pub(crate) fn hangs(&self, now: Duration) -> Option<u32> {
         let asked = self.asked.as_ref()?;
         (now.saturating_sub(asked.at) > BOUND).then_some(asked.pid)
     }
 
-    /// A child ended. Gives an answer if it was the one that was asked.
+    /// A child ended. Returns the result if it was the check process.
     pub(crate) fn answered(&mut self, pid: u32, success: bool) -> Option<Answer> {
         let asked = self.asked.take_if(|asked| asked.pid == pid)?;
         if success {
@@ -217,7 +221,7 @@ impl Successors {
         Some(Answer::Cannot)
     }
 
-    /// Becomes it. Comes back only if that does not work.
+    /// Replaces this process with the candidate. Returns only on failure.
     pub(crate) fn become_it(
         &mut self,
         paths: &Paths,
@@ -237,7 +241,7 @@ impl Successors {
                 CString::new([name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat()).ok()
             })
             .collect();
-        // The standard library would unblock our signals first, and lose those that come in between.
+        // The standard library would unblock signals first, and lose those that arrive before `exec`.
         nix::unistd::fexecve(&candidate.file, &arguments, &environment).map_err(|error| error.to_string())
     }
 
@@ -246,7 +250,7 @@ impl Successors {
     }
 }
 
-/// Opens what may be anything: the machine's root may write there.
+/// Opens a file that may be anything: root of the machine may write there.
 fn open(path: &Path) -> std::io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     fs::OpenOptions::new()
@@ -332,7 +336,8 @@ mod tests {
             "it cannot even be started"
         );
 
-        // Another one lies there: another file, as an upgrade leaves it. What is put in its place later is not what was summed.
+        // Another agent file, as after an upgrade. A later replacement at the path is not the file that was
+        // summed.
         successors.expect(put("another"));
         let candidate = successors.waiting(&paths).unwrap().unwrap();
         put("a third");
@@ -354,7 +359,7 @@ mod tests {
         assert!(successors.answered(8, true).is_none());
         assert!(matches!(successors.answered(9, false), Some(Answer::Cannot)));
 
-        // This program itself is nothing new, wherever it lies; neither is what is no file.
+        // This program itself is no candidate, wherever its file is; neither is anything but a regular file.
         let own = fs::read("/proc/self/exe").unwrap();
         fs::write(paths.agent(), &own).unwrap();
         successors.expect(sha256(&File::open(paths.agent()).unwrap()).unwrap());

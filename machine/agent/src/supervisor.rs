@@ -1,7 +1,7 @@
-//! What to do next: pure. Events and the time in, actions out.
+//! The next actions: pure. Events and the time in, actions out.
 //!
 //! ```text
-//! configuration ──► setup, command by command ──► all processes and tasks at once; who comes after others, once those are ready
+//! configuration ──► setup, command by command ──► all processes and tasks; those with `after` once the others are ready
 //!
 //! process:  Waiting ──start──► Running ──exit──► Waiting (back-off 0.1 s … 10 s; forgotten after 30 s of running)
 //!                                 ├─ does not answer for too long, or what it needs has vanished ──► SIGKILL ──exit──► Waiting
@@ -9,8 +9,8 @@
 //! task:     as a process, until it succeeds once
 //! ```
 //!
-//! Always true: at most one process a name; a process is stopped before its changed self is started; on shut-down those
-//! with a higher stop order are gone before the next are told.
+//! Always true: at most one process with a name; a process is stopped before its changed version is started;
+//! on shut-down all processes of a higher stop order have ended before the next ones are signalled.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,9 +27,9 @@ use crate::{
     unit::{FIRST_BACK_OFF, Phase, Unit},
 };
 
-/// A setup command that fails is tried again after this.
+/// Pause before a failed setup command is retried.
 const SETUP_RETRY: Duration = Duration::from_secs(1);
-/// A setup command that takes longer hangs, and is killed so that it is told and tried again.
+/// A setup command that takes longer counts as hanging: it is killed, reported and retried.
 const SETUP_BOUND: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -37,12 +37,12 @@ enum Stage {
     Idle,
     /// Runs setup commands, one after the other.
     Setup {
-        /// When the next is to be started; `None` while one runs.
+        /// The time of the next start; `None` while one runs.
         next_at: Option<Duration>,
     },
-    /// Everything runs.
+    /// Setup is done; processes and tasks run.
     Up,
-    /// Stops.
+    /// Shutting down.
     Down,
 }
 
@@ -51,20 +51,21 @@ enum Stage {
 pub struct Supervisor {
     config: Option<MachineConfig>,
     stage: Stage,
-    /// Those that succeeded in this boot. Later configurations may bring others: a machine that stood by gets a role.
+    /// Setup commands that succeeded in this boot. Later configurations may add others: a standby machine
+    /// gets a role.
     setup_done: Vec<Command>,
     setup_running: Option<SetupRun>,
     setup_error: Option<String>,
     units: BTreeMap<Job, Unit>,
 }
 
-/// The setup command that runs. It is kept, because the configuration may be another one when it ends.
+/// The running setup command. A copy, because the configuration may have changed when it ends.
 #[derive(Debug)]
 struct SetupRun {
     command: Command,
-    /// `None` until it was started.
+    /// `None` until it is started.
     pid: Option<u32>,
-    /// When it counts as hanging; `None` after it was killed for that.
+    /// The time when it counts as hanging; `None` after it was killed for that.
     kill_at: Option<Duration>,
 }
 
@@ -81,7 +82,7 @@ impl Default for Supervisor {
     }
 }
 
-/// What another agent has to know to go on where this one stands.
+/// The supervisor's state for a successor agent.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     setup_done: Vec<Command>,
@@ -89,7 +90,7 @@ pub struct Kept {
 }
 
 impl Supervisor {
-    /// What one that takes its place has to know; `None` while something is under way that it could not follow.
+    /// The state for a successor; `None` while an operation is under way that a successor could not continue.
     pub fn kept(&self) -> Option<Kept> {
         let settled = |unit: &Unit| !matches!(unit.phase, Phase::Starting | Phase::Stopping { .. });
         let calm = self.stage != Stage::Down && self.setup_running.is_none();
@@ -103,10 +104,10 @@ impl Supervisor {
         })
     }
 
-    /// Goes on where another agent of this machine stood, under the same configuration.
+    /// Continues from the state of another agent of this machine, under the same configuration.
     pub fn again(config: Option<MachineConfig>, kept: Kept, now: Duration) -> Self {
         let stage = match config {
-            // What was done is done: it is gone through in no time.
+            // Completed commands are skipped.
             Some(_) => Stage::Setup { next_at: Some(now) },
             None => Stage::Idle,
         };
@@ -124,7 +125,7 @@ impl Supervisor {
         self.config.as_ref()
     }
 
-    /// Whether a configuration may come into force: it is newer than the one that is.
+    /// Whether a configuration may come into force: it is newer than the current one.
     pub fn accepts(&self, generation: u64) -> bool {
         self.stage != Stage::Down
             && self
@@ -133,7 +134,7 @@ impl Supervisor {
                 .is_none_or(|config| config.generation < generation)
     }
 
-    /// Which processes are to be asked whether they are ready: name and process id.
+    /// The processes to probe: name, process id, last result.
     pub fn probed(&self) -> Vec<(String, u32, bool)> {
         self.units
             .iter()
@@ -146,7 +147,7 @@ impl Supervisor {
             .collect()
     }
 
-    /// What is seen of every process.
+    /// The observed state of every process.
     pub fn processes(&self) -> BTreeMap<String, ProcessSeen> {
         self.units
             .iter()
@@ -177,7 +178,7 @@ impl Supervisor {
             .collect()
     }
 
-    /// How often in a row this process ended soon without having been ready.
+    /// The number of quick exits in a row of this process, without readiness in between.
     pub fn quick_exits(&self, name: &str) -> u32 {
         let unit = self.units.get(&Job::Process(name.to_owned()));
         unit.map_or(0, |unit| unit.quick_exits)
@@ -194,12 +195,12 @@ impl Supervisor {
             .collect()
     }
 
-    /// Why setup does not get on, if it does not.
+    /// The error that holds up setup, if any.
     pub fn setup_error(&self) -> Option<&str> {
         self.setup_error.as_deref()
     }
 
-    /// When something has to be looked at again, if nothing happens before.
+    /// The next time for [`Event::Tick`], if no event comes before.
     pub fn next_deadline(&self) -> Option<Duration> {
         let setup = match self.stage {
             Stage::Setup { next_at } => next_at,
@@ -209,7 +210,7 @@ impl Supervisor {
         let held = self.held();
         let units = self.units.iter().filter_map(|(job, unit)| match unit.phase {
             Phase::Waiting(_) if held.contains(job) => None,
-            // In every other stage it is not time that they wait for.
+            // In other stages units do not wait for time.
             Phase::Waiting(at) if self.stage == Stage::Up => Some(at),
             Phase::Stopping {
                 kill_at,
@@ -221,7 +222,7 @@ impl Supervisor {
         units.chain(setup).chain(hanging).min()
     }
 
-    /// Something happened at this time; what is to be done?
+    /// Handles an event at this time; returns the actions.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
@@ -302,7 +303,7 @@ impl Supervisor {
             if again {
                 unit.done = false;
                 unit.back_off = FIRST_BACK_OFF;
-                // What failed as it was may work as it is now.
+                // A failed unit may work with the new configuration.
                 if matches!(unit.phase, Phase::Waiting(_) | Phase::Halted) {
                     unit.phase = Phase::Waiting(now);
                 }
@@ -316,7 +317,7 @@ impl Supervisor {
             (unit.order, unit.grace, unit.hang) = (limits.order, limits.grace, limits.hang);
         }
         self.config = Some(config);
-        // One that still runs belongs to the configuration before; the next is chosen when it ends.
+        // A running command belongs to the previous configuration; the next one is chosen when it ends.
         self.setup_error = None;
         self.stage = Stage::Setup {
             next_at: self.setup_running.is_none().then_some(now),
@@ -324,7 +325,7 @@ impl Supervisor {
         actions.push(Action::Report);
     }
 
-    /// The first setup command of the configuration that did not succeed in this boot.
+    /// The first setup command of the configuration that has not succeeded in this boot.
     fn next_setup(&self) -> Option<(usize, &Command)> {
         let commands = &self.config.as_ref()?.setup;
         commands
@@ -342,7 +343,7 @@ impl Supervisor {
             self.setup_error = None;
             self.setup_done.push(run.command);
         } else {
-            // The program only: arguments may hold what is not for everybody.
+            // Only the program: arguments may be confidential.
             let program = run.command.argv.first().map_or("", String::as_str);
             let hung = match run.kill_at {
                 Some(_) => "",
@@ -391,7 +392,7 @@ impl Supervisor {
         } else if !unit.wanted {
             self.units.remove(job);
         } else if was_stopping {
-            // Stopped to be started anew.
+            // Stopped for a restart.
             unit.ready = None;
             unit.phase = Phase::Waiting(now);
         } else if matches!(job, Job::Task(_)) && success {
@@ -411,7 +412,7 @@ impl Supervisor {
             return;
         }
         let next = match (unit.ready, ready) {
-            // Not ready yet is not the same as not ready any more.
+            // Not ready yet differs from no longer ready.
             (None, false) => None,
             (_, ready) => Some(ready),
         };
@@ -421,8 +422,8 @@ impl Supervisor {
         unit.ready = next;
         actions.push(Action::Report);
         if ready && !std::mem::replace(&mut unit.ever_ready, true) {
-            // What failed may have waited for just this one (an import for containerd). Once for each process: otherwise
-            // two that keep ending would wake each other for ever.
+            // A failed unit may have waited for this process (an import for containerd). Once for each
+            // process: otherwise two that keep ending would wake each other for ever.
             for unit in self.units.values_mut() {
                 if matches!(unit.phase, Phase::Waiting(at) if at > now) {
                     unit.phase = Phase::Waiting(now);
@@ -431,7 +432,7 @@ impl Supervisor {
         }
     }
 
-    /// Whatever time and state allow.
+    /// Performs all transitions that time and state allow.
     fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for unit in self.units.values_mut() {
             if unit.hangs_at().is_some_and(|at| now >= at) {
@@ -487,8 +488,8 @@ impl Supervisor {
         }
     }
 
-    /// Processes that are not to be started yet: one that they come after is not ready. The answer to its probe, or another configuration,
-    /// is what they wait for.
+    /// Processes that are not started yet because a process they come after is not ready. They wait for its
+    /// probe or for another configuration.
     fn held(&self) -> BTreeSet<Job> {
         let is_there = |name: &String| {
             let unit = self.units.get(&Job::Process(name.clone()));
@@ -511,7 +512,7 @@ impl Supervisor {
         }
     }
 
-    /// Stops the highest order that still runs; ends when none does.
+    /// Stops the running units of the highest stop order; ends when none is left.
     fn stop_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for unit in self.units.values_mut() {
             if matches!(unit.phase, Phase::Waiting(_)) {

@@ -28,7 +28,7 @@ fn at(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A supervisor and a world that starts whatever it is told to.
+/// A supervisor and a simulated process table.
 struct World {
     supervisor: Supervisor,
     now: Duration,
@@ -287,7 +287,8 @@ fn each_setup_command_succeeds_once_a_boot_whichever_configuration_brings_it() {
     with_role.setup = vec![command("one"), command("two")];
     world.configure(with_role.clone(), &[]);
     assert_eq!(world.running, BTreeMap::from([(2, Job::Setup(0))]));
-    // Another configuration arrives while the first command runs: what ran is not run again, what is new is.
+    // Another configuration arrives while the first command runs: completed commands are not repeated, new
+    // ones run.
     with_role.generation = 3;
     with_role.setup = vec![command("zero"), command("one")];
     world.configure(with_role.clone(), &[]);
@@ -386,7 +387,7 @@ impl World {
         });
     }
 
-    /// As many seconds pass, and whoever was killed ends.
+    /// Lets this number of seconds pass; killed processes end.
     fn seconds(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
             self.pass(at(100));
@@ -417,10 +418,10 @@ fn who_does_not_answer_any_more_is_killed_and_started_again() {
     let (first, other) = (world.pid("a").unwrap(), world.pid("b"));
     world.probed("a", true, world.now);
     world.probed("b", true, world.now);
-    // For as long as it answers, time is no reason.
+    // As long as it answers, it is not killed.
     world.seconds(100);
     assert_eq!(world.pid("a"), Some(first));
-    // It counts from the last answer, not from when it was noticed.
+    // The limit counts from the last answer, not from when the failure was noticed.
     world.probed("a", false, world.now - at(9_000));
     world.probed("b", false, world.now - at(9_000));
     assert_eq!(world.supervisor.next_deadline(), Some(world.now + at(1000)));
@@ -432,12 +433,12 @@ fn who_does_not_answer_any_more_is_killed_and_started_again() {
     let seen = world.seen("a");
     assert_eq!((seen.hangs, seen.restarts), (1, 1));
     assert!(seen.last_exit.unwrap().contains("did not answer for 10 s"));
-    // One that never answers has three times as long, again and again, and is no quick exit.
+    // A process that never answered has three times the limit, each time, and does not count as a quick exit.
     world.seconds(28);
     assert_eq!(world.pid("a"), Some(again));
     world.seconds(20);
     assert_eq!((world.seen("a").hangs, world.supervisor.quick_exits("a")), (2, 0));
-    // Who has no such limit may be silent for ever.
+    // A process without a limit may be silent for ever.
     world.seconds(1000);
     assert_eq!((world.pid("b"), world.seen("b").hangs), (other, 0));
 }
@@ -457,7 +458,7 @@ fn who_lost_what_it_needs_is_killed_once() {
     world.feed(gone(first));
     assert_eq!(world.signals, [(first, Signal::SIGKILL)]);
     world.seconds(1);
-    // What was seen of the one before is not held against its successor.
+    // The history of the earlier process does not count against its successor.
     world.feed(gone(first));
     assert!(world.pid("a").is_some() && world.signals.is_empty());
     assert_eq!(world.seen("a").hangs, 1);
@@ -476,7 +477,7 @@ fn quick_ends_are_counted_until_it_was_ready() {
     world.probed("a", true, world.now);
     world.exit(world.pid("a").unwrap(), false);
     assert_eq!(world.supervisor.quick_exits("a"), 0);
-    // One that ran for long did not end quickly.
+    // A process that ran for long is no quick exit.
     world.seconds(11);
     world.pass(STABLE);
     world.exit(world.pid("a").unwrap(), false);
@@ -504,7 +505,7 @@ fn only_what_makes_it_another_process_restarts_it() {
     let first = world.pid("a").unwrap();
     world.configure(config(2, &[watched]), &[]);
     assert!(world.signals.is_empty());
-    // The new limits hold for the one that runs.
+    // The new limits apply to the running process.
     world.probed("a", true, world.now);
     world.probed("a", false, world.now);
     assert_eq!(world.supervisor.next_deadline(), Some(world.now + at(5000)));
@@ -525,7 +526,7 @@ fn who_comes_after_another_is_started_once_that_is_ready() {
     world.configure(config(1, &[process("first", 1), second]), &[]);
     let first = world.pid("first").unwrap();
     assert_eq!(world.pid("second"), None);
-    // Time is not what it waits for.
+    // It does not wait for time.
     assert_eq!(world.supervisor.next_deadline(), None);
     world.pass(STABLE);
     assert_eq!(world.pid("second"), None);
@@ -536,7 +537,7 @@ fn who_comes_after_another_is_started_once_that_is_ready() {
     world.probed("first", true, world.now);
     let second = world.pid("second").unwrap();
 
-    // Once it runs it goes on without; when it is started again, it waits again.
+    // Once started, it runs on without the other; at a restart it waits again.
     world.exit(first, false);
     assert_eq!(world.pid("second"), Some(second));
     world.exit(second, false);
@@ -546,7 +547,7 @@ fn who_comes_after_another_is_started_once_that_is_ready() {
     world.probed("first", true, world.now);
     assert!(world.pid("second").is_some());
 
-    // One that is being stopped, to be what it is now, was ready; that does not count.
+    // A process that is being stopped for a restart was ready; that does not count.
     let (first, second) = (world.pid("first").unwrap(), world.pid("second").unwrap());
     let mut next = config(2, &[process("first", 1), process("second", 2)]);
     next.processes[1].after = vec!["first".into()];
@@ -572,7 +573,7 @@ fn a_new_value_restarts_a_process_unless_it_goes_on_with_the_one_before() {
     world.configure(config(2, &[wanted(2, &[8])]), &[]);
     assert!(world.signals.is_empty());
     assert_eq!(world.pid("a"), Some(first));
-    // The way back is none that it goes on with.
+    // The change back is not in `goes_on_with`: the process restarts.
     world.configure(config(3, &[wanted(8, &[])]), &[]);
     assert_eq!(world.signals, [(first, Signal::SIGTERM)]);
 }

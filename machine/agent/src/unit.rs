@@ -1,4 +1,4 @@
-//! One thing that is run, and where it is in its life.
+//! A unit, and its state.
 
 use std::time::Duration;
 
@@ -9,40 +9,41 @@ use crate::event::Action;
 
 pub(crate) const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
-/// After running so long, an end is a new story.
+/// After running this long, an exit is not a quick one.
 pub(crate) const STABLE: Duration = Duration::from_secs(30);
-/// One that never answered yet gets this many times as long before it counts as hanging: a start may be slow.
+/// A process that has not answered yet gets this multiple of its limit before it counts as hanging: a start
+/// may be slow.
 const START_FACTOR: u32 = 3;
 
-/// Handed from one agent to the next as it is (see `handover`): a field that is added needs a default.
+/// Passed from one agent to the next in this format (see `handover`): a new field needs a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
     pub(crate) order: u8,
     pub(crate) grace: Duration,
-    /// How long it may not answer before it counts as hanging.
+    /// The time without an answer after which it counts as hanging.
     pub(crate) hang: Option<Duration>,
     pub(crate) phase: Phase,
     pub(crate) ready: Option<bool>,
-    /// When it last answered, as far as is known: exact when it does not answer any more.
+    /// The time of the last answer, as far as known: exact when it no longer answers.
     pub(crate) answered: Duration,
     pub(crate) restarts: u32,
     pub(crate) hangs: u32,
-    /// How often it ended soon, one time after the other, without having been ready.
+    /// The number of quick exits in a row, without readiness in between.
     pub(crate) quick_exits: u32,
     pub(crate) back_off: Duration,
     pub(crate) last_exit: Option<String>,
-    /// Why it was killed, if it was.
+    /// The reason why it was killed, if it was.
     pub(crate) killed_because: Option<String>,
     /// Whether it was ready at any time in this boot.
     pub(crate) ever_ready: bool,
-    /// Whether it is still wanted after it has stopped.
+    /// Whether it is started again after it has stopped.
     pub(crate) wanted: bool,
     pub(crate) done: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
-    /// To be started then.
+    /// Starts at this time.
     Waiting(Duration),
     /// Being started by the loop.
     Starting,
@@ -55,7 +56,7 @@ pub(crate) enum Phase {
         kill_at: Duration,
         killed: bool,
     },
-    /// Told to be still during shut-down.
+    /// Stopped for shut-down.
     Halted,
 }
 
@@ -87,7 +88,7 @@ impl Unit {
         }
     }
 
-    /// Begins to stop it, if it runs.
+    /// Starts to stop it, if it runs.
     pub(crate) fn stop(&mut self, now: Duration) -> Option<Action> {
         let Phase::Running { pid, .. } = self.phase else {
             return None;
@@ -100,7 +101,7 @@ impl Unit {
         Some(Action::Signal(pid, Signal::SIGTERM))
     }
 
-    /// Kills it at once, if it runs: it would not hear anything else, or must not write any more.
+    /// Kills it at once, if it runs: it would not react to SIGTERM, or must not write any more.
     pub(crate) fn kill(&mut self, now: Duration, because: String) -> Option<Action> {
         let Phase::Running { pid, .. } = self.phase else {
             return None;
@@ -115,7 +116,7 @@ impl Unit {
         Some(Action::Signal(pid, Signal::SIGKILL))
     }
 
-    /// When it counts as hanging, if nothing happens before.
+    /// The time when it counts as hanging, if no event comes before.
     pub(crate) fn hangs_at(&self) -> Option<Duration> {
         let (Phase::Running { since, .. }, Some(hang)) = (self.phase, self.hang) else {
             return None;
@@ -127,7 +128,7 @@ impl Unit {
         }
     }
 
-    /// It ended by itself, was killed, or could not be started; it is to be started again.
+    /// It exited, was killed, or could not be started; it is started again.
     pub(crate) fn fell(&mut self, now: Duration, how: String) {
         let killed = self.killed_because.take();
         let ran = match self.phase {

@@ -1,4 +1,4 @@
-//! The holder of the VIP as a program, in network namespaces of its own:
+//! The VIP program, in network namespaces:
 //!
 //! ```sh
 //! cargo test -p machine-agent --test vip -- --ignored
@@ -31,7 +31,7 @@ fn ip(line: &str) {
     );
 }
 
-/// Three machines and a client on one bridge; the host itself sees none of it.
+/// Three machines and a client on one bridge; invisible to the host.
 struct Lan {
     directory: tempfile::TempDir,
     prefix: String,
@@ -127,7 +127,7 @@ impl Lan {
         child.wait().unwrap();
     }
 
-    /// Whether the card of this member has the address, as the kernel says.
+    /// Whether the interface of this member has the address, according to the kernel.
     fn has(&self, index: usize) -> bool {
         let namespace = self.namespace(&index.to_string());
         let output = Command::new("ip")
@@ -140,7 +140,7 @@ impl Lan {
         (0..3).filter(|index| self.has(*index)).collect()
     }
 
-    /// The hardware address that the client knows for the VIP, and that of a member.
+    /// Whether the client's ARP entry for the VIP is this member's hardware address.
     fn client_sees(&self, index: usize) -> bool {
         let output = |line: String| {
             let output = Command::new("ip").args(line.split(' ')).output().unwrap();
@@ -178,7 +178,7 @@ impl Lan {
 impl Drop for Lan {
     fn drop(&mut self) {
         for child in self.members.iter_mut().flatten() {
-            // Ended already is as good.
+            // A process that has already ended is fine.
             let _ended = child.kill();
             let _reaped = child.wait();
         }
@@ -202,7 +202,7 @@ fn the_address_moves_to_whoever_is_well() {
         lan.start(index);
     }
     lan.wait("a first holder", |lan| lan.holders() == [0]);
-    // A neighbour that has asked before is told of every move.
+    // A neighbour with an ARP entry is informed of every move.
     let client = lan.namespace("client");
     ip(&format!(
         "-n {client} neigh replace {VIP} lladdr 02:00:00:00:00:01 dev eth0 nud reachable"
@@ -214,7 +214,7 @@ fn the_address_moves_to_whoever_is_well() {
     });
     println!("moved {took:?} after SIGTERM");
 
-    // Back, and the holder keeps it.
+    // After its return, the current holder keeps it.
     lan.start(0);
     lan.wait("it to be healthy", |lan| {
         fs::read(lan.status(0))
@@ -230,7 +230,8 @@ fn the_address_moves_to_whoever_is_well() {
     });
     println!("moved {took:?} after the health was lost");
 
-    // Killed, its card keeps the address: only ARP tells who serves. What is left is removed when it starts again.
+    // A killed holder's interface keeps the address: only ARP shows who serves. The left-over address is
+    // removed at its next start.
     lan.signal(0, "-KILL");
     let took = lan.wait("the next after a death", |lan| lan.has(2) && lan.client_sees(2));
     println!("moved {took:?} after SIGKILL");

@@ -1,4 +1,4 @@
-//! The continuous backup of etcd, from inside its machine, and the way back.
+//! The continuous backup of etcd, from inside its machine, and its restore.
 //!
 //! ```text
 //! etcd ──watch──► writer ──≤ 100 ms──► spool (own disk): base + log ──≤ 1 s──► service (sealed)
@@ -6,14 +6,16 @@
 //! empty data directory ◄── etcdutl ◄── etcd beside ◄── fold(base, log, moment) ◄──┴── restore
 //! ```
 //!
-//! Two programs use it: `landfall-agent etcd-backup` ([`program`]) writes and ships, on the machine of etcd's leader only;
-//! `landfall-agent etcd` restores ([`restore`]) where a cluster's data is lost or another moment's is wanted.
+//! Two programs use it: `landfall-agent etcd-backup` ([`program`]) writes and ships, only beside etcd's leader;
+//! `landfall-agent etcd` restores ([`restore`]) lost data, or another moment on request.
 //!
-//! Shipping is never stuck: what the service will never take is passed over, told, and made unnecessary by a new base at once.
+//! Shipping never blocks: an object that the service will never accept is skipped, reported, and made
+//! unnecessary by a new base at once.
 //!
-//! Always true: what the service acknowledged is kept there; a base or a log on the disk is never changed, only appended to
-//! and removed as a whole once a newer base holds it; a restored data directory appears under its name complete or not
-//! at all, and its revision is above every revision that was ever seen.
+//! Always true: the service keeps everything it acknowledged; a base or a log on the disk is never changed,
+//! only appended to and removed as a whole once a newer base covers it; a restored data directory appears
+//! under its name complete or not at all, and its revision is above every revision that clients may have
+//! seen.
 
 pub mod program;
 mod record;
@@ -33,7 +35,7 @@ fn now() -> i64 {
     i64::try_from(machine_program::pause::wall().as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A line for the log of this process.
+/// Writes a line to the log of this process.
 #[expect(
     clippy::print_stderr,
     reason = "the log of a process in a machine is what it prints"

@@ -23,15 +23,15 @@ use crate::{
     spool::Spool,
 };
 
-/// A page of a base, with a disk that is busy.
+/// The time for a page of a base, on a busy disk.
 const BOUND: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 const STANDBY: Duration = Duration::from_secs(2);
-/// Numbers alone are not worth telling the service more often than this.
+/// A status in which only numbers changed is sent at this interval.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 
-/// Runs until it is told to end. `root` is `/` except in tests.
+/// Runs until a signal ends it. `root` is `/` except in tests.
 pub fn run(file: &Path, root: &Path) -> ExitCode {
     let config = fs::read(file)
         .map_err(|error| error.to_string())
@@ -53,7 +53,7 @@ pub fn run(file: &Path, root: &Path) -> ExitCode {
     }
 }
 
-/// The program, with another way to etcd in tests. Only ends when it cannot begin.
+/// The program, with a replaceable connection to etcd for tests. Only returns when it cannot start.
 pub(crate) fn record(
     config: &BackupConfig,
     root: &Path,
@@ -61,7 +61,7 @@ pub(crate) fn record(
 ) -> Result<(), String> {
     let spool = Spool::open(Path::new(&config.spool))
         .map_err(|error| format!("cannot use {}: {error}", config.spool))?;
-    // For a restore: whose this is.
+    // For a restore: the cluster that the files belong to.
     disk::write(&spool.path(WHOSE), config.cluster.as_bytes(), 0o600).map_err(|error| error.to_string())?;
     let shared = Arc::new(Shared::default());
     let home = root.to_owned();
@@ -100,7 +100,7 @@ pub(crate) fn record(
                 pause::sleep(STANDBY);
             }
             End::Failed(why) => {
-                // etcd is away for a moment whenever it restarts: that is no problem yet.
+                // etcd is briefly unreachable whenever it restarts: not a problem yet.
                 if retry >= LONGEST_RETRY {
                     shared.state().writing = Some(why);
                 }
@@ -118,7 +118,7 @@ struct StatusFile {
 }
 
 impl StatusFile {
-    /// Written when something else than a number has changed, and now and then.
+    /// Written when anything other than a number changes, and at intervals.
     fn tell(&self, status: &BackupStatus) {
         let now = pause::monotonic();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,7 +45,7 @@ fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Whether such a test can run here; otherwise it is skipped.
+/// Whether these tests can run here; otherwise they are skipped.
 fn can_run() -> bool {
     needs::file(needs::ETCD).is_some() && needs::file(needs::ETCDUTL).is_some()
 }
@@ -127,7 +127,7 @@ impl World {
         running
     }
 
-    /// The backup program, on a thread of its own until the test ends.
+    /// The backup program, on a thread, until the test ends.
     fn back_up(&self, base_every_seconds: u32) {
         let config = BackupConfig {
             cluster: "u1".into(),
@@ -209,12 +209,13 @@ fn state(client: &Client) -> State {
             Ok(())
         })
         .unwrap();
-    // What `--bump-revision` leaves behind is no key that anybody wrote.
+    // `--bump-revision` leaves a key behind that no client wrote.
     state
 }
 
-/// Waits until all changes are written down, and gives the second in which they are at the latest: a change belongs to the
-/// second in which it was written down, which on a busy host is a later one. What follows is in the next second or after it.
+/// Waits until all changes are recorded, and returns the latest second of their record: a change belongs to
+/// the second in which it was recorded, which on a busy host is a later one. Later changes are in the next
+/// second or after.
 fn written_second(world: &World, client: &Client) -> i64 {
     let newest = client.range(&[0], &[0], 0, 1).unwrap().header.revision;
     wait_for("all changes to be written down", || {
@@ -249,7 +250,7 @@ fn any_second_of_ten_thousand_objects_comes_back_exactly() {
     client.grant(77, 3600).unwrap();
     client.put(b"/registry/events/default/e", b"event", 77).unwrap();
 
-    // Changes over seconds: rewritten, deleted, made; after each second, what there is.
+    // Changes over seconds: rewritten, deleted, created; the state after each second is kept.
     let mut states = vec![(written_second(&world, &client), state(&client))];
     for round in 0..4 {
         for number in 0..200 {
@@ -269,8 +270,8 @@ fn any_second_of_ten_thousand_objects_comes_back_exactly() {
         (world.written() >= last).then_some(())
     });
     drop(etcd);
-    // The backup goes on at the address of before. What is restored is elsewhere: it would be taken for the same etcd, and written down in the
-    // place of what is still to be restored.
+    // The backup continues at the earlier address. The restored etcd is elsewhere: otherwise the backup would
+    // take it for the same etcd and record it in the place of the data that is still to be restored.
     let world = World {
         client: port(),
         peer: port(),
@@ -293,8 +294,8 @@ fn any_second_of_ten_thousand_objects_comes_back_exactly() {
         );
         assert_eq!(restored.totals.keys, expected.len() as u64);
         assert!(found == *expected, "another state than that of the second");
-        // No client keeps a cache of a future: revisions are higher than ever before, and what is watched from before is
-        // compacted.
+        // No client can keep a cache of the abandoned history: revisions are higher than ever before, and
+        // earlier revisions are compacted.
         let revision = client.range(&[0], &[0], 0, 1).unwrap().header.revision;
         assert!(revision > last, "{revision} is not above {last}");
         let old = client.watch(&[0], &[0], last + 1, BOUND).unwrap().next();
@@ -335,7 +336,8 @@ fn a_lost_directory_comes_back_from_the_spool_and_the_backup_goes_on() {
     let etcd = world.etcd(&world.path("data"));
     let client = world.client();
     assert!(state(&client) == expected);
-    // The backup finds another history, above the one before, and begins with a new base. Then it happens again.
+    // The backup finds another history, above the one before, and starts with a new base. Then it happens
+    // again.
     client.txn(&[], &[put(3, "third")]).unwrap();
     let expected = state(&client);
     let last = client.range(&[0], &[0], 0, 1).unwrap().header.revision;
@@ -360,7 +362,7 @@ fn bases_follow_each_other_and_say_what_base_and_log_give() {
     world.back_up(1);
     let spool = Spool::at(&world.path("spool"));
     let bases = || spool.bases();
-    // Without a service nothing is given up: every log since the first base is still there.
+    // Without a service no log is dropped: every log since the first base is still there.
     let mut number = 0;
     let first = wait_for("the first base", || bases().first().copied());
     let newest = wait_for("three bases", || {
@@ -369,7 +371,7 @@ fn bases_follow_each_other_and_say_what_base_and_log_give() {
         let newest = *bases().last().unwrap();
         let far = newest.until() - first.until() > 2000;
         let kept = spool.path(&first.to_string());
-        // The first one goes when a newer is there; keep it for the comparison.
+        // The first base is removed when a newer one exists; keep it for the comparison.
         if kept.exists() {
             let _first = fs::copy(&kept, world.path("first"));
         }

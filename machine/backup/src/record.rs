@@ -1,4 +1,4 @@
-//! Writes down every change of etcd, and bases between.
+//! Records every change of etcd, and bases in between.
 
 use std::{
     collections::BTreeSet,
@@ -23,37 +23,37 @@ use crate::{
     spool::Spool,
 };
 
-/// What was seen is on the disk after this at the latest.
+/// Upper bound of the time until a change is on the disk.
 const SYNC: Duration = Duration::from_millis(100);
-/// How often it is asked who leads, and the status written.
+/// Interval of the leadership check and of the status.
 const TICK: Duration = Duration::from_secs(2);
-/// A base that failed is tried again after this.
+/// Pause after a failed base.
 const BASE_RETRY: Duration = Duration::from_secs(5);
-/// Bases that the shipper wishes for are not nearer to each other than this.
+/// Minimum interval between bases that the shipper requests.
 const WISH_EVERY: Duration = Duration::from_secs(30);
 /// A log shorter than this is not worth a base, however small the base is.
 const SMALL: u64 = 8 * 1024 * 1024;
-/// With more than this on the disk, what the service does not have is given up for what is newest.
+/// Above this size on the disk, data that the service does not have is dropped in favour of newer data.
 const SPOOL: u64 = 1024 * 1024 * 1024;
-/// After a break longer than this somebody else may have led and shipped.
+/// After a longer break, another machine may have led and shipped.
 const BREAK: i64 = 10_000;
-/// Bytes of a page of a base, about.
+/// Approximate bytes of a page of a base.
 const PAGE: usize = 512 * 1024;
-/// Every key: from the first, to the last.
+/// The range of all keys: from the first to the last.
 const ALL: &[u8] = &[0];
-/// etcd tells every ten minutes that it is there.
+/// etcd sends a progress notification every ten minutes.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
 /// Batches on their way from the watch to the disk.
 const BATCHES: usize = 2;
 
-/// What the writer is told.
+/// Messages to the writer.
 enum News {
     Batch(Batch),
     WatchEnded(EtcdError),
     Base(Result<(ObjectName, u64), String>),
 }
 
-/// Everything that a session works with.
+/// The dependencies of a session.
 pub(crate) struct Recorder<'a> {
     pub(crate) root: &'a Path,
     pub(crate) connect: &'a dyn Fn() -> Result<Client, EtcdError>,
@@ -64,14 +64,14 @@ pub(crate) struct Recorder<'a> {
     pub(crate) tick: &'a dyn Fn(),
 }
 
-/// Why a session ended.
+/// The reason for the end of a session.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Somebody else leads.
+    /// Another member leads.
     StandsBy,
     /// Changes are missing: the next session begins with a base.
     Gap,
-    /// Something failed.
+    /// A failure.
     Failed(String),
 }
 
@@ -79,18 +79,18 @@ fn away(error: EtcdError) -> End {
     End::Failed(error.to_string())
 }
 
-/// Where a session begins.
+/// The start of a session.
 struct Start {
     revision: i64,
-    /// Nothing is seen before this.
+    /// The earliest time that changes are recorded with, milliseconds since 1970.
     seen: i64,
-    /// The log to go on with.
+    /// The log to continue.
     log: i64,
     needs_base: bool,
 }
 
 impl Recorder<'_> {
-    /// Records until something ends it. `gap`: what is on the disk cannot be continued.
+    /// Records until the session ends. `gap`: the recording on the disk cannot be continued.
     pub(crate) fn session(&self, gap: bool) -> End {
         match self.record(gap) {
             Ok(end) | Err(end) => end,
@@ -133,7 +133,7 @@ impl Recorder<'_> {
     }
 
     fn go_on(&self, chain: &cluster_backup::chain::Chain, needs_base: bool) -> Start {
-        // The log that ends there, if it is ours.
+        // The log that ends there, if this machine wrote it.
         let own = self.spool.logs().into_iter().rev().find(|log| {
             log.name.map_or(
                 log.after == chain.last,
@@ -185,7 +185,7 @@ impl Recorder<'_> {
         };
         writer.watch(start.revision + 1)?;
         let end = writer.run(&news);
-        // What was seen is kept, whatever ended the session.
+        // Recorded changes are kept, whatever the reason for the end of the session.
         let flushed = writer.flush();
         end.and_then(|end| flushed.map(|()| end))
     }
@@ -208,7 +208,7 @@ struct Writer<'a> {
     etcd: Client,
     log: LogWriter,
     file: File,
-    /// The revision that the present log file begins after.
+    /// The start revision of the current log file.
     file_after: i64,
     /// Bytes of log since the newest base.
     since_base: u64,
@@ -219,9 +219,9 @@ struct Writer<'a> {
     base_not_before: Duration,
     wish_not_before: Duration,
     making_base: bool,
-    /// Leases whose length was written down since the newest base.
+    /// Leases whose length was recorded since the newest base.
     leases: BTreeSet<i64>,
-    /// Since when something is not on the disk.
+    /// The time since which unflushed changes wait.
     waiting_since: Option<Duration>,
     tell: SyncSender<News>,
 }
@@ -240,7 +240,7 @@ impl Writer<'_> {
                 }
             });
             if let Err(error) = told {
-                // Nobody listens any more: then it does not matter.
+                // The receiver is gone: the error does not matter then.
                 let _ended = tell.send(News::WatchEnded(error));
             }
         })
@@ -307,7 +307,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Closes the frame and gives it to the disk.
+    /// Closes the frame and writes it to the file.
     fn write(&mut self) -> Result<(), End> {
         let failed = |error: String| End::Failed(format!("cannot write the log: {error}"));
         let (head, bytes) = self.log.flush().map_err(|error| failed(error.to_string()))?;
@@ -320,7 +320,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Everything that was seen is on the disk.
+    /// Flushes all recorded changes to the disk.
     fn flush(&mut self) -> Result<(), End> {
         self.waiting_since = None;
         if self.log.is_empty() {
@@ -337,7 +337,7 @@ impl Writer<'_> {
     fn wants_base(&mut self) -> bool {
         if std::mem::take(&mut self.recorder.shared.state().base_wished) {
             self.base_due = true;
-            // The first one at once; but whatever makes them useless is not to keep etcd busy.
+            // The first base at once; repeated requests must not keep etcd busy.
             self.base_not_before = self.base_not_before.max(self.wish_not_before);
             self.wish_not_before = pause::monotonic().max(self.wish_not_before) + WISH_EVERY;
         }
@@ -348,7 +348,7 @@ impl Writer<'_> {
         due && !self.making_base && pause::monotonic() >= self.base_not_before
     }
 
-    /// A base at the newest revision that is written down; what comes after it goes into another file.
+    /// Starts a base at the newest recorded revision; later changes go into another file.
     fn begin_base(&mut self) -> Result<(), End> {
         self.flush()?;
         let revision = self.log.last();
@@ -388,7 +388,8 @@ impl Writer<'_> {
                 let full = self.recorder.spool.size() > SPOOL;
                 self.recorder.spool.tidy(self.file_after, |name| match name {
                     ObjectName::Log { last, .. } => full || *last <= acknowledged,
-                    // The service needs it as long as it does not have it: the changes after it are changes to it.
+                    // The service needs the base as long as it does not have it: later logs are changes to
+                    // it.
                     ObjectName::Base { at, .. } => full || *at <= base_shipped,
                 });
                 self.recorder.shared.ring();
@@ -434,7 +435,7 @@ fn make_base(etcd: &Client, spool: &Spool, revision: i64, at: i64) -> Result<(Ob
             last = Some(entry.key);
         }
         match last.filter(|_| page.more) {
-            // The smallest key behind it.
+            // The next key after it.
             Some(mut last) => {
                 last.push(0);
                 from = last;
@@ -457,7 +458,7 @@ fn make_base(etcd: &Client, spool: &Spool, revision: i64, at: i64) -> Result<(Ob
     Ok((name, size))
 }
 
-/// A thread of its own, with a stack that fits what it does.
+/// Starts a thread with a small stack.
 pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), End> {
     std::thread::Builder::new()
         .name(name.to_owned())

@@ -218,8 +218,9 @@ impl Restore<'_> {
             .and_then(|wish| wish.at)
             .map(|at| end_of_second(at.as_millisecond()));
         let here: Vec<ObjectName> = places.iter().map(|(name, _)| *name).collect();
-        // The data of an only member is always newer than the service's: for the newest state the service need not be asked. The data of one
-        // of several members is as of its last time as leader, and must not be taken for the newest.
+        // The data of a single member is always newer than the service's: for the newest state the service is
+        // not needed. The data of one of several members dates from its last time as leader, and must not
+        // count as the newest.
         let stale = cut.is_none() && self.config.members.len() > 1 && !here.is_empty();
         let found = chain::select(&here, cut).ok().filter(|_| !stale);
         let service = Service::of_machine(self.root);
@@ -401,7 +402,7 @@ impl Restore<'_> {
             .find(|member| member.name == self.config.member)
             .map_or(Ipv4Addr::LOCALHOST, |member| member.address);
         let peer = format!("https://{address}:2380");
-        // A cluster with an id of its own: members of the earlier cluster cannot mistake it for theirs.
+        // A unique cluster id: members of the earlier cluster cannot mistake it for theirs.
         let token = self
             .config
             .restore

@@ -2,7 +2,7 @@ use agent_protocol::programs::EtcdMember;
 
 use super::*;
 
-/// What comes of the newest state, where a base lies here and there is neither a service nor an etcd.
+/// The error of a restore of the newest state, with a base on this disk and neither a service nor an etcd.
 fn newest(members: &[&str]) -> RestoreError {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
@@ -35,13 +35,13 @@ fn newest(members: &[&str]) -> RestoreError {
 
 #[test]
 fn one_of_several_does_not_take_what_it_has_for_the_newest() {
-    // It cannot be asked now: the program tries again.
+    // The service cannot be reached now: the program tries again.
     let error = newest(&["a", "b", "c"]);
     assert!(
         matches!(&error, RestoreError::Fetch { name, .. } if name == "what the service has"),
         "{error}"
     );
-    // An only member goes on with its own, as far as an etcd that is not there.
+    // A single member uses its own backup, and fails only because there is no etcd.
     let error = newest(&["a"]);
     assert!(
         matches!(error, RestoreError::Program { .. } | RestoreError::Etcd(_)),

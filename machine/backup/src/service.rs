@@ -1,4 +1,4 @@
-//! The service's side of a backup, as a machine reaches it.
+//! The connection of a machine's backup to the service.
 
 use std::{fs::File, io::Read, path::Path, time::Duration};
 
@@ -6,21 +6,21 @@ use agent_protocol::{SEED_PATH, Seed};
 use cluster_backup::ObjectName;
 use machine_program::https::{self, Bounds};
 
-/// A small part; also how long a service that hangs is waited for.
+/// The time for a small part; also the limit for a service that hangs.
 const BOUND: Duration = Duration::from_secs(30);
-/// A base of 8 GiB at 10 MiB a second.
+/// The time for a base of 8 GiB at 10 MiB a second.
 const LONG: Duration = Duration::from_secs(15 * 60);
-/// A list of names.
+/// The largest list of names.
 const LARGEST: u64 = 64 * 1024 * 1024;
-/// The machine's own cluster, whatever its uid.
+/// The path segment of the machine's own cluster, in place of its uid.
 pub const OWN: &str = "own";
 
-/// Why something was not taken.
+/// The reason why an object was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It is not as it should be: the same will never be taken.
+    /// Invalid: the same object will never be accepted.
     Refused(String),
-    /// Something else: worth another try.
+    /// Any other failure: worth a retry.
     Away(String),
 }
 
@@ -36,17 +36,17 @@ impl Failure {
     }
 }
 
-/// Where backups are shipped to.
+/// The destination of backups.
 pub(crate) trait BackupSink {
-    /// What there is of the machine's own cluster.
+    /// The objects of the machine's own cluster.
     fn has(&self) -> Result<Vec<ObjectName>, Failure>;
-    /// Hands over a part of a log. It is kept when this returns.
+    /// Sends a part of a log. It is durable when this returns.
     fn take(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), Failure>;
-    /// Hands over a base.
+    /// Sends a base.
     fn take_file(&self, name: &ObjectName, path: &Path) -> Result<(), Failure>;
 }
 
-/// Who keeps backups.
+/// The service, which keeps backups.
 pub(crate) struct Service {
     url: String,
     short: ureq::Agent,
@@ -54,7 +54,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// The service of the machine whose root this is, with the identity that its agent enrolled with.
+    /// The service of the machine with this root, with the identity from its agent's enrolment.
     pub(crate) fn of_machine(root: &Path) -> Result<Self, String> {
         let read = |path: &str| {
             let path = root.join(path.trim_start_matches('/'));
@@ -91,7 +91,7 @@ impl Service {
         format!("the service answers {}: {why}", answer.status())
     }
 
-    /// What it has of a cluster.
+    /// The objects of a cluster.
     pub(crate) fn list(&self, cluster: &str) -> Result<Vec<ObjectName>, String> {
         let url = format!("{}/agent/v1/backup/{cluster}", self.url);
         let mut answer = self.short.get(&url).call().map_err(|error| error.to_string())?;
@@ -107,7 +107,7 @@ impl Service {
         Ok(names.iter().filter_map(|name| ObjectName::parse(name)).collect())
     }
 
-    /// One of them.
+    /// The content of one object.
     pub(crate) fn get(&self, cluster: &str, name: &ObjectName) -> Result<impl Read + use<>, String> {
         let url = self.address(cluster, &name.to_string());
         let answer = self.long.get(&url).call().map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! What the threads of the backup know of each other.
+//! State shared by the threads of the backup.
 
 use std::{
     collections::VecDeque,
@@ -10,40 +10,40 @@ use agent_protocol::programs::BackupStatus;
 use cluster_backup::ObjectName;
 use jiff::Timestamp;
 
-/// More frames than this are not told apart when it comes to how old the oldest is.
+/// Above this number of frames, the age of the oldest one is only approximate.
 const PENDING: usize = 4096;
 
-/// How far everything is.
+/// The progress of recording and shipping.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// Whether this member's machine writes and ships.
     pub(crate) leads: bool,
     /// The newest finished base.
     pub(crate) base: Option<ObjectName>,
-    /// On this machine's disk.
+    /// The last revision on this machine's disk.
     pub(crate) written: i64,
-    /// With the service.
+    /// The last revision that the service acknowledged.
     pub(crate) acknowledged: i64,
-    /// The time of the newest base that the service has, milliseconds since 1970.
+    /// The time of the newest base at the service, milliseconds since 1970.
     pub(crate) base_shipped: i64,
-    /// Written and not acknowledged: last revision and first time of each frame.
+    /// Frames that are written and not acknowledged: last revision and first time of each.
     pending: VecDeque<(i64, i64)>,
-    /// Counts histories: what the shipper knows of one says nothing about the next.
+    /// Counts histories: the shipper's knowledge of one is not valid for the next.
     pub(crate) history: u64,
-    /// A base is being made, or will be.
+    /// A base is being made, or is scheduled.
     pub(crate) base_coming: bool,
-    /// A base is wished for at once.
+    /// A base is requested at once.
     pub(crate) base_wished: bool,
-    /// How often the service could not be given something, and what that was the last time.
+    /// The number of objects that could not be shipped, and the reason for the last one.
     given_up: (u32, Option<String>),
-    /// Why writing does not get on.
+    /// The error that stops writing.
     pub(crate) writing: Option<String>,
-    /// Why shipping does not get on.
+    /// The error that stops shipping.
     pub(crate) shipping: Option<String>,
 }
 
 impl State {
-    /// A frame is on the disk.
+    /// Notes a frame that was written to the disk.
     pub(crate) fn wrote(&mut self, last: i64, first_seen: i64) {
         self.written = last;
         if self.pending.len() < PENDING {
@@ -51,7 +51,7 @@ impl State {
         }
     }
 
-    /// The service has everything up to a revision.
+    /// Notes that the service has everything up to a revision.
     pub(crate) fn acknowledge(&mut self, last: i64) {
         self.acknowledged = last;
         while self.pending.front().is_some_and(|(pending, _)| *pending <= last) {
@@ -59,14 +59,14 @@ impl State {
         }
     }
 
-    /// Another history: what was pending has no meaning any more.
+    /// Starts another history: pending frames have no meaning any more.
     pub(crate) fn begin(&mut self, revision: i64) {
         self.written = revision;
         self.history += 1;
         self.pending.clear();
     }
 
-    /// Something cannot be shipped, now or ever: a new base makes it unnecessary.
+    /// Notes an object that can never be shipped: a new base makes it unnecessary.
     pub(crate) fn give_up(&mut self, why: String) {
         self.given_up.0 += 1;
         self.given_up.1 = Some(why);
@@ -74,7 +74,8 @@ impl State {
         self.base_coming = true;
     }
 
-    /// For people and the service. Coarse on purpose: each change of it is carried to the service at once.
+    /// The status for people and the service. Coarse on purpose: each change of it is sent to the service at
+    /// once.
     pub(crate) fn status(&self, now: i64) -> BackupStatus {
         let lag = self.pending.front().map_or(0, |(_, seen)| (now - seen).max(0));
         BackupStatus {
@@ -95,7 +96,7 @@ impl State {
     }
 }
 
-/// The state, and a bell.
+/// The state, and a condition variable.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -111,7 +112,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until there is something that the service does not have.
+    /// Waits until there is something to ship.
     pub(crate) fn wait_for_work(&self, bound: Duration, work: impl Fn(&State) -> bool) {
         let _ = self
             .changed

@@ -1,7 +1,8 @@
-//! Brings what is on the machine's disk to the service.
+//! Ships recorded data from the machine's disk to the service.
 //!
-//! Never stuck: what the service will never take, or what cannot be read any more, is given up. That is told, and a new base is
-//! begun at once, so that only the seconds up to it are lost to the service.
+//! Shipping never blocks: an object that the service will never accept, or that can no longer be read, is
+//! skipped. The skip is reported, and a new base is started at once, so that the service misses only the
+//! seconds up to it.
 
 use std::{
     fs::File,
@@ -24,32 +25,32 @@ use crate::{
     spool::Spool,
 };
 
-/// Changes that come together are shipped together: how far the service may be behind, and what it costs.
+/// Changes within this time are shipped together: a balance of the service's lag and the cost.
 const ROUND: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
-/// A part of a log is not much larger.
+/// The approximate size limit of a part of a log.
 const PART: usize = 1024 * 1024;
 
 pub(crate) struct Shipper<C> {
-    /// A way to the service.
+    /// Connects to the service.
     pub(crate) connect: C,
     pub(crate) spool: Spool,
     pub(crate) shared: Arc<Shared>,
 }
 
-/// Where to read on.
+/// The read position.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
     log: i64,
     offset: u64,
 }
 
-/// What the service is known to have.
+/// The objects that the service is known to have.
 pub(crate) struct Known<K> {
     service: K,
-    /// The history that this is about.
+    /// The history that this describes.
     history: u64,
     bases: Vec<ObjectName>,
     cursor: Option<Cursor>,
@@ -58,9 +59,9 @@ pub(crate) struct Known<K> {
 /// A part of a log, ready to be shipped.
 struct Part {
     bytes: Vec<u8>,
-    /// `None`: there is nothing more in this log.
+    /// `None`: this log has no more frames.
     name: Option<ObjectName>,
-    /// Where the next one begins.
+    /// The start of the next part.
     end: u64,
 }
 
@@ -78,7 +79,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
                         }))
             });
             if !self.shared.state().leads {
-                // Whoever leads meanwhile ships other things.
+                // Another leader ships other objects meanwhile.
                 known = None;
                 continue;
             }
@@ -98,7 +99,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         }
     }
 
-    /// Finds out what the service has.
+    /// Requests the list of the service's objects.
     fn learn(&self) -> Result<Known<K>, String> {
         let service = (self.connect)()?;
         let names = service.has().map_err(why)?;
@@ -108,7 +109,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
             .into_iter()
             .filter(|name| matches!(name, ObjectName::Base { .. }))
             .collect();
-        // More than was ever written here is of another history.
+        // A revision above all that was written here belongs to another history.
         let acknowledged = if has <= state.written { has } else { 0 };
         state.acknowledge(acknowledged);
         state.base_shipped = bases.iter().map(ObjectName::until).max().unwrap_or(0);
@@ -120,7 +121,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         })
     }
 
-    /// Ships what there is.
+    /// Ships all pending data.
     pub(crate) fn round(&self, known: &mut Option<Known<K>>) -> Result<(), String> {
         let history = self.shared.state().history;
         if known.as_ref().is_some_and(|known| known.history != history) {
@@ -134,7 +135,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         while self.part(known)? {}
         self.bases(known)?;
         while self.part(known)? {}
-        // Whatever no log tells of is in the newest base, if it is as new.
+        // Revisions that no log covers are in the newest base, if it is as new.
         let newest = known.bases.iter().max_by_key(|base| base.until());
         let mut state = self.shared.state();
         if state.history != known.history {
@@ -163,7 +164,8 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         if base.is_none_or(|base| known.bases.contains(&base)) {
             return Ok(());
         }
-        // After a time without the service there may be several: the log between leads from one to the next.
+        // After a time without the service there may be several bases: the logs between them lead from one to
+        // the next.
         let mut bases = self.spool.bases();
         bases.sort_by_key(ObjectName::until);
         for base in bases {
@@ -198,7 +200,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         self.shared.state().give_up(why);
     }
 
-    /// Ships the next part of the log; whether there was one.
+    /// Ships the next part of the log; returns whether there was one.
     fn part(&self, known: &mut Known<K>) -> Result<bool, String> {
         let (acknowledged, written) = {
             let state = self.shared.state();
@@ -214,7 +216,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         let mut cursor = match known.cursor.filter(|cursor| starts.contains(&cursor.log)) {
             Some(cursor) => cursor,
             None => {
-                // The log in which what is not acknowledged begins.
+                // The log in which the first unacknowledged change lies.
                 let start = starts.iter().rev().find(|start| **start <= acknowledged);
                 match start.or(starts.first()) {
                     Some(log) => Cursor { log: *log, offset: 0 },
@@ -237,7 +239,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
                 known.cursor = Some(cursor);
                 return Ok(true);
             }
-            // Nothing more in this one: the next, if it has begun.
+            // The end of this log: continue with the next, if it exists.
             match starts.iter().find(|start| **start > cursor.log) {
                 Some(next) => {
                     cursor = Cursor {
@@ -253,7 +255,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         }
     }
 
-    /// Frames from a place on that the service does not have and the disk surely has.
+    /// Frames from a position on that the service does not have and that are durable on the disk.
     fn read(&self, cursor: Cursor, acknowledged: i64, written: i64) -> Result<Part, String> {
         let path = self.spool.log_path(cursor.log);
         let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
@@ -261,12 +263,12 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         file.seek(SeekFrom::Start(cursor.offset)).map_err(failed)?;
         let mut frames = Frames::new(BufReader::new(file));
         let (mut bytes, mut covers, mut end) = (Vec::new(), None::<(Head, Head)>, 0);
-        // A torn end is what is being written at this moment.
+        // A torn end is the frame that is being written at this moment.
         while let Some(Ok(frame)) = frames.next() {
             if frame.head.last > written {
                 break;
             }
-            // In one part only what the service will take as one.
+            // A part holds only frames that the service accepts as one part.
             if covers.is_some_and(|(_, last)| !log::follows(last.last, last.last_seen, &frame.head)) {
                 break;
             }

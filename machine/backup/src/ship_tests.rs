@@ -1,4 +1,4 @@
-//! Shipping to an archive as the service's.
+//! Shipping to an archive like the service's.
 
 use std::{cell::Cell, fs, path::Path, rc::Rc, sync::Arc};
 
@@ -8,7 +8,7 @@ use cluster_backup::{Change, ObjectName, base::BaseWriter, log::LogWriter};
 
 use super::*;
 
-/// The service, as one that can be away.
+/// A service that can be unreachable.
 struct Stand {
     archive: Rc<Archive>,
     away: Rc<Cell<bool>>,
@@ -109,7 +109,7 @@ impl World {
         fs::write(path, bytes).unwrap();
     }
 
-    /// What the service can restore: its newest revision.
+    /// The newest revision that the service can restore.
     fn restorable(&self) -> i64 {
         let (_, folded) = self.archive.index("u1", None).unwrap();
         folded.revision
@@ -153,7 +153,7 @@ fn frames_whose_time_goes_back_do_not_hold_up_those_behind() {
     let world = World::new();
     world.shared.state().begin(5);
     world.base(5, 100);
-    // As a clock that was set back, or a writer that did not know better, leaves them.
+    // Times as left by a clock that was set back, or by an old writer.
     world.write(5, &[(6, 500), (7, 400), (8, 600)]);
     world.shipper().round(&mut None).unwrap();
     assert_eq!((world.restorable(), world.acknowledged()), (8, (8, 8)));
@@ -167,7 +167,7 @@ fn a_log_that_was_cut_under_the_shipper_is_read_anew() {
     world.write(5, &[(6, 110), (7, 120), (8, 130)]);
     let (shipper, mut known) = (world.shipper(), None);
     shipper.round(&mut known).unwrap();
-    // The disk lost an end that the service has already; the next session goes on behind what is whole.
+    // The disk lost a log end that the service already has; the next session continues after the whole part.
     fs::write(world.spool().log_path(5), frame(6, 110)).unwrap();
     world.shared.state().begin(6);
     world.write(5, &[(7, 125), (8, 135), (9, 140)]);
@@ -191,7 +191,7 @@ fn what_cannot_be_read_any_more_is_given_up_for_a_new_base() {
     let status = world.shared.state().status(200);
     assert_eq!(status.given_up, 1);
     assert!(world.shared.state().base_wished, "a base is wished for");
-    // Once is enough while the base is on its way.
+    // One request is enough while the base is on its way.
     shipper.round(&mut known).unwrap();
     assert_eq!(world.shared.state().status(200).given_up, 1);
     world.base(8, 150);
@@ -244,7 +244,7 @@ fn a_history_with_lower_revisions_is_shipped_all_the_same() {
     world.write(50, &[(51, 110), (52, 120)]);
     let (shipper, mut known) = (world.shipper(), None);
     shipper.round(&mut known).unwrap();
-    // etcd lost its end: what was written down is set aside, and a base begins another history.
+    // etcd lost its end: the recording is set aside, and a base starts another history.
     world.spool().set_aside().unwrap();
     world.shared.state().begin(20);
     world.base(20, 200);
@@ -261,7 +261,7 @@ fn an_etcd_that_jumped_ahead_is_acknowledged_with_its_base() {
     world.write(5, &[(6, 110)]);
     let (shipper, mut known) = (world.shipper(), None);
     shipper.round(&mut known).unwrap();
-    // Restored: revisions go on far above, and no log leads there.
+    // Restored: revisions continue far above, and no log leads there.
     world.shared.state().begin(1_000_006);
     world.shared.state().base_coming = true;
     shipper.round(&mut known).unwrap();

@@ -1,11 +1,11 @@
-//! The copy on the machine's own disk: bases, and logs that grow.
+//! The recording on the machine's own disk: bases, and growing logs.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `base-…` | a finished base, under its [`ObjectName`] |
 //! | `log-{revision}` | changes after that revision; grows, its end may be torn |
-//! | `base.{number}.new` | a base that is being written; worth nothing |
-//! | `before/` | what was there when etcd's history turned out to be another one |
+//! | `base.{number}.new` | a base that is being written; unusable until finished |
+//! | `before/` | the earlier recording, after etcd's history turned out to be another one |
 
 use std::{
     fs::{self, File},
@@ -25,15 +25,15 @@ use cluster_backup::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogFile {
     pub(crate) path: PathBuf,
-    /// The revision that it begins after.
+    /// The revision after which it starts.
     pub(crate) after: i64,
-    /// What it covers; `None` while nothing whole is in it.
+    /// The range it covers; `None` while it has no whole frame.
     pub(crate) name: Option<ObjectName>,
-    /// Bytes that are whole.
+    /// The number of bytes in whole frames.
     pub(crate) bytes: u64,
 }
 
-/// A base that is being made, under a name of its own: one that was given up may still be written to.
+/// A base that is being made, under a unique name: an abandoned one may still be written to.
 pub(crate) struct NewBase {
     file: File,
     path: PathBuf,
@@ -47,7 +47,7 @@ impl NewBase {
 
 impl Drop for NewBase {
     fn drop(&mut self) {
-        // Where it was finished it has another name by now.
+        // A finished base has another name by now.
         let _finished = fs::remove_file(&self.path);
     }
 }
@@ -59,7 +59,7 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Makes it be there, without what was never finished: its writer is gone.
+    /// Creates it, and removes unfinished bases: their writers are gone.
     pub(crate) fn open(directory: &Path) -> std::io::Result<Self> {
         fs::create_dir_all(directory)?;
         let spool = Self {
@@ -71,7 +71,7 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Only to read; it need not be there.
+    /// For reading only; the directory may not exist.
     pub(crate) fn at(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
@@ -98,7 +98,7 @@ impl Spool {
             .collect()
     }
 
-    /// Logs by where they begin, each as far as it is whole. Reads them.
+    /// Logs by start revision, each up to its last whole frame. Reads the files.
     pub(crate) fn logs(&self) -> Vec<LogFile> {
         let mut logs: Vec<LogFile> = self
             .names()
@@ -126,14 +126,14 @@ impl Spool {
         logs
     }
 
-    /// The newest base and what follows it.
+    /// The newest base and the logs after it.
     pub(crate) fn chain(&self) -> Result<Chain, NotCovered> {
         let mut names = self.bases();
         names.extend(self.logs().iter().filter_map(|log| log.name));
         chain::select(&names, None)
     }
 
-    /// Where logs begin, in order.
+    /// The start revisions of all logs, in order.
     pub(crate) fn log_starts(&self) -> Vec<i64> {
         self.names()
             .iter()
@@ -149,7 +149,7 @@ impl Spool {
         self.directory.join(format!("log-{after:016x}"))
     }
 
-    /// Bytes in it.
+    /// The size of all files in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.names()
             .iter()
@@ -159,8 +159,9 @@ impl Spool {
             .sum()
     }
 
-    /// A log that begins after a revision, to append to what comes after `last`; cut where it is torn. One that ends somewhere
-    /// else is of another history and is set aside: nothing could ever be read behind its end.
+    /// Opens the log that starts after a revision, for changes after `last`; truncates a torn end. A log that
+    /// ends at another revision is of another history and is set aside: frames after its end could never be
+    /// read.
     pub(crate) fn append(&self, after: i64, last: i64) -> std::io::Result<File> {
         let path = self.log_path(after);
         let mut whole = 0;
@@ -181,7 +182,7 @@ impl Spool {
         Ok(file)
     }
 
-    /// A base that is being made.
+    /// Starts a base.
     pub(crate) fn begin_base(&self) -> std::io::Result<NewBase> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -190,7 +191,7 @@ impl Spool {
         Ok(NewBase { file, path })
     }
 
-    /// It is whole: durable under its name.
+    /// Makes a finished base durable under its name.
     pub(crate) fn finish_base(&self, mut base: NewBase, name: ObjectName) -> std::io::Result<()> {
         base.file.flush()?;
         base.file.sync_all()?;
@@ -198,7 +199,7 @@ impl Spool {
         self.sync()
     }
 
-    /// A base that turned out to be worth nothing.
+    /// Removes an unusable base.
     pub(crate) fn drop_base(&self, name: &ObjectName) {
         let _gone = fs::remove_file(self.path(&name.to_string()));
     }
@@ -207,7 +208,8 @@ impl Spool {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// Removes bases before the newest, and logs that end at or before it, as far as `may_go` says so of what they hold up to.
+    /// Removes bases before the newest, and logs that end at or before it, if `may_go` permits it for the
+    /// range they cover.
     pub(crate) fn tidy(&self, current_log: i64, may_go: impl Fn(&ObjectName) -> bool) {
         let bases = self.bases();
         let newest = bases.iter().max_by_key(|base| base.until()).copied();
@@ -215,7 +217,7 @@ impl Spool {
             return;
         };
         for base in bases.iter().filter(|base| Some(**base) != newest && may_go(base)) {
-            // What stays is removed the next time.
+            // A file that cannot be removed is removed the next time.
             let _stays = fs::remove_file(self.path(&base.to_string()));
         }
         for log in self.logs().iter().filter(|log| log.after != current_log) {
@@ -230,7 +232,8 @@ impl Spool {
         }
     }
 
-    /// etcd has another history than the one that was written down: that is set aside, in case it was the one that was meant.
+    /// etcd has another history than the recorded one: the recording is set aside, in case it is still
+    /// needed.
     pub(crate) fn set_aside(&self) -> std::io::Result<()> {
         let aside = self.directory.join("before");
         if aside.exists() {
@@ -247,7 +250,7 @@ impl Spool {
     }
 }
 
-/// Secrets of clusters are in these files: nobody else reads them.
+/// The files contain secrets of clusters: only root may read them.
 fn private() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.mode(0o600);
@@ -355,7 +358,7 @@ mod tests {
         assert_eq!(fs::read(path).unwrap(), whole(9));
         drop(given_up);
         assert_eq!(spool.names().len(), 1);
-        // One that a process left half-written goes with the next one's start.
+        // A base that a process left half-written is removed at the next start.
         fs::write(spool.path("base.7.new"), "half").unwrap();
         assert_eq!(Spool::open(directory.path()).unwrap().names().len(), 1);
     }

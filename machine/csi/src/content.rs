@@ -1,44 +1,45 @@
-//! What is on a device: a filesystem of ours, nothing, or somebody's data.
+//! The content of a device: our filesystem, nothing, or other data.
 //!
-//! Always true: only what holds nothing but zeros in its first and its last MiB counts as empty, and is formatted. A program that formats and
-//! is cut off leaves things there that nobody can tell from data. So a mark is written before it begins and removed when it has ended, before
-//! anybody can mount the filesystem: where the mark is, nobody's data is.
+//! Always true: only a device whose first and last MiB are all zeros counts as empty and is formatted. A
+//! formatting program that is interrupted leaves structures that cannot be told from data. So a mark is
+//! written before formatting starts and removed when it has ended, before the filesystem can be mounted: a
+//! device with the mark holds no data.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-/// How much is looked at, at either end.
+/// Bytes that are read at either end.
 const LOOK: usize = 1 << 20;
-/// Where the mark is, counted from the end: farther from it than what formatting wipes, and nearer to it than anything that a new filesystem
-/// keeps.
+/// Distance of the mark from the end: outside the range that formatting wipes, inside the range that a new
+/// filesystem does not use.
 const MARK_FROM_END: usize = LOOK / 2;
-/// How long it is.
+/// Its length.
 const MARK: usize = 512;
-/// The superblock of ext4, and where things are in it.
+/// The superblock of ext4, and the offsets of its fields.
 const SUPERBLOCK: usize = 1024;
 const BLOCKS: usize = SUPERBLOCK + 4;
 const BLOCK_SIZE: usize = SUPERBLOCK + 24;
 const MAGIC: usize = SUPERBLOCK + 56;
 const INCOMPATIBLE: usize = SUPERBLOCK + 96;
 const BLOCKS_HIGH: usize = SUPERBLOCK + 336;
-/// The largest block is of so many doublings of a KiB.
+/// The largest block size, as doublings of a KiB.
 const LARGEST_BLOCK: u32 = 6;
-/// Numbers of blocks have 64 bits.
+/// The flag for 64-bit block numbers.
 const WIDE: u32 = 0x80;
 
-/// What is on a device.
+/// The content of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Nothing.
     Empty,
-    /// Formatting was begun, and nobody has mounted it since.
+    /// Formatting was started, and the filesystem has not been mounted since.
     Unfinished,
-    /// An ext4 filesystem of so many bytes.
+    /// An ext4 filesystem of this number of bytes.
     Filesystem { bytes: u64 },
     /// Something else.
     Other,
 }
 
-/// Looks at a device of this size. The mark is of this name.
+/// Reads the content of a device of this size. `name` is the name in the mark.
 pub(crate) fn read(device: &File, bytes: u64, name: &str) -> io::Result<Content> {
     let end = last(bytes)?;
     let (mut first, mut last) = (vec![0; LOOK], vec![0; LOOK]);
@@ -47,25 +48,25 @@ pub(crate) fn read(device: &File, bytes: u64, name: &str) -> io::Result<Content>
     Ok(of(&first, &last, name))
 }
 
-/// Writes the mark, so that it is on the disk.
+/// Writes the mark durably.
 pub(crate) fn mark(device: &File, bytes: u64, name: &str) -> io::Result<()> {
     device.write_all_at(&sector(name), mark_at(bytes)?)?;
     device.sync_all()
 }
 
-/// Removes the mark, where it is.
+/// Removes the mark, if present.
 pub(crate) fn unmark(device: &File, bytes: u64, name: &str) -> io::Result<()> {
     let at = mark_at(bytes)?;
     let mut found = [0; MARK];
     device.read_exact_at(&mut found, at)?;
-    // Else the filesystem has put something in its place.
+    // Otherwise the filesystem has written something in its place.
     if found == sector(name) {
         device.write_all_at(&[0; MARK], at)?;
     }
     device.sync_all()
 }
 
-/// Where the last part begins.
+/// The offset of the last part.
 fn last(bytes: u64) -> io::Result<u64> {
     let small = || io::Error::other(format!("a device of {bytes} bytes is too small for a filesystem"));
     let least = 2 * LOOK as u64;
@@ -88,7 +89,7 @@ fn sector(name: &str) -> [u8; MARK] {
     sector
 }
 
-/// What the first and the last MiB of a device tell.
+/// The content, derived from the first and the last MiB.
 fn of(first: &[u8], last: &[u8], name: &str) -> Content {
     let marked = last.get(LOOK - MARK_FROM_END..LOOK - MARK_FROM_END + MARK);
     if marked == Some(&sector(name)[..]) {
@@ -132,7 +133,7 @@ mod tests {
 
     const BYTES: u64 = 16 << 20;
 
-    /// The first MiB of a filesystem of so many blocks of 4 KiB.
+    /// The first MiB of a filesystem of this number of 4 KiB blocks.
     fn superblock(blocks: u64) -> Vec<u8> {
         let mut first = vec![0; LOOK];
         let mut put = |at: usize, bytes: &[u8]| first[at..at + bytes.len()].copy_from_slice(bytes);
@@ -166,7 +167,7 @@ mod tests {
                 Content::Filesystem { bytes }
             );
         }
-        // Without 64 bits, what is where the upper half would be is something else.
+        // Without the 64-bit flag, the bytes of the upper half mean something else.
         let mut narrow = superblock((5 << 32) | 7);
         narrow[INCOMPATIBLE] = 0x2;
         assert_eq!(of(&narrow, &zeros, "v"), Content::Filesystem { bytes: 7 * 4096 });

@@ -1,4 +1,4 @@
-//! Block devices: which one holds a volume, how large one is, and nodes for them.
+//! Block devices: the one that holds a volume, sizes, and device nodes.
 
 use std::{
     fmt, fs, io,
@@ -9,14 +9,14 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-/// What `/sys` counts sizes in, whatever a device's own sectors are.
+/// The unit of sizes in `/sys`, whatever a device's own sector size is.
 const SECTOR: u64 = 512;
-/// Where loop devices are made.
+/// The device that creates loop devices.
 const LOOP_CONTROL: Number = Number {
     major: 10,
     minor: 237,
 };
-/// Nodes for so many loop devices beyond those that there are.
+/// The number of extra nodes for loop devices that may be created later.
 const SPARE: u32 = 16;
 
 /// A device's number.
@@ -27,7 +27,7 @@ pub(crate) struct Number {
 }
 
 impl Number {
-    /// As file systems have it.
+    /// From a `dev_t`.
     fn of(raw: u64) -> Self {
         Self {
             major: rustix::fs::major(raw),
@@ -65,14 +65,14 @@ pub(crate) struct Device {
     pub(crate) bytes: u64,
 }
 
-/// The devices that hold the file of a volume. `sys` is where `/sys` is.
+/// The devices backed by the file of a volume. `sys` is the path of `/sys`.
 pub(crate) fn of_volume(sys: &Path, id: &str) -> io::Result<Vec<Device>> {
-    // The rest of the path is the host's, and nobody's business here.
+    // The rest of the path belongs to the host and does not matter here.
     let end = format!("/volumes/{id}/volume.img");
     let mut found = Vec::new();
     for entry in fs::read_dir(sys.join("block"))? {
         let place = entry?.path();
-        // Only a loop device that holds a file has one.
+        // Only a loop device with a backing file has this attribute.
         let Ok(file) = fs::read_to_string(place.join("loop/backing_file")) else {
             continue;
         };
@@ -98,7 +98,7 @@ fn size(place: &Path) -> io::Result<u64> {
     bytes.ok_or_else(|| io::Error::other(format!("'{}' is no size of a device", text.trim())))
 }
 
-/// The block device that a path is a node of; `None`: there is nothing, or something else.
+/// The block device that a path is a node of; `None`: no node, or something else.
 pub(crate) fn at(path: &Path) -> io::Result<Option<Number>> {
     match fs::metadata(path) {
         Ok(seen) if seen.file_type().is_block_device() => Ok(Some(Number::of(seen.rdev()))),
@@ -108,13 +108,14 @@ pub(crate) fn at(path: &Path) -> io::Result<Option<Number>> {
     }
 }
 
-/// Has a node of a block device be there, and no other under its name.
+/// Creates the node of a block device, and replaces any other node under its name.
 pub(crate) fn make_node(path: &Path, number: Number) -> io::Result<()> {
     make(path, FileType::BlockDevice, number)
 }
 
-/// A kubelet keeps each block volume open by a loop device of its own (`losetup -f`). A machine has no nodes for these: here they are made
-/// for all that there are, and for some that may come. `sys` and `dev` are where `/sys` and `/dev` are.
+/// A kubelet holds each block volume open with a loop device (`losetup -f`). A machine has no nodes for loop
+/// devices: they are created here for all existing ones and for some that may follow. `sys` and `dev` are the
+/// paths of `/sys` and `/dev`.
 pub(crate) fn make_loop_nodes(sys: &Path, dev: &Path) -> io::Result<()> {
     make(&dev.join("loop-control"), FileType::CharacterDevice, LOOP_CONTROL)?;
     for (index, number) in loops(sys)? {
@@ -123,7 +124,7 @@ pub(crate) fn make_loop_nodes(sys: &Path, dev: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Loop devices by their index, with those that would come next.
+/// Loop devices by their index, including those that would come next.
 fn loops(sys: &Path) -> io::Result<Vec<(u32, Number)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(sys.join("block"))? {
@@ -133,14 +134,14 @@ fn loops(sys: &Path) -> io::Result<Vec<(u32, Number)>> {
         let Some(index) = index.and_then(|index| index.parse::<u32>().ok()) else {
             continue;
         };
-        // Gone since it was listed.
+        // Removed since it was listed.
         let Ok(text) = fs::read_to_string(entry.path().join("dev")) else {
             continue;
         };
         all.push((index, text.parse::<Number>()?));
     }
     all.sort_unstable();
-    // Where they may have partitions, each has more numbers than one.
+    // If loop devices may have partitions, each uses more than one minor number.
     let stride = all.iter().find(|(index, _)| *index > 0);
     let stride = stride.map_or(1, |(index, number)| (number.minor / index).max(1));
     if let Some((last, number)) = all.last().copied() {
@@ -179,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// A `/sys` with these loop devices: index, file, MiB.
+    /// A `/sys` with these loop devices: index, backing file, MiB.
     fn sys(devices: &[(u32, Option<&str>, u64)]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         for (index, file, mib) in devices {
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(all[1], (2, Number { major: 7, minor: 2 }));
         assert_eq!(all[2], (3, Number { major: 7, minor: 3 }));
 
-        // Each with numbers for partitions.
+        // With minor numbers for partitions.
         let place = one.path().join("block/loop2/dev");
         fs::write(place, "7:32\n").unwrap();
         let all = loops(one.path()).unwrap();

@@ -1,4 +1,4 @@
-//! The driver: CSI's `Identity` and `Node`, each call from the request to the answer.
+//! The driver: CSI's `Identity` and `Node` services, each call from request to answer.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::CsiDriver;
 
 use crate::{
     grpc::{Code, Service, Status, answered},
@@ -21,21 +21,23 @@ use crate::{
     },
 };
 
-/// Where volumes have their nodes: a place of our own, in which nobody else makes or removes any.
+/// The directory of volumes' device nodes, which only the driver uses.
 pub(crate) const NODES: &str = "/dev/landfall/volumes";
 
 /// The driver of one node.
 pub(crate) struct Driver<H> {
-    pub(crate) config: CsiConfig,
+    pub(crate) config: CsiDriver,
+    /// The node's name.
+    pub(crate) node_name: String,
     pub(crate) host: H,
-    /// Where volumes have their nodes.
+    /// The directory of volumes' device nodes.
     pub(crate) nodes: PathBuf,
-    /// Volumes that something is being done to.
+    /// Volumes with a call in progress.
     pub(crate) busy: Mutex<BTreeSet<String>>,
     pub(crate) log: fn(&str),
 }
 
-/// A volume's turn: as long as it lasts, nothing else is done to it.
+/// The lock of a volume: while it is held, other calls for the volume fail.
 pub(crate) struct Turn<'d> {
     busy: &'d Mutex<BTreeSet<String>>,
     handle: String,
@@ -77,9 +79,10 @@ impl<H: Host> Service for Driver<H> {
 }
 
 impl<H: Host> Driver<H> {
-    pub(crate) fn new(config: CsiConfig, host: H, nodes: &Path, log: fn(&str)) -> Self {
+    pub(crate) fn new(config: &CsiDriver, node_name: String, host: H, nodes: &Path, log: fn(&str)) -> Self {
         Self {
-            config,
+            config: config.clone(),
+            node_name,
             host,
             nodes: nodes.to_owned(),
             busy: Mutex::default(),
@@ -96,16 +99,16 @@ impl<H: Host> Driver<H> {
 
     fn node_info(&self) -> NodeInfo {
         NodeInfo {
-            node_id: self.config.node.clone(),
+            node_id: self.node_name.clone(),
             max_volumes_per_node: self.config.most_volumes.into(),
         }
     }
 
-    /// The volume's turn.
+    /// Takes the lock of a volume.
     pub(crate) fn turn(&self, handle: &str) -> Result<Turn<'_>, Status> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if !busy.insert(handle.to_owned()) {
-            let message = format!("something is being done to the volume {handle} already");
+            let message = format!("another call for the volume {handle} is in progress");
             return Err(Status::new(Code::Aborted, message));
         }
         Ok(Turn {
@@ -129,7 +132,7 @@ impl<H: Host> Driver<H> {
     }
 
     fn stage(&self, request: &StageRequest) -> Result<Empty, Status> {
-        let wanted = node::Stage::read(request)?;
+        let wanted = node::Stage::read(request, self.config.shares)?;
         let _turn = self.turn(&wanted.handle)?;
         let found = self.host.devices(&wanted.id).map_err(Status::internal)?;
         let device = node::only(&wanted.id, &found)?;
@@ -160,7 +163,7 @@ impl<H: Host> Driver<H> {
     }
 
     fn publish(&self, request: &PublishRequest) -> Result<Empty, Status> {
-        let wanted = node::Publish::read(request)?;
+        let wanted = node::Publish::read(request, self.config.shares)?;
         let _turn = self.turn(&wanted.handle)?;
         let found = self.host.devices(&wanted.id).map_err(Status::internal)?;
         let device = node::only(&wanted.id, &found)?;
@@ -243,7 +246,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// There is no controller to call: the stamp's service is it. Volumes grow while they are used.
+/// There is no controller service: the stamp's service does its work. Volumes grow while they are in use.
 fn plugin_capabilities() -> PluginCapabilities {
     PluginCapabilities {
         capabilities: vec![PluginCapability {

@@ -1,7 +1,7 @@
-//! gRPC over HTTP/2 on a unix socket: calls of one message that are answered with one.
+//! gRPC over HTTP/2 on a unix socket, unary calls only.
 //!
-//! Always true: each call is answered with a status; a call may block and holds up no other; what has begun is done to its end, also when who
-//! asked has gone.
+//! Always true: each call is answered with a status; a call may block without delaying others; a call that
+//! was started is completed, also when its client has gone.
 
 use std::{fmt, io, sync::Arc};
 
@@ -14,16 +14,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
 
-/// Calls of a connection at the same time.
+/// Concurrent calls of a connection.
 const STREAMS: u32 = 64;
-/// A message longer than this is none of CSI.
+/// No CSI message is longer than this.
 const LARGEST: usize = 1 << 20;
-/// Before each message: whether it is compressed, and its length.
+/// The header of each message: a compression flag and the length.
 const HEAD: usize = 5;
-/// What a status says at most.
+/// The longest status message.
 const LONGEST: usize = 4096;
 
-/// How a call failed, as gRPC numbers it.
+/// gRPC status codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     Cancelled = 1,
@@ -39,7 +39,7 @@ pub(crate) enum Code {
     Unavailable = 14,
 }
 
-/// That a call failed, and why.
+/// The status of a failed call: code and message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Status {
     pub(crate) code: Code,
@@ -54,7 +54,7 @@ impl Status {
         }
     }
 
-    /// What went wrong on the machine.
+    /// A failure on the machine.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(Code::Internal, message)
     }
@@ -66,13 +66,13 @@ impl fmt::Display for Status {
     }
 }
 
-/// Answers calls.
+/// A handler of calls.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// Answers a call of this method (`/package.Service/Method`) with this message. It may block.
+    /// Handles a call of this method (`/package.Service/Method`) with this message. It may block.
     fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>, Status>;
 }
 
-/// Reads a message, and writes the answer to it.
+/// Decodes a request, calls the handler and encodes its response.
 pub(crate) fn answered<Q: Message + Default, A: Message>(
     message: &[u8],
     answer: impl FnOnce(Q) -> Result<A, Status>,
@@ -86,7 +86,7 @@ pub(crate) fn answered<Q: Message + Default, A: Message>(
     answer(request).map(|answer| answer.encode_to_vec())
 }
 
-/// Serves until the socket takes no more connections, and says why.
+/// Serves until the listener fails; returns the error.
 pub(crate) async fn serve(listener: UnixListener, service: Arc<dyn Service>) -> io::Error {
     loop {
         match listener.accept().await {
@@ -99,7 +99,7 @@ pub(crate) async fn serve(listener: UnixListener, service: Arc<dyn Service>) -> 
 async fn connection(stream: UnixStream, service: Arc<dyn Service>) {
     let mut settings = Builder::new();
     settings.max_concurrent_streams(STREAMS);
-    // The agent's probe connects and says nothing.
+    // The agent's probe connects and sends nothing.
     let Ok(mut connection) = settings.handshake::<_, Bytes>(stream).await else {
         return;
     };
@@ -126,11 +126,11 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         Err(status) => Err(status),
     };
-    // Who asked may have gone meanwhile.
+    // The client may have gone meanwhile.
     let _gone = send(&mut respond, outcome);
 }
 
-/// The message of a call.
+/// Reads the message of a call.
 async fn read(mut body: RecvStream) -> Result<Vec<u8>, Status> {
     let cut = |error: h2::Error| Status::new(Code::Cancelled, format!("the request was cut off: {error}"));
     let mut bytes = Vec::new();
@@ -164,7 +164,7 @@ fn unframed(bytes: &[u8]) -> Result<Vec<u8>, Status> {
     Ok(message.to_vec())
 }
 
-/// A message as it goes over the wire.
+/// A message with its header, as sent on the wire.
 pub(crate) fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("messages are far shorter than 4 GiB");
     let mut bytes = Vec::with_capacity(HEAD + message.len());
@@ -202,7 +202,8 @@ fn trailers(code: u32, message: &str) -> HeaderMap {
     trailers
 }
 
-/// As gRPC has messages in a header: what is not printable ASCII, and the percent sign, in hexadecimal digits.
+/// The gRPC encoding of status messages in a header: bytes outside printable ASCII, and the percent sign, as
+/// hexadecimal digits.
 fn encoded(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     for byte in message.bytes().take(LONGEST) {

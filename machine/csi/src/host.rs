@@ -1,4 +1,4 @@
-//! The machine: what is seen of its devices and mounts, and what is done to them.
+//! Access to the machine's devices and mounts.
 
 use std::{
     ffi::OsStr,
@@ -9,6 +9,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::Errno,
+};
+
 use crate::{
     content::{self, Content},
     device::{self, Device, Number},
@@ -16,25 +21,25 @@ use crate::{
     node::Step,
 };
 
-/// Where the kernel tells what this process may do.
+/// The file with the capabilities of this process.
 const STATUS: &str = "/proc/self/status";
-/// What the kernel lets a mounted filesystem grow for. Not every host has it to give.
+/// The capability that the kernel requires to grow a mounted filesystem. Not every host grants it.
 const SYS_RESOURCE: u32 = 24;
-/// What `e2fsck` ends with at most when nothing is wrong any more.
+/// The largest exit code of `e2fsck` that means no errors are left.
 const MENDED: i32 = 1;
-/// Of what a program says when it fails: the last of it.
+/// The length of a failed program's output that is kept, from its end.
 const SAID: usize = 500;
 
-/// How full a volume is.
+/// The usage of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Usage {
-    /// A device of so many bytes.
+    /// A device of this number of bytes.
     Device(u64),
-    /// A filesystem: bytes, and files that it has room for.
+    /// A filesystem: bytes, and inodes.
     Filesystem { bytes: Room, files: Room },
 }
 
-/// How much of something there is.
+/// Total, used and free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
     pub(crate) total: u64,
@@ -42,7 +47,7 @@ pub(crate) struct Room {
     pub(crate) available: u64,
 }
 
-/// A machine, real or made up.
+/// A machine, real or simulated.
 pub(crate) trait Host: Send + Sync + 'static {
     /// The devices that hold a volume.
     fn devices(&self, id: &str) -> Result<Vec<Device>, String>;
@@ -50,19 +55,19 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn bytes(&self, number: Number) -> Result<u64, String>;
     /// The block device that a path is a node of.
     fn device_at(&self, path: &Path) -> Result<Option<Number>, String>;
-    /// Has a node of a device be there.
+    /// Creates the device node, if needed.
     fn make_node(&self, node: &Path, number: Number) -> Result<(), String>;
-    /// Has nodes of loop devices be there, which a kubelet needs for volumes that are used as devices.
+    /// Creates nodes of loop devices, which a kubelet needs for block volumes.
     fn make_loop_nodes(&self) -> Result<(), String>;
-    /// Whether a filesystem can grow while it is mounted.
+    /// Whether this process may grow a mounted filesystem.
     fn grows_mounted(&self) -> Result<bool, String>;
-    /// What is on a device that has this node.
+    /// The content of the device with this node.
     fn content(&self, node: &Path, bytes: u64) -> Result<Content, String>;
     /// All mounts.
     fn mounts(&self) -> Result<Vec<Mount>, String>;
-    /// How full the volume at this path is; `None`: none is there.
+    /// The usage of the volume at this path; `None`: no volume is there.
     fn usage(&self, path: &Path) -> Result<Option<Usage>, String>;
-    /// Does something.
+    /// Performs a step.
     fn perform(&self, step: &Step) -> Result<(), String>;
 }
 
@@ -81,7 +86,7 @@ impl Default for Machine {
     }
 }
 
-/// For `map_err`: what was tried, and with which path.
+/// For `map_err`: names the action and the path.
 fn failed(act: &str, path: &Path) -> impl FnOnce(io::Error) -> String {
     let what = format!("cannot {act} {}", path.display());
     move |error| format!("{what}: {error}")
@@ -93,7 +98,7 @@ impl Host for Machine {
     }
 
     fn bytes(&self, number: Number) -> Result<u64, String> {
-        let what = format!("cannot tell the size of device {number}");
+        let what = format!("cannot read the size of device {number}");
         device::bytes(&self.sys, number).map_err(|error| format!("{what}: {error}"))
     }
 
@@ -116,7 +121,7 @@ impl Host for Machine {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("CapEff:"));
         let held = lines.next().map(|held| u64::from_str_radix(held.trim(), 16));
         let held = held.and_then(Result::ok);
-        let held = held.ok_or_else(|| format!("{STATUS} tells of no capabilities"))?;
+        let held = held.ok_or_else(|| format!("{STATUS} has no capabilities"))?;
         Ok(held & (1 << SYS_RESOURCE) != 0)
     }
 
@@ -133,7 +138,7 @@ impl Host for Machine {
         if let Some(number) = self.device_at(path)? {
             return self.bytes(number).map(|bytes| Some(Usage::Device(bytes)));
         }
-        // Else it would be told of the machine's own disk.
+        // Otherwise the usage of the machine's own disk would be reported.
         if mount::top(&self.mounts()?, path).is_none() {
             return Ok(None);
         }
@@ -159,11 +164,12 @@ impl Host for Machine {
         match step {
             Step::Format(node) => format(node),
             Step::Mount { node, to, options } => mount_filesystem(node, to, options),
-            Step::Check(node) => {
-                let arguments = [OsStr::new("-f"), OsStr::new("-p"), node.as_os_str()];
-                run_to("e2fsck", &arguments, MENDED)
-            }
-            Step::Grow(node) => run("resize2fs", &[node.as_os_str()]),
+            Step::Check(node) => check(node),
+            Step::Grow(node) => grow(node),
+            // If another machine mounts it meanwhile, either that mount or the programs here fail: the kubelet
+            // retries.
+            Step::GrowAlone(node) if is_free(node)? => check(node).and_then(|()| grow(node)),
+            Step::GrowAlone(_) => Ok(()),
             Step::Directory(path) => fs::create_dir_all(path).map_err(failed("make the directory", path)),
             Step::File(path) => make_file(path),
             Step::Bind { from, to } => mount::bind(from, to),
@@ -177,7 +183,29 @@ impl Host for Machine {
     }
 }
 
-/// What the mark on a device calls its volume: as its node.
+fn check(node: &Path) -> Result<(), String> {
+    let arguments = [OsStr::new("-f"), OsStr::new("-p"), node.as_os_str()];
+    run_to("e2fsck", &arguments, MENDED)
+}
+
+fn grow(node: &Path) -> Result<(), String> {
+    run("resize2fs", &[node.as_os_str()])
+}
+
+/// Whether a device is not mounted in any mount namespace: the kernel then permits an exclusive open.
+fn is_free(node: &Path) -> Result<bool, String> {
+    match open(
+        node,
+        OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(_closed) => Ok(true),
+        Err(Errno::BUSY) => Ok(false),
+        Err(error) => Err(failed("open", node)(error.into())),
+    }
+}
+
+/// The name of a volume in its mark: the name of its node.
 fn name(node: &Path) -> String {
     node.file_name()
         .unwrap_or(node.as_os_str())
@@ -185,25 +213,25 @@ fn name(node: &Path) -> String {
         .into_owned()
 }
 
-/// Whoever is cut off here begins anew, see [`content`].
+/// An interrupted format starts again, see [`content`].
 fn format(node: &Path) -> Result<(), String> {
     let name = name(node);
-    let open = || {
+    let opened = || {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         options.open(node).map_err(failed("open", node))
     };
-    let device = open()?;
+    let device = opened()?;
     let bytes = io::Seek::seek(&mut &device, io::SeekFrom::End(0)).map_err(failed("read", node))?;
     content::mark(&device, bytes, &name).map_err(failed("write to", node))?;
     drop(device);
     let options = ["-q", "-F", "-m", "0"].map(OsStr::new);
-    // Tables and journal are not written before they are used, and nothing is read of what was there: a file of the host's stays as empty as it
-    // is.
+    // Tables and journal are not initialised before use, and old blocks are not read: the host's file stays
+    // sparse.
     let extended = ["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"].map(OsStr::new);
     let arguments = [&options[..], &extended[..], &[node.as_os_str()]].concat();
     run("mkfs.ext4", &arguments)?;
-    content::unmark(&open()?, bytes, &name).map_err(failed("write to", node))
+    content::unmark(&opened()?, bytes, &name).map_err(failed("write to", node))
 }
 
 fn mount_filesystem(node: &Path, to: &Path, options: &[String]) -> Result<(), String> {
@@ -223,7 +251,7 @@ fn make_file(path: &Path) -> Result<(), String> {
     options.open(path).map(drop).map_err(failed("make", path))
 }
 
-/// A directory only when it is empty: nobody's data goes with it.
+/// A directory only when it is empty, so that no data is deleted.
 fn remove(path: &Path) -> Result<(), String> {
     let removed = match fs::symlink_metadata(path) {
         Ok(seen) if seen.is_dir() => fs::remove_dir(path),
@@ -236,11 +264,11 @@ fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Has a socket of an earlier run be gone; anything else under its name stays, and is told.
+/// Removes a socket left by an earlier run; anything else under its name stays and is an error.
 pub(crate) fn remove_socket(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Ok(seen) if seen.file_type().is_socket() => remove(path),
-        Ok(_) => Err(format!("{} is there, and is no socket", path.display())),
+        Ok(_) => Err(format!("{} exists and is not a socket", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("look at", path)(error)),
     }
@@ -250,7 +278,7 @@ fn run(program: &str, arguments: &[&OsStr]) -> Result<(), String> {
     run_to(program, arguments, 0)
 }
 
-/// Runs a program that has succeeded when it ends with no more than this.
+/// Runs a program; an exit code up to `most` is success.
 fn run_to(program: &str, arguments: &[&OsStr], most: i32) -> Result<(), String> {
     let output = Command::new(program)
         .args(arguments)
@@ -260,7 +288,7 @@ fn run_to(program: &str, arguments: &[&OsStr], most: i32) -> Result<(), String> 
     if output.status.code().is_some_and(|code| code <= most) {
         return Ok(());
     }
-    // Some tell it as their result.
+    // Some programs report errors on stdout.
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     let said: Vec<char> = said.trim().chars().collect();

@@ -1,4 +1,4 @@
-//! Mounts: which there are, and making and removing them.
+//! Mounts: listing, making and removing them.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount
 
 use crate::device::Number;
 
-/// Where the kernel tells of them.
+/// The kernel's list of mounts.
 pub(crate) const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// A mount.
@@ -18,19 +18,19 @@ pub(crate) const MOUNTS: &str = "/proc/self/mountinfo";
 pub(crate) struct Mount {
     /// The device of its filesystem.
     pub(crate) device: Number,
-    /// Where it is.
+    /// The mount point.
     pub(crate) at: PathBuf,
-    /// What it was mounted with, of what is its own and not its filesystem's.
+    /// The options of the mount itself, without those of its filesystem.
     pub(crate) options: Vec<String>,
 }
 
 impl Mount {
-    /// Whether nobody writes by it.
+    /// Whether the mount is read-only.
     pub(crate) fn is_read_only(&self) -> bool {
         self.options.iter().any(|option| option == "ro")
     }
 
-    /// Its options as the kernel takes them.
+    /// Its options as mount flags.
     fn flags(&self) -> MountFlags {
         let flags = self.options.iter().map(|option| match option.as_str() {
             "ro" => MountFlags::RDONLY,
@@ -47,7 +47,7 @@ impl Mount {
     }
 }
 
-/// Reads `/proc/self/mountinfo`: in the order in which they were made.
+/// Reads `/proc/self/mountinfo`: mounts in the order of their creation.
 pub(crate) fn read(path: &Path) -> Result<Vec<Mount>, String> {
     let text = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -56,7 +56,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Mount>, String> {
 
 /// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/device rw`.
 fn parsed(line: &[u8]) -> Result<Mount, String> {
-    let broken = || format!("'{}' tells of no mount", String::from_utf8_lossy(line));
+    let broken = || format!("'{}' is not a mount", String::from_utf8_lossy(line));
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let [_, _, device, _, at, options, ..] = fields[..] else {
         return Err(broken());
@@ -69,7 +69,7 @@ fn parsed(line: &[u8]) -> Result<Mount, String> {
     })
 }
 
-/// Blanks and the like are three octal digits after a backslash.
+/// Decodes blanks and similar characters, written as a backslash and three octal digits.
 fn unescaped(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -86,12 +86,12 @@ fn unescaped(text: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
-/// What is to be seen at a path: of several mounts there, the last.
+/// The visible mount at a path: the last of several.
 pub(crate) fn top<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
     mounts.iter().rev().find(|mount| mount.at == path)
 }
 
-/// Has something be seen at another place as well.
+/// Bind-mounts a path at another path.
 pub(crate) fn bind(from: &Path, to: &Path) -> Result<(), String> {
     mount_bind(from, to).map_err(|error| {
         format!(
@@ -103,7 +103,7 @@ pub(crate) fn bind(from: &Path, to: &Path) -> Result<(), String> {
     })
 }
 
-/// Has nobody write by this mount, and leaves all else of it as it is.
+/// Makes this mount read-only and keeps its other options.
 pub(crate) fn make_read_only(mount: &Mount) -> Result<(), String> {
     let flags = mount.flags() | MountFlags::BIND | MountFlags::RDONLY;
     mount_remount(&mount.at, flags, "").map_err(|error| {
@@ -118,7 +118,7 @@ pub(crate) fn make_read_only(mount: &Mount) -> Result<(), String> {
 /// Removes the last mount at a path. None is success.
 pub(crate) fn remove(path: &Path) -> Result<(), String> {
     match unmount(path, UnmountFlags::NOFOLLOW) {
-        // Nothing is there, or nothing is mounted.
+        // The path does not exist, or nothing is mounted there.
         Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),
         Err(error) => Err(format!(
             "cannot unmount {}: {}",
@@ -168,7 +168,7 @@ mod tests {
     fn where_nothing_is_mounted_nothing_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let outcome = remove(&directory.path().join("none"));
-        // Without root the kernel does not even look.
+        // Without root the kernel refuses before any check.
         assert!(
             outcome.is_ok() || outcome.unwrap_err().contains("not permitted"),
             "nothing was there"

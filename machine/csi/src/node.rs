@@ -1,6 +1,7 @@
-//! What each call has to do, given what is seen. Pure.
+//! The steps of each call, from the state of the machine. Pure.
 //!
-//! Always true: what is there already is not made again; a device whose content is not known to be ours or nothing is never formatted.
+//! Always true: existing state is not created again; a device is only formatted if its content is known to be
+//! empty or an unfinished format of ours.
 
 use std::{
     collections::BTreeMap,
@@ -20,20 +21,32 @@ use crate::{
     },
 };
 
-/// The attribute of a PersistentVolume that tells its volume's id in the fabric: part of a call's `volume_context`.
+/// The attribute of a PersistentVolume with the volume's id in the fabric: part of a call's `volume_context`.
 pub(crate) const VOLUME_ATTRIBUTE: &str = "landfall.dev/volume";
 /// The only filesystem.
 const EXT4: &str = "ext4";
-/// A filesystem that is so much smaller than its device is to grow. Less may be what no block fits into.
+/// A filesystem smaller than its device by this much is grown. A smaller difference may be a partial block.
 const GROWTH: u64 = 1 << 20;
-/// What volumes are mounted with before what is asked for: what is deleted is given back to the host, and tables stay sparse until they are
+/// Default mount options: deleted blocks are returned to the host, and tables stay sparse until they are
 /// used.
 const OPTIONS: [&str; 2] = ["discard", "noinit_itable"];
 
-/// Something to do.
+/// The mount options of a StorageClass that are applied to a share. Options of the protocols of Azure's shares
+/// (SMB, NFS), which common classes contain, have no meaning for an ext4 filesystem and are ignored.
+const SHARE_FLAGS: [&str; 7] = [
+    "nosuid",
+    "nodev",
+    "noexec",
+    "noatime",
+    "nodiratime",
+    "relatime",
+    "nosymfollow",
+];
+
+/// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Make a filesystem on the device of this node.
+    /// Create a filesystem on the device of this node.
     Format(PathBuf),
     /// Mount the filesystem on the device of `node`.
     Mount {
@@ -41,54 +54,59 @@ pub(crate) enum Step {
         to: PathBuf,
         options: Vec<String>,
     },
-    /// Check the filesystem on the device of this node, and mend it where that loses nothing.
+    /// Check the filesystem on the device of this node, and repair it where no data is lost.
     Check(PathBuf),
-    /// Let the filesystem on the device of this node become as large as that.
+    /// Grow the filesystem on the device of this node to the device's size.
     Grow(PathBuf),
-    /// Have a directory be there.
+    /// Check and grow the filesystem on the device of this node, unless it is mounted on any machine: then it
+    /// keeps its size.
+    GrowAlone(PathBuf),
+    /// Create a directory, if needed.
     Directory(PathBuf),
-    /// Have a file be there.
+    /// Create a file, if needed.
     File(PathBuf),
-    /// Have what is at `from` be seen at `to`.
+    /// Bind-mount `from` at `to`.
     Bind { from: PathBuf, to: PathBuf },
-    /// Have nobody write by the mount at this place.
+    /// Make the mount at this path read-only.
     ReadOnly(PathBuf),
-    /// Remove the last mount at this place.
+    /// Remove the last mount at this path.
     Unmount(PathBuf),
-    /// Remove a file or an empty directory, if it is there.
+    /// Remove a file or an empty directory, if it exists.
     Remove(PathBuf),
 }
 
-/// How a volume is used.
+/// The access type of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// As a device.
+    /// As a block device.
     Block,
-    /// By its filesystem.
+    /// As a mounted filesystem.
     Mount,
 }
 
-/// What `NodeStageVolume` asks for.
+/// The request `NodeStageVolume`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stage {
-    /// The volume, as the cluster knows it.
+    /// The volume's id in the cluster.
     pub(crate) handle: String,
-    /// The volume, as the fabric knows it.
+    /// The volume's id in the fabric.
     pub(crate) id: String,
     pub(crate) staging: PathBuf,
     pub(crate) access: Access,
-    /// With what its filesystem is mounted.
+    /// Whether it is a share.
+    shared: bool,
+    /// The mount options of its filesystem.
     flags: Vec<String>,
 }
 
-/// What `NodeUnstageVolume` asks for.
+/// The request `NodeUnstageVolume`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unstage {
     pub(crate) handle: String,
     staging: PathBuf,
 }
 
-/// What `NodePublishVolume` asks for.
+/// The request `NodePublishVolume`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
     pub(crate) handle: String,
@@ -99,40 +117,44 @@ pub(crate) struct Publish {
     read_only: bool,
 }
 
-/// What `NodeUnpublishVolume` asks for.
+/// The request `NodeUnpublishVolume`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unpublish {
     pub(crate) handle: String,
     target: PathBuf,
 }
 
-/// What `NodeExpandVolume` asks for.
+/// The request `NodeExpandVolume`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expand {
     pub(crate) handle: String,
-    /// The least that it has to have afterwards.
+    /// The least size afterwards, in bytes.
     least: u64,
-    /// The most.
+    /// The largest size, in bytes.
     most: Option<u64>,
 }
 
-/// What is there of a volume that is to be published.
+/// The state of a volume that is to be published.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seen<'m> {
-    /// What is mounted where it is staged.
+    /// The mount at the staging path.
     pub(crate) staged: Option<&'m Mount>,
-    /// What is mounted at the target.
+    /// The mount at the target.
     pub(crate) target: Option<&'m Mount>,
-    /// The device of the volume's node.
+    /// The device number of the volume's node.
     pub(crate) node: Option<Number>,
-    /// The device that the target itself is.
+    /// The device number of the target itself, if it is a device node.
     pub(crate) device: Option<Number>,
 }
 
 impl Stage {
-    pub(crate) fn read(request: &StageRequest) -> Result<Self, Status> {
-        let (access, flags, _) = capability(request.volume_capability.as_ref())?;
+    pub(crate) fn read(request: &StageRequest, shared: bool) -> Result<Self, Status> {
+        let (access, mut flags, _) = capability(request.volume_capability.as_ref(), shared)?;
+        if shared {
+            flags.retain(|flag| SHARE_FLAGS.contains(&flag.as_str()));
+        }
         Ok(Self {
+            shared,
             handle: handle(&request.volume_id)?,
             id: id(&request.volume_context)?,
             staging: path("staging_target_path", &request.staging_target_path)?,
@@ -141,7 +163,7 @@ impl Stage {
         })
     }
 
-    /// Whether something else than this device is mounted in the volume's place.
+    /// Fails if something other than this device is mounted in the volume's place.
     pub(crate) fn fits(&self, device: &Device, there: Option<&Mount>) -> Result<(), Status> {
         match there {
             Some(mount) if mount.device != device.number => Err(Status::internal(format!(
@@ -154,8 +176,8 @@ impl Stage {
         }
     }
 
-    /// What there is to do for a volume with a filesystem that [fits](Self::fits), whose device has this node. `online`: whether a filesystem
-    /// can grow while it is mounted.
+    /// The steps for a filesystem volume that [fits](Self::fits), whose device has this node. `online`:
+    /// whether a filesystem can grow while it is mounted.
     pub(crate) fn steps(
         &self,
         node: &Path,
@@ -168,11 +190,25 @@ impl Stage {
         let grows = is_small(content, device.bytes);
         if there.is_none() {
             match content {
-                // One that was not checked does not grow without being mounted.
+                Content::Filesystem { .. } if grows && !online && self.shared => {
+                    steps.push(Step::GrowAlone(node.to_owned()));
+                }
+                // An unmounted filesystem must be checked before it can grow.
                 Content::Filesystem { .. } if grows && !online => {
                     steps.extend([Step::Check(node.to_owned()), Step::Grow(node.to_owned())]);
                 }
                 Content::Filesystem { .. } => {}
+                // A share is created with a filesystem: several nodes that format it at the same time would destroy each
+                // other's data.
+                Content::Empty | Content::Unfinished if self.shared => {
+                    return Err(Status::new(
+                        Code::FailedPrecondition,
+                        format!(
+                            "the share {} has no filesystem any more: it is not formatted here",
+                            self.id
+                        ),
+                    ));
+                }
                 Content::Empty | Content::Unfinished => steps.push(Step::Format(node.to_owned())),
                 Content::Other => {
                     return Err(Status::new(
@@ -215,8 +251,8 @@ impl Unstage {
 }
 
 impl Publish {
-    pub(crate) fn read(request: &PublishRequest) -> Result<Self, Status> {
-        let (access, _, reads) = capability(request.volume_capability.as_ref())?;
+    pub(crate) fn read(request: &PublishRequest, shared: bool) -> Result<Self, Status> {
+        let (access, _, reads) = capability(request.volume_capability.as_ref(), shared)?;
         Ok(Self {
             handle: handle(&request.volume_id)?,
             id: id(&request.volume_context)?,
@@ -234,7 +270,8 @@ impl Publish {
         }
     }
 
-    /// Who may write to a device is said where the container gets it: a mount of its node that is read-only would keep nobody from it.
+    /// Write access to a device is controlled where the container gets it: a read-only mount of its node
+    /// would not prevent writes.
     fn device(&self, node: &Path, device: &Device, seen: Seen<'_>) -> Result<Vec<Step>, Status> {
         if seen.node != Some(device.number) {
             return Err(self.unstaged());
@@ -258,7 +295,7 @@ impl Publish {
         }
         let read_only = self.read_only.then(|| Step::ReadOnly(self.target.clone()));
         match seen.target {
-            // It was cut off before it was done.
+            // An earlier call was interrupted.
             Some(mount) if mount.device == device.number && !mount.is_read_only() => {
                 Ok(read_only.into_iter().collect())
             }
@@ -333,8 +370,8 @@ impl Expand {
         })
     }
 
-    /// What there is to do for a volume whose device has so many bytes. `mounted`: the content of the device, where its filesystem is mounted.
-    /// `online`: whether a filesystem can grow while it is.
+    /// The steps for a volume whose device has this number of bytes. `mounted`: the content of the device,
+    /// where its filesystem is mounted. `online`: whether a filesystem can grow while it is mounted.
     pub(crate) fn steps(
         &self,
         node: &Path,
@@ -344,10 +381,10 @@ impl Expand {
     ) -> Result<Vec<Step>, Status> {
         if bytes < self.least {
             return Err(Status::new(
-                // It is asked again: the device grows first, and this call is early.
+                // The kubelet retries: the device grows first, and this call is early.
                 Code::Unavailable,
                 format!(
-                    "the volume's device has {bytes} bytes, and {} are asked for: it has not grown yet",
+                    "the volume's device has {bytes} bytes, but {} are requested: it has not grown yet",
                     self.least
                 ),
             ));
@@ -361,23 +398,23 @@ impl Expand {
         match mounted {
             Some(content) if is_small(content, bytes) && online => Ok(vec![Step::Grow(node.to_owned())]),
             Some(content) if is_small(content, bytes) => Err(Status::new(
-                // As kubelets understand it: not while it is used.
+                // kubelets read this code as: not while the volume is in use.
                 Code::FailedPrecondition,
-                "the device has grown, and its filesystem does when it is mounted the next time: this host lets nobody do it before \
-                 (CAP_SYS_RESOURCE). End the pods that use the volume, and start them again once the node does not have it any more",
+                "the device has grown; its filesystem grows at the next mount: this host does not permit it before \
+                 (CAP_SYS_RESOURCE). End the pods that use the volume, and start them again once the volume is detached from the node",
             )),
             _ => Ok(Vec::new()),
         }
     }
 }
 
-/// The path that `NodeGetVolumeStats` asks about.
+/// The path in a `NodeGetVolumeStats` request.
 pub(crate) fn asked(request: &StatsRequest) -> Result<PathBuf, Status> {
     handle(&request.volume_id)?;
     path("volume_path", &request.volume_path)
 }
 
-/// The device of a volume that this node has.
+/// The device of a volume on this node.
 pub(crate) fn only(id: &str, found: &[Device]) -> Result<Device, Status> {
     match found {
         [device] => Ok(*device),
@@ -385,7 +422,7 @@ pub(crate) fn only(id: &str, found: &[Device]) -> Result<Device, Status> {
             Code::NotFound,
             format!("the volume {id} is not attached to this node"),
         )),
-        // Whose is which cannot be told: nothing is written to either.
+        // Ambiguous: neither device is written to.
         [..] => Err(Status::new(
             Code::FailedPrecondition,
             format!("{} devices hold the volume {id}: there may be one", found.len()),
@@ -393,12 +430,12 @@ pub(crate) fn only(id: &str, found: &[Device]) -> Result<Device, Status> {
     }
 }
 
-/// The name of a volume's node: by what each call knows of it.
+/// The name of a volume's node, derived from the handle, which each call has.
 pub(crate) fn node_name(handle: &str) -> String {
     hex::encode(&digest(&SHA256, handle.as_bytes()).as_ref()[..8])
 }
 
-/// Whether there is a filesystem that is to grow.
+/// Whether the content is a filesystem that should grow.
 fn is_small(content: Content, device: u64) -> bool {
     matches!(content, Content::Filesystem { bytes } if device >= bytes.saturating_add(GROWTH))
 }
@@ -446,18 +483,22 @@ fn path(field: &str, text: &str) -> Result<PathBuf, Status> {
             text.escape_default()
         )));
     }
-    // As the kernel tells of mounts: without a slash at its end.
+    // The kernel lists mounts without a trailing slash.
     Ok(path.components().collect())
 }
 
-/// How a volume is used, with which flags, and whether it is only read.
-fn capability(capability: Option<&VolumeCapability>) -> Result<(Access, Vec<String>, bool), Status> {
+/// The access type of a volume, its mount flags, and whether it is read-only.
+fn capability(
+    capability: Option<&VolumeCapability>,
+    shared: bool,
+) -> Result<(Access, Vec<String>, bool), Status> {
     let capability = capability.ok_or_else(|| invalid("volume_capability is missing"))?;
     let mode = capability.access_mode.as_ref().map_or(0, |mode| mode.mode);
     let reads = match mode {
         access::SINGLE_NODE_WRITER | access::SINGLE_NODE_SINGLE_WRITER | access::SINGLE_NODE_MULTI_WRITER => {
             false
         }
+        access::MULTI_NODE_SINGLE_WRITER | access::MULTI_NODE_MULTI_WRITER if shared => false,
         access::SINGLE_NODE_READER_ONLY | access::MULTI_NODE_READER_ONLY => true,
         0 => return Err(invalid("volume_capability.access_mode is missing")),
         _ => {
@@ -467,9 +508,13 @@ fn capability(capability: Option<&VolumeCapability>) -> Result<(Access, Vec<Stri
         }
     };
     match (&capability.block, &capability.mount) {
+        (Some(_), None) if shared => Err(invalid(
+            "volume_capability.block: a share is a filesystem; ask for volume_capability.mount",
+        )),
         (Some(_), None) => Ok((Access::Block, Vec::new(), reads)),
         (None, Some(mount)) => {
-            if !["", EXT4].contains(&mount.fs_type.as_str()) {
+            // Classes of shares have protocols in this field, and a share has its filesystem already.
+            if !shared && !["", EXT4].contains(&mount.fs_type.as_str()) {
                 return Err(invalid(format!(
                     "volume_capability.mount.fs_type is '{}': it must be {EXT4}",
                     mount.fs_type

@@ -1,20 +1,21 @@
-//! What the kubelet's plugin watcher asks at the other socket, as soon as it sees it: who this is, and where its calls go.
+//! The service that the kubelet's plugin watcher calls at the registration socket: the driver's name and its
+//! endpoint.
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::CsiDriver;
 
 use crate::{
     grpc::{Code, Service, Status, answered},
     wire::{Empty, Registered, RegistrationStatus},
 };
 
-/// What kubelets call drivers of CSI.
+/// The kubelet's plugin type for CSI drivers.
 const KIND: &str = "CSIPlugin";
-/// CSI's version.
+/// The CSI version.
 const VERSION: &str = "1.0.0";
 
 /// Registers the driver.
 pub(crate) struct Registration {
-    pub(crate) config: CsiConfig,
+    pub(crate) config: CsiDriver,
     pub(crate) log: fn(&str),
 }
 
@@ -44,7 +45,7 @@ impl Registration {
         }
     }
 
-    /// A kubelet that could not register it tries again by itself.
+    /// A kubelet that fails to register the driver tries again by itself.
     fn hear(&self, status: &RegistrationStatus) {
         let line = if status.plugin_registered {
             format!("{} is registered", self.config.driver)

@@ -12,7 +12,7 @@ use std::{
 };
 
 use prost::Message;
-use tokio::{net::UnixStream, sync::oneshot};
+use tokio::{net::UnixStream, sync::watch};
 
 use self::{
     fake::Fake,
@@ -43,7 +43,7 @@ async fn the_driver_says_who_and_what_it_is() {
     let probed: Probed = stand.ask("Identity/Probe", &Empty {}).await.unwrap();
     assert!(probed.ready.unwrap().value);
     let node: NodeInfo = stand.ask("Node/NodeGetInfo", &Empty {}).await.unwrap();
-    assert_eq!(node.node_id, stand.config.node);
+    assert_eq!(node.node_id, "aks-np1-1-vmss000000");
     assert_eq!(node.max_volumes_per_node, 4);
     let can: NodeCapabilities = stand.ask("Node/NodeGetCapabilities", &Empty {}).await.unwrap();
     let kinds: Vec<i32> = can
@@ -59,7 +59,8 @@ async fn the_driver_says_who_and_what_it_is() {
     assert!(unknown.is(Code::Unimplemented), "{unknown:?}");
 }
 
-/// A kubelet's client names the socket's path in `:authority`, in percent signs; HTTP allows those before an `@` only.
+/// A kubelet's client sends the socket's path in `:authority`, percent-encoded; HTTP allows percent signs
+/// before an `@` only.
 #[tokio::test]
 async fn a_kubelet_registers_it_by_the_path_of_its_socket() {
     let stand = Stand::served(Fake::default()).await;
@@ -119,7 +120,7 @@ async fn a_volume_is_staged_published_and_taken_away_again_each_time_once() {
     assert_eq!(stand.steps(), ["unmount", "remove"]);
     stand.done("Node/NodeUnstageVolume", &stand.unstage()).await;
     assert!(stand.fake.state().nodes.is_empty(), "the node is gone");
-    // What is on it stays.
+    // The content stays.
     stand.steps();
     stand.done("Node/NodeStageVolume", &stage).await;
     assert_eq!(stand.steps(), ["mount"]);
@@ -310,7 +311,7 @@ async fn sockets_of_an_earlier_run_go_and_nothing_else_does() {
         assert!(path.exists(), "as after a crash");
     }
     let driver: Arc<dyn Service> = Arc::new(stand.driver());
-    let (leave, left) = oneshot::channel();
+    let (leave, left) = watch::channel(false);
     let config = stand.config.clone();
     let ended = tokio::spawn(async move { serve(&config, driver, left, quiet).await });
     let mut ready = false;
@@ -322,7 +323,7 @@ async fn sockets_of_an_earlier_run_go_and_nothing_else_does() {
         tokio::task::yield_now().await;
     }
     assert!(ready, "nobody listens");
-    leave.send(()).unwrap();
+    leave.send(true).unwrap();
     ended.await.unwrap().unwrap();
     assert!(
         !socket.exists() && !registration.exists(),
@@ -334,7 +335,7 @@ async fn sockets_of_an_earlier_run_go_and_nothing_else_does() {
 
     fs::write(&socket, "somebody's").unwrap();
     let driver: Arc<dyn Service> = Arc::new(stand.driver());
-    let (_leave, left) = oneshot::channel();
+    let (_leave, left) = watch::channel(false);
     let refused = serve(&stand.config, driver, left, quiet).await.unwrap_err();
     assert!(refused.contains("no socket"), "{refused}");
     assert_eq!(fs::read(&socket).unwrap(), b"somebody's");

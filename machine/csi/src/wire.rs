@@ -1,10 +1,11 @@
-//! Messages of CSI (`csi.v1`) and of the kubelet's plugin registration, with the fields that are needed: readers skip all others.
+//! Messages of CSI (`csi.v1`) and of the kubelet's plugin registration, with only the needed fields: decoders
+//! skip all others.
 //!
-//! Enumerations are numbers here, as on the wire; alternatives (`oneof`) are fields of which one is there.
+//! Enumerations are numbers here, as on the wire; of the fields of a `oneof` at most one is set.
 
 use std::collections::BTreeMap;
 
-/// A message of which no field is needed.
+/// A message without needed fields.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Empty {}
 
@@ -78,16 +79,16 @@ pub(crate) struct NodeCapability {
     pub(crate) rpc: Option<Kind>,
 }
 
-/// `NodeServiceCapability.RPC.Type`: a volume is made ready on a node before pods get it.
+/// `NodeServiceCapability.RPC.Type`: volumes are staged on a node before pods get them.
 pub(crate) const STAGE_UNSTAGE_VOLUME: i32 = 1;
-/// How full volumes are is told.
+/// Usage of volumes is reported.
 pub(crate) const GET_VOLUME_STATS: i32 = 2;
-/// The node has its part in letting a volume grow.
+/// The node takes part in volume expansion.
 pub(crate) const EXPAND_VOLUME: i32 = 3;
-/// `ReadWriteOnce` and `ReadWriteOncePod` are told apart.
+/// `ReadWriteOnce` and `ReadWriteOncePod` are distinguished.
 pub(crate) const SINGLE_NODE_MULTI_WRITER: i32 = 5;
 
-/// `VolumeCapability`: of `block` and `mount`, one is there.
+/// `VolumeCapability`: one of `block` and `mount` is set.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct VolumeCapability {
     #[prost(message, optional, tag = "1")]
@@ -119,6 +120,8 @@ pub(crate) mod access {
     pub(crate) const SINGLE_NODE_WRITER: i32 = 1;
     pub(crate) const SINGLE_NODE_READER_ONLY: i32 = 2;
     pub(crate) const MULTI_NODE_READER_ONLY: i32 = 3;
+    pub(crate) const MULTI_NODE_SINGLE_WRITER: i32 = 4;
+    pub(crate) const MULTI_NODE_MULTI_WRITER: i32 = 5;
     pub(crate) const SINGLE_NODE_SINGLE_WRITER: i32 = 6;
     pub(crate) const SINGLE_NODE_MULTI_WRITER: i32 = 7;
 }
@@ -231,7 +234,7 @@ pub(crate) struct VolumeUsage {
 
 /// `VolumeUsage.Unit`.
 pub(crate) const BYTES: i32 = 1;
-/// Another.
+/// `VolumeUsage.Unit`: inodes.
 pub(crate) const INODES: i32 = 2;
 
 /// `VolumeCondition`.

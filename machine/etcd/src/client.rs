@@ -13,15 +13,16 @@ pub use crate::{
     wire::{Batch, Event, KeyValue, Kind, Member, Page, Status},
 };
 
-/// Where clients of a member in the same machine speak to it.
+/// The client URL of the member in the same machine.
 pub const LOCAL: &str = "https://127.0.0.1:2379";
 
-/// The largest answer that is read: a page of a range, a member list. Far above what a page of 500 objects has.
+/// The largest answer that is read: a page of a range, a member list. Far above the size of a page of 500
+/// objects.
 const LARGEST: u64 = 256 * 1024 * 1024;
-/// A line of a watch: what a transaction, or many that one catches up with, have changed.
+/// The longest line of a watch: the changes of one transaction, or of many when the watch catches up.
 const LONGEST_LINE: usize = 512 * 1024 * 1024;
 
-/// A client of one member. Keeps its connection; cheap to make, made anew when certificates were renewed.
+/// A client of one member. Keeps its connection; cheap to make; made again when certificates were renewed.
 pub struct Client {
     endpoint: String,
     requests: ureq::Agent,
@@ -29,7 +30,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Speaks to the member at this address, e.g. [`LOCAL`]; each request may take as long as `bound`.
+    /// A client of the member at this address, e.g. [`LOCAL`]; `bound` limits each request.
     ///
     /// # Errors
     /// When the files of the identity cannot be read.
@@ -51,7 +52,7 @@ impl Client {
         })
     }
 
-    /// Who is asked.
+    /// The member's address.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -120,8 +121,8 @@ impl Client {
         )
     }
 
-    /// All keys of `from..end` as of one revision (0: the newest), page by page, each given to `take`. Gives that
-    /// revision.
+    /// All keys of `from..end` as of one revision (0: the newest), page by page, each given to `take`.
+    /// Returns that revision.
     ///
     /// # Errors
     /// Those of [`Self::range`] and of `take`.
@@ -153,28 +154,28 @@ impl Client {
         }
     }
 
-    /// The value of one key, as this member itself knows it: asked even when there is no leader, and of learners.
+    /// The value of one key from this member's own copy: answered without a leader too, and by learners.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the member does not answer.
     pub fn local_value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EtcdError> {
         let page: Page = self.ask("kv/range", &json!({ "key": encoded(key), "serializable": true }))?;
         Ok(page.kvs.into_iter().next().map(|kv| kv.value))
     }
 
-    /// Writes a key; lease 0 is none. Gives the revision.
+    /// Writes a key; lease 0 is none. Returns the revision.
     ///
     /// # Errors
-    /// When etcd does not take it.
+    /// When etcd refuses.
     pub fn put(&self, key: &[u8], value: &[u8], lease: i64) -> Result<i64, EtcdError> {
         let answer: wire::Plain = self.ask("kv/put", &put(key, value, lease))?;
         Ok(answer.header.revision)
     }
 
-    /// Deletes the keys `from..end` (`end` as in [`Self::range`]). Gives the revision.
+    /// Deletes the keys `from..end` (`end` as in [`Self::range`]). Returns the revision.
     ///
     /// # Errors
-    /// When etcd does not take it.
+    /// When etcd refuses.
     pub fn delete(&self, from: &[u8], end: &[u8]) -> Result<i64, EtcdError> {
         let answer: wire::Plain = self.ask(
             "kv/deleterange",
@@ -183,11 +184,11 @@ impl Client {
         Ok(answer.header.revision)
     }
 
-    /// All of it or nothing, in one revision. Gives the revision, or `None` if a comparison did not hold. At most 128
-    /// writes (`--max-txn-ops`).
+    /// Applies all writes or none, in one revision. Returns the revision, or `None` if a comparison did not
+    /// hold. At most 128 writes (`--max-txn-ops`).
     ///
     /// # Errors
-    /// When etcd does not take it.
+    /// When etcd refuses.
     pub fn txn(&self, compare: &[Compare], writes: &[Write]) -> Result<Option<i64>, EtcdError> {
         let compare: Vec<Value> = compare.iter().map(Compare::json).collect();
         let writes: Vec<Value> = writes.iter().map(Write::json).collect();
@@ -196,19 +197,19 @@ impl Client {
         Ok(answer.succeeded.then_some(answer.header.revision))
     }
 
-    /// Forgets what was before this revision.
+    /// Compacts: revisions before this one can no longer be read.
     ///
     /// # Errors
-    /// When it is compacted already, or in the future.
+    /// When the revision is compacted already, or in the future.
     pub fn compact(&self, revision: i64) -> Result<(), EtcdError> {
         let _done: wire::Plain = self.ask("kv/compaction", &json!({ "revision": revision.to_string() }))?;
         Ok(())
     }
 
-    /// A lease of this id (0: etcd chooses) for this many seconds. Gives its id.
+    /// Grants a lease with this id (0: etcd chooses) for this number of seconds. Returns its id.
     ///
     /// # Errors
-    /// When there is one of this id.
+    /// When a lease with this id exists.
     pub fn grant(&self, id: i64, seconds: i64) -> Result<i64, EtcdError> {
         let lease: wire::Lease = self.ask(
             "lease/grant",
@@ -217,7 +218,7 @@ impl Client {
         Ok(lease.id)
     }
 
-    /// For how many seconds a lease was granted; `None` if there is none (any more).
+    /// The number of seconds a lease was granted for; `None` if the lease does not exist (any more).
     ///
     /// # Errors
     /// When etcd does not answer.
@@ -226,10 +227,10 @@ impl Client {
         Ok((lease.ttl > 0).then_some(lease.granted))
     }
 
-    /// Leader, revision, size of the database, whether it is a learner: as this member itself sees it.
+    /// Leader, revision, database size, whether the member is a learner: as the member itself sees it.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the member does not answer.
     pub fn status(&self) -> Result<Status, EtcdError> {
         self.ask("maintenance/status", &json!({}))
     }
@@ -237,14 +238,14 @@ impl Client {
     /// Gives leadership to another member. Only the leader can.
     ///
     /// # Errors
-    /// When it is not the leader, or the other cannot.
+    /// When this member is not the leader, or the other cannot take over.
     pub fn give_leadership(&self, to: u64) -> Result<(), EtcdError> {
         let call = "maintenance/transfer-leadership";
         let _done: wire::Plain = self.ask(call, &json!({ "targetID": to.to_string() }))?;
         Ok(())
     }
 
-    /// All members, as the majority knows them. Learners are not asked.
+    /// All members, as the majority knows them. Learners do not answer this.
     ///
     /// # Errors
     /// When there is no leader.
@@ -252,10 +253,11 @@ impl Client {
         self.member_list(true)
     }
 
-    /// All members as far as this member itself has applied the log: asked even when there is no leader, but not of learners.
+    /// All members as far as this member itself has applied the log: answered without a leader too, but not
+    /// by learners.
     ///
     /// # Errors
-    /// When it does not answer, or is a learner.
+    /// When the member does not answer, or is a learner.
     pub fn local_members(&self) -> Result<Vec<Member>, EtcdError> {
         self.member_list(false)
     }
@@ -266,10 +268,10 @@ impl Client {
         Ok(list.members)
     }
 
-    /// Adds a learner that will be reached at this peer URL. Gives it, and all members.
+    /// Adds a learner with this peer URL. Returns it and all members.
     ///
     /// # Errors
-    /// When there is another learner, or too few members are well.
+    /// When another learner exists, or too few members are healthy.
     pub fn add_learner(&self, peer: &str) -> Result<(Member, Vec<Member>), EtcdError> {
         let body = json!({ "peerURLs": [peer], "isLearner": true });
         let answer: wire::MemberAdded = self.ask("cluster/member/add", &body)?;
@@ -279,7 +281,7 @@ impl Client {
     /// Makes a learner a voter.
     ///
     /// # Errors
-    /// When it has not caught up.
+    /// When the learner has not caught up.
     pub fn promote(&self, member: u64) -> Result<(), EtcdError> {
         let _list: wire::MemberList =
             self.ask("cluster/member/promote", &json!({ "ID": member.to_string() }))?;
@@ -289,14 +291,14 @@ impl Client {
     /// Removes a member.
     ///
     /// # Errors
-    /// When the rest would not have a majority that is well.
+    /// When the remaining members would not have a healthy majority.
     pub fn remove(&self, member: u64) -> Result<(), EtcdError> {
         let _list: wire::MemberList =
             self.ask("cluster/member/remove", &json!({ "ID": member.to_string() }))?;
         Ok(())
     }
 
-    /// Tells the others where a member's peers reach it.
+    /// Changes the peer URL under which the other members reach a member.
     ///
     /// # Errors
     /// When there is no leader.
@@ -306,12 +308,12 @@ impl Client {
         Ok(())
     }
 
-    /// Every change of `from..end` from this revision on (0: from now on), with progress in between. `silence`: the watch
-    /// ends with an error when nothing at all came for so long; etcd tells progress at its `--watch-progress-notify-interval`
-    /// (ten minutes, if it is not set) and when [`Self::ask`]ed by nobody, so it must be longer than that.
+    /// All changes of `from..end` from this revision on (0: from now on), with progress notifications in
+    /// between. `silence`: the watch ends with an error when nothing arrives for that long. It must be longer
+    /// than etcd's `--watch-progress-notify-interval` (ten minutes by default).
     ///
     /// # Errors
-    /// When the watch cannot be begun. [`EtcdError::Compacted`] comes from [`Watch::next`].
+    /// When the watch cannot be started. [`EtcdError::Compacted`] comes from [`Watch::next`].
     pub fn watch(
         &self,
         from: &[u8],
@@ -320,7 +322,7 @@ impl Client {
         silence: Duration,
     ) -> Result<Watch, EtcdError> {
         let (ca, shown) = &self.identity;
-        // A connection of its own, which ends with the watch.
+        // A separate connection, which ends with the watch.
         let agent =
             https::client(Some(ca), Some(shown), Bounds::stream(silence)).ok_or(EtcdError::Answer {
                 call: WATCH,
@@ -355,11 +357,11 @@ fn put(key: &[u8], value: &[u8], lease: i64) -> Value {
 /// A condition of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compare {
-    /// The key was written last in this revision; 0: it is not there.
+    /// The key was last written in this revision; 0: the key does not exist.
     Revision {
-        /// Which.
+        /// The key.
         key: Vec<u8>,
-        /// In which.
+        /// The revision.
         revision: i64,
     },
 }
@@ -376,16 +378,16 @@ impl Compare {
 pub enum Write {
     /// Writes a key.
     Put {
-        /// Its name.
+        /// The key.
         key: Vec<u8>,
-        /// What it is to hold.
+        /// The new value.
         value: Vec<u8>,
-        /// The lease it goes with, or 0.
+        /// The lease that the key is attached to, or 0.
         lease: i64,
     },
     /// Deletes one key.
     Delete {
-        /// Its name.
+        /// The key.
         key: Vec<u8>,
     },
 }
@@ -399,18 +401,18 @@ impl Write {
     }
 }
 
-/// A watch that goes on. Dropped, it ends.
+/// An open watch. Dropping it ends it.
 pub struct Watch {
     endpoint: String,
     lines: std::io::BufReader<Box<dyn std::io::Read + Send>>,
 }
 
 impl Watch {
-    /// Waits for the next changes, or for word that there are none.
+    /// Waits for the next changes, or for a progress notification.
     ///
     /// # Errors
-    /// [`EtcdError::Compacted`] when the start is no longer there; [`EtcdError::Away`] when the connection ends or is
-    /// silent for too long. The watch is over then.
+    /// [`EtcdError::Compacted`] when the start revision is compacted; [`EtcdError::Away`] when the connection
+    /// ends or is silent for too long. The watch is over then.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator would hide that it ends with an error"

@@ -8,7 +8,7 @@ fn named(name: &str) -> EtcdMember {
     }
 }
 
-/// Member `a` of these.
+/// The configuration of member `a`, one of these.
 fn config(members: &[&str], formed: bool) -> EtcdConfig {
     EtcdConfig {
         formed,
@@ -124,14 +124,14 @@ fn the_way_into_a_cluster() {
     for (formed, seen, own, step) in [
         (formed, &plain, None, Some(Step::Add { via: b.clone() })),
         (fresh, &plain, None, Some(Step::Add { via: b })),
-        // Added and died before it began: goes on as that one.
+        // Added, but the process died before it started: continues as that member.
         (formed, &plain, Some(member(9, "a", false, true)), None),
-        // Began to join and lost what it got.
+        // The join was started and its data was lost.
         (formed, &joined, Some(member(9, "a", false, true)), Some(leave(9))),
         (formed, &plain, Some(member(9, "a", true, true)), Some(leave(9))),
         (formed, &had, Some(member(1, "a", true, false)), Some(leave(1))),
         (formed, &plain, Some(member(1, "a", true, false)), Some(leave(1))),
-        // A founder: late, or one that was there.
+        // A founder: started late, or already a member before.
         (
             fresh,
             &plain,
@@ -186,7 +186,7 @@ fn a_restore_is_done_by_one_and_followed_by_the_others() {
         assert_eq!(decide(&restoring(THREE, "a"), &seen(data)), wished);
         assert_eq!(decide(&restoring(&["a"], "gone"), &seen(data)), wished);
 
-        // Nothing is thrown away before the other has done it.
+        // No data is deleted before the other member has restored.
         let config = restoring(THREE, "b");
         let mut other = seen(data);
         assert!(matches!(decide(&config, &other), Step::Wait(_)), "{data:?}");
@@ -201,7 +201,7 @@ fn a_restore_is_done_by_one_and_followed_by_the_others() {
         other.others = None;
         assert_eq!(decide(&config, &other), Step::Ask);
 
-        // Done once, never again.
+        // A restore is done once.
         let mut done = seen(data);
         done.marker.restore = Some("r".into());
         assert_ne!(decide(&restoring(THREE, "a"), &done), wished);
@@ -231,18 +231,19 @@ fn what_was_restored_once_is_not_gone_back_to_by_whoever_lost_everything_since()
         }
         config
     };
-    // Alone: the newest, not the second of then. Its own data stays what it is, whatever has become of the marker.
+    // A single member restores the newest state, not the earlier one. Existing data stays, whatever the
+    // marker says.
     let newest = Step::Restore { wished: false };
     assert_eq!(decide(&done(&["a"], "a"), &seen(Data::None)), newest);
     assert_eq!(decide(&done(&["a"], "gone"), &seen(Data::None)), newest);
     assert_eq!(decide(&done(&["a"], "a"), &seen(Data::Whole)), Step::Start);
-    // One of three joins the others, even when it is the one that is named.
+    // One of three joins the others, even if the restore names it.
     let config = done(THREE, "a");
     let mut lost = seen(Data::None);
     assert!(matches!(decide(&config, &lost), Step::Wait(_)));
     lost.others = known(true, &[]);
     assert_eq!(decide(&config, &lost), Step::Add { via: "b".into() });
-    // One that slept through it has data of another history.
+    // A member that was off during the restore has data of another history.
     let mut late = seen(Data::Whole);
     assert!(matches!(decide(&config, &late), Step::Wait(_)));
     late.others = None;
@@ -256,7 +257,7 @@ fn who_joined_what_was_restored_before_it_was_told_of_it_starts_with_that() {
     let told = restoring(&["a", "b", "c"], "b");
     let mut here = seen(Data::Whole);
     here.marker.cluster = 77;
-    // The only other voter has no majority without it, so nobody answers.
+    // The only other voter has no majority without this member, so it reports no leader.
     assert!(matches!(decide(&told, &here), Step::Wait(_)));
     assert!(
         !here.marker.recognise(&told, Data::Whole, Some(78)),

@@ -1,6 +1,6 @@
-//! What a member, or the way to it, answers instead of what was asked for.
+//! Errors of requests to a member.
 
-/// Why something did not work.
+/// The reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EtcdError {
     /// A certificate or key file cannot be used.
@@ -8,48 +8,48 @@ pub enum EtcdError {
     Identity {
         /// The file.
         path: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
-    /// Nobody answers, or not to the end.
+    /// No answer, or an incomplete one.
     #[error("{endpoint} does not answer {call}: {why}")]
     Away {
-        /// Who was asked.
+        /// The address of the request.
         endpoint: String,
-        /// What.
+        /// The call.
         call: &'static str,
-        /// In the words of the client.
+        /// The reason, in the words of the HTTP client.
         why: String,
     },
-    /// The answer is a no.
+    /// etcd refused the request.
     #[error("etcd refuses {call}: {why}")]
     Refused {
-        /// What was asked.
+        /// The call.
         call: &'static str,
-        /// gRPC's code.
+        /// The gRPC status code.
         code: i64,
-        /// In etcd's words.
+        /// The reason, in etcd's words.
         why: String,
     },
-    /// What was asked for is no longer there: everything before this revision was compacted away.
+    /// The requested revision is no longer there: everything before `oldest` was compacted.
     #[error("the revision is compacted; the oldest that is there is {oldest}")]
     Compacted {
-        /// The oldest revision that can be watched from; 0 if etcd did not say.
+        /// The oldest revision that a watch can start from; 0 if etcd did not say.
         oldest: i64,
     },
-    /// An answer is not what it should be.
+    /// The answer cannot be parsed.
     #[error("the answer to {call} cannot be read: {why}")]
     Answer {
-        /// What was asked.
+        /// The call.
         call: &'static str,
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }
 
 impl EtcdError {
-    /// Whether etcd says that the thing asked about is not there: a member, a lease.
+    /// Whether etcd reports that the object of the request (a member, a lease) does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { code: 5, .. })
     }

@@ -1,8 +1,10 @@
-//! The membership controller, `landfall-agent etcd-keeper FILE`: the membership, as it is to be.
+//! The membership controller, `landfall-agent etcd-keeper FILE`: makes etcd's membership match the
+//! configuration.
 //!
-//! Only the leader's own machine acts, so nobody contradicts anybody; etcd itself refuses what would take the majority away,
-//! and [`decide`] does not even ask. The one thing that others do is to ask a leader for the leadership that is on its way out: such a
-//! one is not told any more who is to stay, and would lead for ever.
+//! Only the controller on the leader's machine acts, so controllers cannot contradict each other; etcd itself
+//! refuses a change that would cost the majority, and [`decide`] does not request one. The exception: a
+//! controller on another machine requests leadership from a leader that is to be removed. The machine of that
+//! leader no longer receives configurations, so its controller would keep the leadership for ever.
 
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, time::Duration};
 
@@ -14,41 +16,41 @@ use crate::{
     decide::peer_url,
 };
 
-/// While something is to be done, or a machine of several is not the leader's.
+/// Interval while a change is pending, or while this machine's member is not the leader of several.
 const OFTEN: Duration = Duration::from_secs(1);
-/// While all is as it is to be.
+/// Interval while the membership matches the configuration.
 const SELDOM: Duration = Duration::from_secs(5);
-/// One member alone changes only when its configuration does, which starts the controller anew.
+/// A single member changes only with its configuration, which restarts the controller.
 const ALONE: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_secs(10);
-/// A member that is well answers in milliseconds.
+/// A healthy member answers in milliseconds.
 const ASK: Duration = Duration::from_secs(1);
-/// So many looks in a row without an answer, and a member that is not wanted counts as lost.
+/// After this number of checks in a row without an answer, a member that is not wanted counts as lost.
 const LOST: u32 = 3;
 
-/// What the leader's machine sees.
+/// The state as the leader's machine sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// This machine's member, which leads.
     pub own: u64,
     /// All members.
     pub members: Vec<Member>,
-    /// Which of them answer.
+    /// Ids of the members that have not answered several checks in a row.
     pub well: BTreeSet<u64>,
-    /// Which of them have not answered for long.
+    /// Ids of the members that have not answered for [`LOST`] checks.
     pub lost: BTreeSet<u64>,
 }
 
-/// What to do; then it is looked again.
+/// The next change; afterwards the state is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// The member's peers reach it elsewhere than the others think: tell them.
+    /// The peer URL of the member has changed: correct it in etcd.
     Move(u64),
-    /// Make a voter of this learner. etcd refuses until it has caught up.
+    /// Promote this learner to a voter. etcd refuses until it has caught up.
     Promote(u64),
     /// Remove a member that is not wanted.
     Remove(u64),
-    /// This machine is not wanted itself: another one is to lead.
+    /// This machine's own member is not wanted: transfer leadership to another one.
     GiveLeadership(u64),
 }
 
@@ -56,7 +58,7 @@ pub enum Act {
 pub fn decide(wanted: &[EtcdMember], seen: &Seen) -> Option<Act> {
     let of = |member: &Member| {
         wanted.iter().find(|wanted| {
-            // Who has not started has no name yet.
+            // A member that has not started has no name yet.
             wanted.name == member.name
                 || (member.name.is_empty() && member.peer_urls.contains(&peer_url(wanted)))
         })
@@ -68,7 +70,7 @@ pub fn decide(wanted: &[EtcdMember], seen: &Seen) -> Option<Act> {
     if let Some(member) = moved {
         return Some(Act::Move(member.id));
     }
-    // Before anybody is added or promoted, and without loss: a learner has no vote.
+    // Before any addition or promotion, and without risk: a learner has no vote.
     if let Some(member) = seen
         .members
         .iter()
@@ -78,7 +80,8 @@ pub fn decide(wanted: &[EtcdMember], seen: &Seen) -> Option<Act> {
     }
     let voters: Vec<&Member> = seen.members.iter().filter(|member| !member.is_learner).collect();
     let leaving: Vec<&&Member> = voters.iter().filter(|member| of(member).is_none()).collect();
-    // A lost one first: while it is away, etcd lets nobody in, so no replacement can come before it is gone.
+    // A lost member first: while it is away, etcd refuses additions, so its replacement cannot join before it
+    // is removed.
     if let Some(member) = leaving.iter().find(|member| seen.lost.contains(&member.id))
         && stays_well(&voters, seen, member.id)
     {
@@ -91,7 +94,7 @@ pub fn decide(wanted: &[EtcdMember], seen: &Seen) -> Option<Act> {
     if let Some(member) = learner {
         return Some(Act::Promote(member.id));
     }
-    // One that is well is let go only when everybody who is wanted votes and is well: until then it is needed.
+    // A healthy member is removed only when all wanted members vote and are healthy: until then it is needed.
     let complete = wanted.iter().all(|wanted| {
         voters
             .iter()
@@ -112,7 +115,8 @@ pub fn decide(wanted: &[EtcdMember], seen: &Seen) -> Option<Act> {
     }
 }
 
-/// Whether the member `own`, which does not lead, is to have the leadership: it is wanted, and the leader is not.
+/// Whether the member `own`, which does not lead, should take the leadership: it is wanted, and the leader is
+/// not.
 pub fn claims(wanted: &[EtcdMember], members: &[Member], own: u64, leader: u64) -> bool {
     let voter = |id: u64| {
         members
@@ -123,14 +127,14 @@ pub fn claims(wanted: &[EtcdMember], members: &[Member], own: u64, leader: u64) 
     voter(own).is_some_and(stays) && voter(leader).is_some_and(|leader| !stays(leader))
 }
 
-/// Whether those that are left without this one have a majority that is well.
+/// Whether the voters without this one have a healthy majority.
 fn stays_well(voters: &[&Member], seen: &Seen, without: u64) -> bool {
     let left = voters.iter().filter(|voter| voter.id != without);
     let well = left.clone().filter(|voter| seen.well.contains(&voter.id)).count();
     well > left.count() / 2
 }
 
-/// Keeps it for ever. `log` hears what is being done.
+/// Runs for ever. `log` receives a line for each change.
 ///
 /// # Errors
 /// When the configuration cannot be read.
@@ -161,21 +165,21 @@ pub fn run(file: &Path, log: &dyn Fn(&str)) -> Result<std::convert::Infallible, 
     }
 }
 
-/// Looks and acts, once at a time.
+/// Reads the state and makes one change at a time.
 pub struct Controller {
     endpoint: String,
     config: MembershipConfig,
     client: Option<Client>,
-    /// How often who has not answered, one time after the other.
+    /// For each member that does not answer: the number of checks in a row without an answer.
     silent: BTreeMap<u64, u32>,
-    /// The leader that was found to be one of those that stay, or that is not for this member to replace.
+    /// The leader that was found to be wanted, or that this member need not replace.
     stays: Option<u64>,
-    /// What is in the file. `None`: what another controller wrote, if anything.
+    /// The content of the status file. `None`: written by an earlier controller, if it exists.
     shown: Option<MembershipStatus>,
 }
 
 impl Controller {
-    /// Of the member at this address.
+    /// A controller for the member at this address.
     pub fn of(endpoint: &str, config: MembershipConfig) -> Self {
         Self {
             endpoint: endpoint.to_owned(),
@@ -187,19 +191,21 @@ impl Controller {
         }
     }
 
-    /// Looks once, and does the next thing if there is one. Gives when to look again.
+    /// Reads the state once and makes the next change, if one is needed. Returns the pause until the next
+    /// call.
     ///
     /// # Errors
     /// When etcd does not answer or refuses.
     pub fn look(&mut self, log: &dyn Fn(&str)) -> Result<Duration, EtcdError> {
         let asked = self.ask();
-        // Also when etcd does not answer: what was said before, by the controller before this one too, may not be so any more.
+        // Also when etcd does not answer: an earlier status, perhaps of an earlier controller, may no longer
+        // be true.
         let standing = asked.as_ref().ok().map(|(_, _, standing)| standing.clone());
         let shown = self.shown.clone().unwrap_or_default();
         self.shows(MembershipStatus { standing, ..shown });
         let (client, status, _) = asked?;
         if !status.leads() {
-            // The leader's machine tells about the membership; this one only how it stands itself.
+            // Only the leader's machine reports the membership; others report only their own standing.
             self.show(&status, &[]);
             self.silent.clear();
             self.claim(&client, &status, log)?;
@@ -232,7 +238,8 @@ impl Controller {
         Ok((client, status, standing))
     }
 
-    /// Takes the leadership from a member that is to go. Which leaders stay does not change while this runs.
+    /// Takes the leadership from a leader that is not wanted. Which leaders are wanted does not change while
+    /// this runs.
     fn claim(&mut self, client: &Client, status: &Status, log: &dyn Fn(&str)) -> Result<(), EtcdError> {
         if status.leader == 0 || status.is_learner || self.stays == Some(status.leader) {
             return Ok(());
@@ -245,7 +252,7 @@ impl Controller {
         let leader = members.iter().find(|member| member.id == status.leader);
         if let Some(url) = leader.and_then(|leader| leader.client_urls.first()) {
             Client::new(url, &self.config.identity, BOUND)?.give_leadership(own)?;
-            log("took the leadership from a member that is to go");
+            log("took the leadership from a member that will be removed");
         }
         Ok(())
     }
@@ -292,12 +299,12 @@ impl Controller {
             Act::Move(id) => {
                 let to = self.config.members.iter().find(|member| member.name == name(id));
                 let url = to.map(peer_url).unwrap_or_default();
-                log(&format!("tells the others that {} is at {url}", name(id)));
+                log(&format!("set the peer URL of {} to {url}", name(id)));
                 client.move_peer(id, &url)?;
             }
-            // Refused until it has caught up: that is no news.
+            // Refused until the learner has caught up: not worth a log line.
             Act::Promote(id) => match client.promote(id) {
-                Ok(()) => log(&format!("made a voter of {}", name(id))),
+                Ok(()) => log(&format!("promoted {} to a voter", name(id))),
                 Err(EtcdError::Refused { why, .. }) if why.contains("in sync") => {}
                 Err(error) => return Err(error),
             },
@@ -359,7 +366,7 @@ impl Controller {
     }
 }
 
-/// How the member is, and how it stands in its etcd.
+/// The member's status and its standing in the cluster.
 fn standing(client: &Client) -> Result<(Status, Standing), EtcdError> {
     let status = client.status()?;
     let standing = if status.is_learner {
@@ -373,7 +380,7 @@ fn standing(client: &Client) -> Result<(Status, Standing), EtcdError> {
     Ok((status, standing))
 }
 
-/// Those who learn, or those who vote, in order.
+/// The names of the learners, or of the voters, in order.
 fn names(members: &[Member], learners: bool) -> Vec<String> {
     let mut names: Vec<String> = members
         .iter()
@@ -384,7 +391,7 @@ fn names(members: &[Member], learners: bool) -> Vec<String> {
     names
 }
 
-/// Its name, or its address as long as it has none.
+/// The member's name, or its address as long as it has none.
 fn label(member: &Member) -> String {
     if member.name.is_empty() {
         member

@@ -42,12 +42,12 @@ fn what_the_leader_does() {
     let three = &wanted(&[1, 2, 3]);
     for (wanted, seen, act) in [
         (three, seen(&[1, 2, 3], &[], &[1, 2, 3], &[]), None),
-        // Wanted and away: it comes back by itself.
+        // Wanted and away: the member comes back by itself.
         (three, seen(&[1, 2, 3], &[], &[1, 2], &[3]), None),
         // A learner becomes a voter when it answers.
         (three, seen(&[1, 2], &[3], &[1, 2, 3], &[]), Some(Act::Promote(3))),
         (three, seen(&[1, 2], &[3], &[1, 2], &[3]), None),
-        // Nobody wants it: a lost one goes first, one that is well when everybody else is there.
+        // Not wanted: a lost member goes first, a healthy one when all others are there.
         (three, seen(&[1, 2, 4], &[], &[1, 2], &[4]), Some(Act::Remove(4))),
         (three, seen(&[1, 2, 4], &[], &[1, 2], &[]), None),
         (three, seen(&[1, 2, 4], &[], &[1, 2, 4], &[]), None),
@@ -62,7 +62,7 @@ fn what_the_leader_does() {
             Some(Act::Remove(4)),
         ),
         (three, seen(&[1, 2], &[4], &[1, 2, 4], &[]), Some(Act::Remove(4))),
-        // Never so that the rest has no majority.
+        // The rest always keeps a majority.
         (three, seen(&[1, 4], &[], &[1], &[4]), Some(Act::Remove(4))),
         (three, seen(&[1, 2, 3, 4], &[], &[1], &[2, 3, 4]), None),
         // From three to one, and the leader goes last.
@@ -93,8 +93,8 @@ fn what_the_leader_does() {
 }
 
 proptest! {
-    /// Whatever is wanted and however many are away: voters that are well never lose their majority, a wanted voter is
-    /// never removed, and with everybody well the membership becomes what is wanted.
+    /// With any wanted members and any number away: healthy voters never lose their majority, a wanted voter
+    /// is never removed, and with all members healthy the membership becomes the wanted one.
     #[test]
     fn it_converges_and_never_loses_the_majority(
         voters in prop::collection::btree_set(2_u8..8, 0..4),
@@ -123,7 +123,7 @@ proptest! {
                 }
                 Some(Act::GiveLeadership(id)) => seen.own = id,
                 Some(Act::Move(_)) => prop_assert!(false, "nobody moved"),
-                // Machines that are missing ask to be added; etcd lets them when all voters are there.
+                // Missing machines request to be added; etcd accepts when all voters are there.
                 None => {
                     let complete = seen.members.iter().filter(|m| !m.is_learner).all(|m| seen.well.contains(&m.id));
                     let missing = wish.iter().find(|id| {
@@ -152,7 +152,7 @@ fn whoever_stays_takes_the_leadership_from_a_leader_that_goes() {
         .into_iter()
         .chain([member(3, true)])
         .collect();
-    // 2 leads, and was not told that it goes.
+    // 2 leads, and does not know that it is to be removed.
     assert!(claims(&wanted(&[1]), &members, 1, 2));
     assert!(!claims(&wanted(&[1, 2]), &members, 1, 2));
     assert!(!claims(&wanted(&[2]), &members, 1, 2));

@@ -67,7 +67,7 @@ pub enum PrepareError {
         source: io::Error,
     },
     /// A file cannot be kept.
-    #[error("cannot keep what is known of the data")]
+    #[error("cannot write the record of the data")]
     Keep(#[from] disk::DiskError),
 }
 
@@ -222,7 +222,7 @@ impl<'a> Prepare<'a> {
                         // The restore of the newest state was not requested: the data here may hold changes that no backup has.
                         if wish.is_some_and(|wish| wish.at.is_none()) && data.exists() {
                             let aside = self.aside()?;
-                            (self.log)(&format!("what there was is now {}", aside.display()));
+                            (self.log)(&format!("the earlier data is now {}", aside.display()));
                             fs::rename(data, &aside).map_err(failed("set aside", data))?;
                         }
                         remove(data)?;
@@ -244,7 +244,7 @@ impl<'a> Prepare<'a> {
                 let aside = self.aside()?;
                 self.say(
                     said,
-                    &format!("its data is of no use any more; it is now {}", aside.display()),
+                    &format!("its data is unusable; it is now {}", aside.display()),
                 );
                 marker.aside = true;
                 marker.had_data = true;
@@ -254,7 +254,7 @@ impl<'a> Prepare<'a> {
                 }
             }
             Step::Discard => {
-                self.say(said, "throws its data away: another member has restored");
+                self.say(said, "deletes its data: another member has restored");
                 remove(data)?;
             }
             Step::Wait(what) => {
@@ -287,7 +287,7 @@ impl<'a> Prepare<'a> {
         }
     }
 
-    /// Once, not at every look.
+    /// Logs a line once, not at every check.
     fn say(&self, said: &mut String, line: &str) {
         if said != line {
             (self.log)(line);

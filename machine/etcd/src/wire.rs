@@ -1,4 +1,4 @@
-//! How the gateway writes things: 64-bit numbers as text, bytes in base64, nothing for what is zero.
+//! The encoding of the gateway: 64-bit numbers as text, bytes in base64, fields with zero values left out.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, de};
@@ -14,7 +14,7 @@ fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
     STANDARD.decode(text.as_bytes()).map_err(de::Error::custom)
 }
 
-/// A number as text, as the gateway writes it, or as a number.
+/// Reads a number that is text, as the gateway writes it, or a JSON number.
 fn number<'de, D: Deserializer<'de>, N>(from: D) -> Result<N, D::Error>
 where
     N: std::str::FromStr<Err: std::fmt::Display> + Deserialize<'de>,
@@ -34,10 +34,10 @@ where
 /// The head of every answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Header {
-    /// Which cluster it is; a restored one is another.
+    /// The id of the cluster; a restored cluster has another.
     #[serde(default, deserialize_with = "number")]
     pub cluster_id: u64,
-    /// Who answers.
+    /// The id of the member that answered.
     #[serde(default, deserialize_with = "number")]
     pub member_id: u64,
     /// The revision of the store.
@@ -45,25 +45,25 @@ pub struct Header {
     pub revision: i64,
 }
 
-/// A key with what it holds.
+/// A key and its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct KeyValue {
-    /// Its name.
+    /// The key.
     #[serde(default, deserialize_with = "bytes")]
     pub key: Vec<u8>,
-    /// What it holds.
+    /// The value.
     #[serde(default, deserialize_with = "bytes")]
     pub value: Vec<u8>,
-    /// The revision that made it.
+    /// The revision that created it.
     #[serde(default, deserialize_with = "number")]
     pub create_revision: i64,
-    /// The revision that wrote it last; of a deletion, the revision that deleted it.
+    /// The revision that last wrote it; for a deletion, the revision of the deletion.
     #[serde(default, deserialize_with = "number")]
     pub mod_revision: i64,
-    /// How often it was written since it was made.
+    /// The number of writes since its creation.
     #[serde(default, deserialize_with = "number")]
     pub version: i64,
-    /// The lease it goes with, or 0.
+    /// The lease that the key is attached to, or 0.
     #[serde(default, deserialize_with = "number")]
     pub lease: i64,
 }
@@ -71,38 +71,38 @@ pub struct KeyValue {
 /// A page of a range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Page {
-    /// The revision in it is the newest, whatever was asked for.
+    /// The header; its revision is the newest, whichever revision was requested.
     #[serde(default)]
     pub header: Header,
-    /// In the order of their names.
+    /// Keys in order.
     #[serde(default)]
     pub kvs: Vec<KeyValue>,
-    /// Whether there are more.
+    /// Whether more keys follow.
     #[serde(default)]
     pub more: bool,
-    /// How many the whole range has.
+    /// The number of keys in the whole range.
     #[serde(default, deserialize_with = "number")]
     pub count: i64,
 }
 
-/// What a change is.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Kind {
     /// Written.
     #[default]
     Put,
-    /// Deleted, by somebody or with its lease.
+    /// Deleted, by a client or by the end of its lease.
     Delete,
 }
 
 /// A change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Event {
-    /// Of which kind.
+    /// The kind.
     #[serde(default, rename = "type")]
     pub kind: Kind,
-    /// The key as it is from then on; only name and revision for a deletion.
+    /// The new state of the key; for a deletion only the key and its revision.
     #[serde(default)]
     pub kv: KeyValue,
 }
@@ -134,19 +134,19 @@ pub(crate) struct Lease {
 /// A member as the cluster knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Member {
-    /// Given by etcd.
+    /// Assigned by etcd.
     #[serde(default, rename = "ID", deserialize_with = "number")]
     pub id: u64,
-    /// Empty until it started for the first time.
+    /// Empty until the member's first start.
     #[serde(default)]
     pub name: String,
-    /// Where its peers reach it.
+    /// Its peer URLs.
     #[serde(default, rename = "peerURLs")]
     pub peer_urls: Vec<String>,
-    /// Where its clients reach it. Empty until it started for the first time.
+    /// Its client URLs. Empty until the member's first start.
     #[serde(default, rename = "clientURLs")]
     pub client_urls: Vec<String>,
-    /// Whether it is a learner: gets everything, has no vote.
+    /// Whether it is a learner: receives all changes, has no vote.
     #[serde(default, rename = "isLearner")]
     pub is_learner: bool,
 }
@@ -164,28 +164,28 @@ pub(crate) struct MemberAdded {
     pub(crate) members: Vec<Member>,
 }
 
-/// How a member is.
+/// The status of a member.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Status {
     /// Cluster, member, revision.
     #[serde(default)]
     pub header: Header,
-    /// The leader's id; 0 if it knows none.
+    /// The leader's id; 0 if the member knows none.
     #[serde(default, deserialize_with = "number")]
     pub leader: u64,
     /// Bytes of the database file.
     #[serde(default, rename = "dbSize", deserialize_with = "number")]
     pub db_size: i64,
-    /// Bytes of it that are in use.
+    /// Bytes in use in the database file.
     #[serde(default, rename = "dbSizeInUse", deserialize_with = "number")]
     pub db_size_in_use: i64,
-    /// How far the log of changes is known to it.
+    /// The index of the last known log entry.
     #[serde(default, rename = "raftIndex", deserialize_with = "number")]
     pub raft_index: u64,
-    /// How far it is applied.
+    /// The index of the last applied log entry.
     #[serde(default, rename = "raftAppliedIndex", deserialize_with = "number")]
     pub raft_applied_index: u64,
-    /// What is wrong: no leader, no space, a corruption.
+    /// Problems: no leader, no space, a corruption.
     #[serde(default)]
     pub errors: Vec<String>,
     /// Whether it is a learner.
@@ -203,7 +203,7 @@ impl Status {
     }
 }
 
-/// The gateway's way to say no.
+/// An error answer of the gateway.
 #[derive(Deserialize)]
 pub(crate) struct Failure {
     #[serde(default)]
@@ -250,18 +250,18 @@ struct Watched {
     events: Vec<Event>,
 }
 
-/// What a watch gives at once.
+/// The events of one message of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The revision of the store when this was sent: everything up to it was given when there are no events (progress);
-    /// with events, everything up to the last one's.
+    /// The store's revision. Without events (progress): all changes up to it were sent; with events: all up
+    /// to the last event's.
     pub revision: i64,
     /// Changes, in order; those of one revision are never divided.
     pub events: Vec<Event>,
 }
 
 impl Streamed {
-    /// The changes in it; `None` for the word that the watch has begun.
+    /// The changes in it; `None` for the confirmation of the watch's creation.
     pub(crate) fn batch(self) -> Result<Option<Batch>, EtcdError> {
         if let Some(failure) = self.error {
             return Err(failure.into_error("watch"));

@@ -1,8 +1,8 @@
-//! Files of a machine, written whole or not at all ([`base_files`]), with errors that name them.
+//! Files of a machine, written atomically ([`base_files`]), with errors that name them.
 
 use std::path::Path;
 
-/// Something could not be read or written.
+/// A failure to read or write a file.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {act} {path}")]
 pub struct DiskError {
@@ -12,7 +12,7 @@ pub struct DiskError {
     source: std::io::Error,
 }
 
-/// For `map_err`: what was tried, and with which path.
+/// For `map_err`: names the action and the path.
 pub fn failed(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DiskError {
     let path = path.display().to_string();
     move |source| DiskError { act, path, source }
@@ -21,17 +21,17 @@ pub fn failed(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> 
 /// Writes a file durably; makes the directories above it.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When the disk refuses.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), DiskError> {
     make_parent(path)?;
     base_files::write(path, content, mode).map_err(failed("write", path))
 }
 
-/// Writes a file for those who read it now: a status, which means nothing after a power cut and is not worth waiting for a disk.
-/// Makes the directories above it.
+/// Writes a status file, which is meaningless after a power cut, so without waiting for the disk. Makes the
+/// directories above it.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When the disk refuses.
 pub fn show(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     make_parent(path)?;
     base_files::replace(path, content, 0o644).map_err(failed("write", path))

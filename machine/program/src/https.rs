@@ -1,27 +1,27 @@
-//! HTTPS towards one server, whose CA is known.
+//! HTTPS to one server with a known CA.
 
 use std::{sync::Arc, time::Duration};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-/// For a connection to come about: shorter than most waits, so that a host that is gone does not hold up the next try.
+/// Connection time-out: shorter than most waits, so that a dead host does not delay the next try.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection's buffers; most messages are a few hundred bytes.
 const BUFFER: usize = 16 * 1024;
 
-/// How long things may take.
+/// Time-outs of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// A whole request, with its answer. `None` for an answer that goes on.
+    /// A whole request with its answer. `None` for a streamed answer.
     pub whole: Option<Duration>,
-    /// Until the connection is there.
+    /// The connection.
     pub connect: Duration,
-    /// Between two pieces of an answer.
+    /// The pause between two pieces of an answer.
     pub silence: Option<Duration>,
 }
 
 impl Bounds {
-    /// A request with its answer.
+    /// For a request with a bounded answer.
     pub fn whole(bound: Duration) -> Self {
         Self {
             whole: Some(bound),
@@ -30,7 +30,7 @@ impl Bounds {
         }
     }
 
-    /// An answer that goes on for as long as no pause in it is longer than this.
+    /// For a streamed answer, which may last as long as no pause in it is longer than this.
     pub fn stream(silence: Duration) -> Self {
         Self {
             whole: None,
@@ -40,8 +40,8 @@ impl Bounds {
     }
 }
 
-/// A client that trusts only this CA (none: nobody) and shows this certificate (PEM certificate, PEM key). Keeps one idle
-/// connection. A status is no error. `None` when the key is not one.
+/// A client that trusts only this CA (`None`: no server) and presents this certificate (PEM certificate, PEM
+/// key). Keeps one idle connection. HTTP error statuses are not errors. `None` when the key is invalid.
 pub fn client(ca: Option<&str>, identity: Option<&(String, String)>, bounds: Bounds) -> Option<ureq::Agent> {
     let certificates = |pem: &str| -> Vec<Certificate<'static>> {
         parse_pem(pem.as_bytes())

@@ -1,11 +1,11 @@
-//! What every program of a machine stands on, the agent itself and those that run beside etcd: time that really passes,
-//! HTTPS that trusts one CA, files that are written whole, and asking a process whether it is ready.
+//! Common parts of a machine's programs, the agent and those that run beside etcd: real time, HTTPS that
+//! trusts one CA, files that are written atomically, and readiness probes.
 //!
-//! These programs are processes of their own, below every clock of the product and without a runtime around them:
-//! threads with small stacks, and system calls.
+//! These programs are separate processes, outside the product's clock abstraction and without an async
+//! runtime: threads with small stacks, and system calls.
 //!
-//! Always true: a client trusts only the CA that it was given, and no proxy is between; a file has its old content or its
-//! new one, never a part of it. Called by `machine/agent`, `machine/etcd`, `machine/vip`, `machine/backup`.
+//! Always true: a client trusts only the given CA and uses no proxy; a file has its old content or its new
+//! one, never a part of it. Called by `machine/agent`, `machine/etcd`, `machine/vip`, `machine/backup`.
 
 pub mod disk;
 pub mod https;

@@ -1,4 +1,4 @@
-//! Time, as it really passes.
+//! Real time.
 #![expect(
     clippy::disallowed_methods,
     reason = "programs of a machine are processes of their own without a simulator around them"
@@ -9,16 +9,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// How far the clock was when this program took it over from another, and when that was.
+/// The reading of the clock when this program took over from another, and the moment of that.
 static START: OnceLock<(Duration, Instant)> = OnceLock::new();
 
-/// Time since the program first asked, or since the one did whose place it took.
+/// Time since the first call in this program, or in the program that it replaced.
 pub fn monotonic() -> Duration {
     let (before, start) = START.get_or_init(|| (Duration::ZERO, Instant::now()));
     *before + start.elapsed()
 }
 
-/// The clock goes on from there. Before anybody has asked; after that, it says nothing new.
+/// Continues the clock from an earlier reading. Only before the first call of [`monotonic`]; later it has no
+/// effect.
 pub fn goes_on_from(before: Duration) {
     let _first = START.set((before, Instant::now()));
 }
@@ -28,7 +29,7 @@ pub fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Lets time pass.
+/// Blocks for this time.
 pub fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }

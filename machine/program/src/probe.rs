@@ -1,4 +1,4 @@
-//! Asking a process whether it is ready.
+//! Readiness probes of a process.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -7,23 +7,24 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::https::{Bounds, client};
 
-/// An answer longer than this is not one to a probe.
+/// No answer to a probe is longer than this.
 const LARGEST: u64 = 64 * 1024;
 
-/// Asks one process again and again, over one connection for as long as it answers.
+/// Probes one process repeatedly, over one connection for as long as it answers.
 #[derive(Default)]
 pub struct Asker {
     client: Option<ureq::Agent>,
 }
 
 impl Asker {
-    /// Whether it is ready. Paths of the probe lie below `root`; no answer within `bound` is a no.
+    /// Whether the process is ready. Paths of the probe are relative to `root`; no answer within `bound`
+    /// means not ready.
     pub fn ask(&mut self, root: &Path, probe: &Probe, bound: Duration) -> bool {
         let machine = |path: &str| root.join(path.trim_start_matches('/'));
         match probe {
             Probe::Unix { path } => accepts(&machine(path)),
             Probe::Http { url, ca, identity } => {
-                // Files may not be there yet, or be written anew: an unready process gets a new client each time.
+                // Files may be missing or rewritten: an unready process gets a new client each time.
                 let read = |path: &String| fs::read_to_string(machine(path)).ok();
                 let made = self.client.take().or_else(|| {
                     let ca = ca.as_ref().and_then(read);
@@ -35,7 +36,7 @@ impl Asker {
                 let Some(client) = made else { return false };
                 let ready = client.get(url).call().is_ok_and(|mut answer| {
                     let ok = answer.status().as_u16() == 200;
-                    // Read to the end, the connection serves the next probe as well.
+                    // Read to the end, so that the next probe can use the connection.
                     ok && answer
                         .body_mut()
                         .with_config()
@@ -52,8 +53,8 @@ impl Asker {
     }
 }
 
-/// Whether somebody listens at this socket and takes what comes. Without waiting: one that takes nothing any more has a
-/// full queue one day, and a plain connection would wait for a place in it for ever.
+/// Whether a process listens at this socket and accepts connections. Non-blocking: a listener that accepts
+/// nothing has a full queue at some point, and a blocking connect would wait for ever.
 fn accepts(path: &Path) -> bool {
     let connected = socket_with(
         AddressFamily::UNIX,
@@ -65,11 +66,11 @@ fn accepts(path: &Path) -> bool {
     connected.is_ok()
 }
 
-/// Whether somebody has stopped this process (SIGSTOP): then it answers nobody, though the kernel still takes connections in
-/// its name.
+/// Whether this process is stopped (SIGSTOP): it answers no request, though the kernel still accepts
+/// connections for it.
 pub fn is_stopped(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        // The name before it is in parentheses and may contain anything.
+        // The preceding name is in parentheses and may contain any character.
         stat.rsplit_once(") ")
             .is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
     })

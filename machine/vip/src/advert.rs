@@ -10,19 +10,19 @@ use crate::state::Say;
 
 const MAGIC: &[u8; 6] = b"LFVIP1";
 const SIGNED: usize = 24;
-/// Of an advert, bytes.
+/// The length of an advert in bytes.
 pub const LENGTH: usize = SIGNED + 32;
 
-/// What is in it.
+/// The content of an advert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advert {
-    /// Which address it is about.
+    /// The address it is about.
     pub vip: Ipv4Addr,
-    /// Who says it.
+    /// The sender.
     pub from: Ipv4Addr,
-    /// Grows with each advert of a sender, also over its restarts.
+    /// Increases with each advert of a sender, also across its restarts.
     pub count: u64,
-    /// What it says.
+    /// The state of the sender.
     pub say: Say,
 }
 
@@ -30,12 +30,12 @@ pub struct Advert {
 pub struct Key(hmac::Key);
 
 impl Key {
-    /// From its bytes.
+    /// A key from its bytes.
     pub fn new(bytes: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
-    /// For the wire.
+    /// Encodes and signs an advert.
     pub fn seal(&self, advert: &Advert) -> Vec<u8> {
         let flags = u8::from(advert.say.healthy) | u8::from(advert.say.holds) << 1;
         let mut bytes = Vec::with_capacity(LENGTH);
@@ -49,7 +49,7 @@ impl Key {
         bytes
     }
 
-    /// From the wire; `None` if it is not an advert of somebody who has the key.
+    /// Decodes an advert; `None` if it is not one that was signed with the key.
     pub fn open(&self, bytes: &[u8]) -> Option<Advert> {
         if bytes.len() != LENGTH {
             return None;

@@ -1,4 +1,4 @@
-//! The card that holds the address: netlink and ARP, as plain messages.
+//! The network interface that holds the address: netlink and ARP, as plain messages.
 
 use std::{
     fs, io,
@@ -13,11 +13,11 @@ use rustix::net::{
 
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
-/// A request that wants an answer; the address is made or replaced.
+/// Flags of a netlink request with acknowledgement; the address is created or replaced.
 const REQUEST: u16 = 0x1 | 0x4;
 const CREATE: u16 = 0x400 | 0x100;
 
-/// A card of this machine.
+/// A network interface of this machine.
 pub struct Card {
     index: u32,
     hardware: [u8; 6],
@@ -26,10 +26,10 @@ pub struct Card {
 }
 
 impl Card {
-    /// The card of this name.
+    /// The interface of this name.
     ///
     /// # Errors
-    /// When there is none, or the kernel does not let us.
+    /// When it does not exist, or the kernel denies access.
     pub fn named(name: &str) -> io::Result<Self> {
         let open = |family, kind, protocol| socket_with(family, kind, SocketFlags::CLOEXEC, protocol);
         // Protocol 0 is routing and addresses.
@@ -50,7 +50,7 @@ impl Card {
         })
     }
 
-    /// Puts an address on it, as a /32. One that is there already stays.
+    /// Adds an address, as a /32. Adding an existing address succeeds.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -58,7 +58,7 @@ impl Card {
         self.change(NEW_ADDRESS, REQUEST | CREATE, address)
     }
 
-    /// Takes an address off it. One that is not there is no error.
+    /// Removes an address. Removing a missing address succeeds.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -74,7 +74,7 @@ impl Card {
         message.extend(40_u32.to_ne_bytes());
         message.extend(kind.to_ne_bytes());
         message.extend(flags.to_ne_bytes());
-        // Sequence and sender: one message at a time, the kernel knows who we are.
+        // Sequence number and sender: one message at a time, and the kernel knows the socket.
         message.extend([0; 8]);
         // Family (IPv4), prefix, flags, scope.
         message.extend([2, 32, 0, 0]);
@@ -98,15 +98,15 @@ impl Card {
         }
     }
 
-    /// Tells all neighbours that the address is here.
+    /// Announces the address to all neighbours (gratuitous ARP).
     ///
     /// # Errors
     /// When it cannot be sent.
     pub fn announce(&self, address: Ipv4Addr) -> io::Result<()> {
         let frame = gratuitous(self.hardware, address);
         #[expect(unsafe_code, reason = "neither nix nor rustix makes such an address without")]
-        // SAFETY: the address is a zeroed plain structure, filled in below; all pointers are to live values of the lengths
-        // that are told.
+        // SAFETY: the address is a zeroed plain structure, filled in below; all pointers are to live values
+        // of the given lengths.
         let sent = unsafe {
             let mut to: libc::sockaddr_ll = std::mem::zeroed();
             to.sll_family = libc::AF_PACKET as u16;
@@ -129,7 +129,7 @@ impl Card {
     }
 }
 
-/// An ARP request that asks for its own address: whoever knows it takes down the new place.
+/// An ARP request for the sender's own address: neighbours that know the address update its hardware address.
 fn gratuitous(hardware: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend(hardware);

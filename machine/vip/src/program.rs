@@ -22,15 +22,15 @@ use crate::{
     state::{AWAY, Change, EVERY, Member},
 };
 
-/// Where members hear each other, UDP, on their addresses in the stamp's network.
+/// The UDP port of adverts, on the members' addresses in the stamp's network.
 pub const PORT: u16 = 7445;
-/// Health is asked for this often…
+/// Interval of health probes…
 const ASK: Duration = Duration::from_millis(250);
-/// …must be answered within this…
+/// …their time-out…
 const ANSWER: Duration = Duration::from_millis(1000);
-/// …and is lost when it was not answered so often.
+/// …and the number of failures in a row after which the member is unhealthy.
 const MISSES: u32 = 2;
-/// After it took the address, it tells neighbours so often, an advert's pause between: one frame may get lost.
+/// The number of announcements after taking the address, one per advert interval: a frame may get lost.
 const ANNOUNCE: u32 = 5;
 const STACK: usize = 128 * 1024;
 
@@ -40,10 +40,10 @@ enum News {
     Leave,
 }
 
-/// Runs until it is told to end. `log` hears what is being done.
+/// Runs until a signal ends it. `log` receives a line for each change.
 ///
 /// # Errors
-/// When it cannot begin: a configuration that is none, a card that is not there, an address in use.
+/// When it cannot start: an invalid configuration, a missing interface, an address in use.
 pub fn run(file: &Path, root: &Path, log: &dyn Fn(&str)) -> Result<(), String> {
     let text = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let config: VipConfig =
@@ -52,14 +52,14 @@ pub fn run(file: &Path, root: &Path, log: &dyn Fn(&str)) -> Result<(), String> {
         .ok()
         .filter(|key| key.len() == 32)
         .ok_or_else(|| format!("the key in {} is not 32 bytes in hex", file.display()))?;
-    // Before any thread starts, so that all inherit it.
+    // Before any thread starts, so that all inherit the mask.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals
         .thread_block()
         .map_err(|error| format!("cannot block signals: {error}"))?;
     let card = Card::named(&config.interface)
-        .map_err(|error| format!("cannot use the card {}: {error}", config.interface))?;
-    // What one before left behind when it was killed.
+        .map_err(|error| format!("cannot use the interface {}: {error}", config.interface))?;
+    // The address may be left over from a program that was killed.
     card.remove(config.address).map_err(|error| {
         format!(
             "cannot remove {} from {}: {error}",
@@ -67,7 +67,7 @@ pub fn run(file: &Path, root: &Path, log: &dyn Fn(&str)) -> Result<(), String> {
         )
     })?;
     let socket = UdpSocket::bind(SocketAddrV4::new(config.own, PORT))
-        .map_err(|error| format!("cannot hear the others at {}:{PORT}: {error}", config.own))?;
+        .map_err(|error| format!("cannot receive adverts at {}:{PORT}: {error}", config.own))?;
     let (news, inbox) = mpsc::channel();
     {
         let news = news.clone();
@@ -88,7 +88,7 @@ pub fn run(file: &Path, root: &Path, log: &dyn Fn(&str)) -> Result<(), String> {
     }
     let mut holder = Holder {
         member: Member::new(config.own, pause::monotonic()),
-        // Grows over restarts, with the clock.
+        // Increases across restarts, because it starts from the clock.
         count: u64::try_from(pause::wall().as_micros()).unwrap_or(0),
         announce: 0,
         shown: None,
@@ -125,14 +125,14 @@ fn health(probe: &Probe, root: &Path, news: &Sender<News>) {
     }
 }
 
-/// Hears the others, each advert once and in order.
+/// Receives adverts of the others, each one once and in order.
 fn ear(socket: &UdpSocket, key: &Key, config: &VipConfig, news: &Sender<News>) {
-    // The last of each: its count and when it came.
+    // The last advert of each: its count and the time it came.
     let mut last: BTreeMap<Ipv4Addr, (u64, Duration)> = BTreeMap::new();
     let mut bytes = [0; LENGTH + 1];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut bytes) else {
-            // Nobody listens at a peer's port: the kernel tells it here.
+            // The kernel reports here that no socket listens at a peer's port.
             continue;
         };
         let Some(advert) = bytes.get(..length).and_then(|bytes| key.open(bytes)) else {
@@ -144,7 +144,7 @@ fn ear(socket: &UdpSocket, key: &Key, config: &VipConfig, news: &Sender<News>) {
         }
         let now = pause::monotonic();
         let fresh = last.get(&advert.from).is_none_or(|(count, at)| {
-            // A clock that was set back ends with a member that was away.
+            // After a clock was set back, lower counts are accepted once the member has been away.
             *count < advert.count || now.saturating_sub(*at) > AWAY * 4
         });
         if !fresh {
@@ -161,7 +161,7 @@ struct Holder {
     config: VipConfig,
     member: Member,
     count: u64,
-    /// How often neighbours are still to be told.
+    /// The number of announcements still to be sent.
     announce: u32,
     shown: Option<VipStatus>,
     key: Key,
@@ -219,7 +219,7 @@ impl Holder {
                 self.arp(log);
             }
             Change::Release => {
-                log(&format!("lets {address} go"));
+                log(&format!("releases {address}"));
                 self.announce = 0;
                 if let Err(error) = self.card.remove(address) {
                     log(&format!(
@@ -250,7 +250,7 @@ impl Holder {
             say: self.member.say(),
         });
         for peer in &self.config.peers {
-            // One that is away hears nothing, which is what it is about.
+            // A send to an absent member fails, which is expected.
             let _away = self.socket.send_to(&advert, SocketAddrV4::new(*peer, PORT));
         }
     }

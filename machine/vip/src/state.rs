@@ -1,13 +1,13 @@
-//! Who holds the address: pure. Time, health and what others say in; hold or not out.
+//! The decision on who holds the address: pure. Time, health and adverts in; hold or not out.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
-/// So often each tells all others how it is.
+/// Interval of a member's adverts.
 pub const EVERY: Duration = Duration::from_millis(150);
-/// Who was not heard of for so long is away: three adverts may get lost.
+/// A member without an advert for this long is away: three adverts may get lost.
 pub const AWAY: Duration = Duration::from_millis(550);
 
-/// What a member says.
+/// The state in a member's advert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Say {
     /// Whether its API server answers.
@@ -22,26 +22,26 @@ pub struct Member {
     own: Ipv4Addr,
     heard: BTreeMap<Ipv4Addr, (Duration, Say)>,
     say: Say,
-    /// Until then it only listens: somebody else may hold the address.
+    /// Until then it only listens: another member may hold the address.
     listens_until: Duration,
     leaving: bool,
 }
 
-/// What changed.
+/// A change of the holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// Nothing.
     None,
-    /// It holds the address from now on.
+    /// The member holds the address from now on.
     Take,
-    /// It no longer does.
+    /// The member no longer holds it.
     Release,
-    /// It holds it, and another one did as well: neighbours have to be told again who it is.
+    /// Two members held it and this one keeps it: announce it to the neighbours again.
     Insist,
 }
 
 impl Member {
-    /// A member that begins now.
+    /// A member that starts now.
     pub fn new(own: Ipv4Addr, now: Duration) -> Self {
         Self {
             own,
@@ -55,12 +55,12 @@ impl Member {
         }
     }
 
-    /// What it tells the others.
+    /// The state for the next advert.
     pub fn say(&self) -> Say {
         self.say
     }
 
-    /// Another member said something.
+    /// Handles an advert of another member.
     pub fn hear(&mut self, now: Duration, from: Ipv4Addr, say: Say) -> Change {
         self.heard.insert(from, (now, say));
         let insists = self.say.holds && say.holds;
@@ -70,20 +70,20 @@ impl Member {
         }
     }
 
-    /// Its own API server answers, or does not.
+    /// Handles a health probe of its own API server.
     pub fn feel(&mut self, now: Duration, healthy: bool) -> Change {
         self.say.healthy = healthy && !self.leaving;
         self.decide(now)
     }
 
-    /// It is told to end.
+    /// Handles the request to end.
     pub fn leave(&mut self, now: Duration) -> Change {
         self.leaving = true;
         self.say.healthy = false;
         self.decide(now)
     }
 
-    /// Time passed.
+    /// Handles the passage of time.
     pub fn tick(&mut self, now: Duration) -> Change {
         self.decide(now)
     }
@@ -94,7 +94,7 @@ impl Member {
         let holds = if self.leaving {
             false
         } else if !self.say.healthy {
-            // Somebody who serves badly is better than nobody, and no better than anybody who is well.
+            // An unhealthy holder is better than none, but no better than a healthy one.
             self.say.holds && !healthy.any(|(_, (_, say))| say.holds)
         } else if self.say.holds {
             !healthy.any(|(from, (_, say))| say.holds && *from < self.own)

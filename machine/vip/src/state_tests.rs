@@ -2,21 +2,21 @@ use super::*;
 use proptest::prelude::*;
 
 const STEP: u64 = 10;
-/// From the loss of the holder until the next one has it: the others notice, and tell each other.
+/// The time from the loss of the holder until the next one holds it: detection, and an exchange of adverts.
 const BOUND: u64 = 900;
 
 fn address(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(100, 64, 0, 10 + u8::try_from(index).unwrap())
 }
 
-/// Three members and what is between them.
+/// Three members and the network between them.
 struct Net {
     now: u64,
     members: Vec<Option<Member>>,
     healthy: [bool; 3],
-    /// Adverts on their way: when, to, from, what.
+    /// Adverts in flight: time, receiver, sender, content.
     wire: Vec<(u64, usize, usize, Say)>,
-    /// Per mille that get lost.
+    /// Lost adverts, per mille.
     loss: u64,
     random: u64,
     changes: u32,
@@ -91,7 +91,7 @@ impl Net {
                 let change = member.feel(now, healthy);
                 self.changed(index, change);
             }
-            // Everybody at a time of its own.
+            // Members send at different times.
             if (self.now + 40 * index as u64).is_multiple_of(EVERY.as_millis() as u64) {
                 self.tell(index);
             }
@@ -130,21 +130,21 @@ fn the_lowest_takes_it_and_whoever_holds_it_keeps_it() {
     net.boot(0);
     net.pass(5000);
     assert_eq!(net.holders(), [1]);
-    // One that is told to end says so: nobody has to notice.
+    // A member that is stopped announces it: no time-out is needed.
     let now = net.time();
     let change = net.members[1].as_mut().unwrap().leave(now);
     assert_eq!(change, Change::Release);
     net.changed(1, change);
     net.pass(50);
     assert_eq!(net.holders(), [0]);
-    // One that is not well hands over without a moment in between.
+    // An unhealthy holder hands over without a gap.
     net.healthy[0] = false;
     for _ in 0..40 {
         net.step();
         assert!(!net.holders().is_empty());
     }
     assert_eq!(net.holders(), [2]);
-    // Nobody is well: it stays where it is.
+    // No member is healthy: the address stays.
     net.healthy = [false; 3];
     net.pass(3000);
     assert_eq!(net.holders(), [2]);
@@ -167,8 +167,9 @@ fn two_holders_become_one_and_it_insists() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Machines die, come back, fall ill and recover, adverts get lost: soon after each time, exactly one holds it and is
-    /// well, if anybody is; and nothing changes without a reason.
+    /// Machines die, come back, become unhealthy and recover, adverts get lost: soon after each time, exactly
+    /// one member holds the address and is healthy, if any member is; and the holder does not change without
+    /// a reason.
     #[test]
     fn somebody_healthy_holds_it_and_it_does_not_flap(
         seed in any::<u64>(),
@@ -198,9 +199,10 @@ proptest! {
             net.loss = 0;
             net.pass(BOUND);
             prop_assert_eq!(&net.holders(), &holders);
-            // Lost adverts in a row may bring a second holder for a moment, never one after the other.
+            // Lost adverts in a row may bring a second holder for a moment, but no series of changes.
             prop_assert!(net.changes - before <= 2, "{} changes", net.changes - before);
-            // The holder goes: within the bound somebody else who is well has it, at every step counted.
+            // The holder dies: within the bound another healthy member holds the address, checked at every
+            // step.
             let rest = (0..3).any(|index| index != holders[0] && net.well(index));
             net.members[holders[0]] = None;
             net.pass(BOUND);

@@ -1,4 +1,4 @@
-//! Role assignments: who has which role where.
+//! Role assignments: a role of a principal at a scope.
 
 use std::sync::OnceLock;
 
@@ -28,10 +28,10 @@ use crate::{
     written::done,
 };
 
-/// Assignments in a subscription, and beside all subscriptions.
+/// The most assignments in a subscription, and outside all subscriptions.
 const MAX_ASSIGNMENTS: usize = 4000;
 const MAX_DESCRIPTION: usize = 1024;
-/// What bodies may hold; all but the first five are read-only or nothing here.
+/// The members of bodies; all but the first five are read-only or have no effect here.
 const PROPERTIES: &[&str] = &[
     "roleDefinitionId",
     "principalId",
@@ -50,17 +50,17 @@ const PROPERTIES: &[&str] = &[
 /// Role assignments as the kernel sees them.
 pub(crate) enum Assignments {}
 
-/// An assignment, and what its scope hangs on.
+/// An assignment, and the parents of its scope.
 pub(crate) struct State {
     present: Option<Stored<AssignmentRecord>>,
-    /// Whether it is one of the scope that is asked about.
+    /// Whether it is at the requested scope.
     here: bool,
     held: Held,
-    /// What the principal of a new one turned out to be, where the request does not say: for the answer.
+    /// The type of a new assignment's principal, where the request does not name it: for the response.
     principal_type: OnceLock<String>,
 }
 
-/// What is written.
+/// The change to be written.
 pub(crate) enum AssignmentChange {
     Make(AssignmentRecord),
     Describe(AssignmentRecord),
@@ -70,7 +70,7 @@ pub(crate) enum AssignmentChange {
 /// There are no other actions.
 pub(crate) enum Action {}
 
-/// The assignment of a name.
+/// The assignment with a name.
 async fn named(store: &dyn Store, name: &str) -> Result<Option<Stored<AssignmentRecord>>, ArmError> {
     if guid(name).is_none() {
         return Ok(None);
@@ -86,7 +86,8 @@ async fn named(store: &dyn Store, name: &str) -> Result<Option<Stored<Assignment
     }
 }
 
-/// As seen from a place: roles are called as its subscription has them, so that clients find them in its list.
+/// The form in responses at a scope: role ids have the scope's subscription, so that clients find them in its
+/// list.
 fn answer(record: &AssignmentRecord, at: &ResourcePath) -> Value {
     let own = ResourcePath::parse(&record.scope).unwrap_or_default();
     let roles = before_roles(at.subscription.as_ref().or(own.subscription.as_ref()));
@@ -111,7 +112,7 @@ fn answer(record: &AssignmentRecord, at: &ResourcePath) -> Value {
     })
 }
 
-/// What a body asks for.
+/// The contents of a body.
 struct Wish {
     role: String,
     principal: String,
@@ -123,8 +124,8 @@ fn wish(body: &Value) -> Result<Wish, ArmError> {
     let mut body = Body::of(body, PROPERTIES)?;
     for name in ["condition", "delegatedManagedIdentityResourceId"] {
         if body.value(name).is_some() {
-            // To leave it out would give more than was asked for.
-            let message = format!("'{name}' is not there yet in Landfall; leave it out.");
+            // Ignoring it would grant more than was requested.
+            let message = format!("'{name}' is not supported yet in Landfall; leave it out.");
             body.problems.add(
                 ErrorCode::PROPERTY_NOT_SUPPORTED,
                 format!("properties.{name}"),
@@ -202,7 +203,7 @@ impl Resource for Assignments {
             .as_ref()
             .is_some_and(|present| present.value.at() == Scope::of(&at));
         let held = match purpose {
-            // What is going can still be taken away.
+            // An assignment at a scope that is being deleted can still be deleted.
             Purpose::Decision if !here => Held::read(store, &at).await?,
             Purpose::Decision | Purpose::Answer => Held::default(),
         };
@@ -277,7 +278,7 @@ impl Resource for Assignments {
                 v: 1,
                 name,
                 principal: wish.principal,
-                // Where it is not said it is looked up.
+                // Looked up where it is absent.
                 principal_type: wish.principal_type.unwrap_or_default(),
                 role: wish.role,
                 scope: place(path).to_string(),
@@ -330,7 +331,7 @@ impl Resource for Assignments {
                     .at(record.key(), present.revision);
                 Ok(record.removal().into_iter().fold(txn, Txn::with))
             }
-            (_, None) => Err(ArmError::internal("an assignment that is not there is changed")),
+            (_, None) => Err(ArmError::internal("an assignment that does not exist is changed")),
         }
     }
 
@@ -356,7 +357,7 @@ impl Resource for Assignments {
     }
 }
 
-/// The same, of a principal that is known to be of this type.
+/// The same, with this type of the principal.
 fn typed(record: &AssignmentRecord, principal_type: &str) -> AssignmentRecord {
     AssignmentRecord {
         principal_type: principal_type.to_owned(),
@@ -364,7 +365,7 @@ fn typed(record: &AssignmentRecord, principal_type: &str) -> AssignmentRecord {
     }
 }
 
-/// A new assignment: its role and principal are there, and it is not made twice.
+/// A new assignment: checks that its role and principal exist, and that it is not a duplicate.
 async fn make(provider: &Authorization, record: &AssignmentRecord, state: &State) -> Result<Txn, ArmError> {
     let store = &*provider.store;
     let scope = record.at();
@@ -383,7 +384,8 @@ async fn make(provider: &Authorization, record: &AssignmentRecord, state: &State
             );
             return Err(ArmError::new(ErrorCode::ROLE_DEFINITION_DOES_NOT_EXIST, message));
         };
-        // Written as it is: whoever deletes the role at this moment has to look again who has it.
+        // Written unchanged, so that a concurrent deletion of the role conflicts and looks for its
+        // assignments again.
         txn = txn.at(&key, role.revision).with(put_record(key, &role.value));
     }
     let principal_type = principal_type(provider, record).await?;
@@ -407,7 +409,7 @@ async fn make(provider: &Authorization, record: &AssignmentRecord, state: &State
     Ok(typed(record, principal_type).make(txn))
 }
 
-/// What the principal is: as the records say, or, of one that is still to come, as the request says.
+/// The type of the principal: from its record, or, for one that is not yet known, from the request.
 async fn principal_type(provider: &Authorization, record: &AssignmentRecord) -> Result<String, ArmError> {
     let id = &record.principal;
     let store = &*provider.store;
@@ -436,7 +438,7 @@ async fn principal_type(provider: &Authorization, record: &AssignmentRecord) -> 
     Ok(own.to_owned())
 }
 
-/// Somebody else has to be left who can give rights at the whole stamp, and stays so until this is deleted.
+/// Another administrator of the whole stamp has to exist, and to stay until this assignment is deleted.
 async fn keeps_an_admin(store: &dyn Store, gone: &AssignmentRecord) -> Result<Txn, ArmError> {
     let gives = permissions_of(store, &gone.role).await?;
     if gone.at() != Scope::root() || !gives.iter().any(|one| one.permits(directory::GIVES_RIGHTS)) {
@@ -475,14 +477,14 @@ pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<
     };
     let words = "atScope(), principalId eq '{id}' or assignedTo('{id}')";
     let mut at_scope = false;
-    // Each term: those whose assignments it lets through.
+    // For each term: the principals whose assignments match it.
     let mut of: Vec<Vec<String>> = Vec::new();
     for term in terms(request.query("$filter"), known, words)? {
         match term {
             Term::Call(_) => at_scope = true,
             Term::Is(_, id) => of.push(vec![id.to_ascii_lowercase()]),
             Term::CallOf(_, id) => {
-                // What is assigned to a group its members have.
+                // A group's assignments also apply to its members.
                 let mut all = directory::groups_of(&*provider.store, &id)
                     .await
                     .map_err(store_error)?;
@@ -514,7 +516,7 @@ pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<
     Ok(Items::ById(found.map(|one| answer(&one, &place)).collect()))
 }
 
-/// DELETE: 200 with what is gone.
+/// DELETE: 200 with the deleted assignment.
 pub(crate) async fn delete(provider: &Authorization, call: &Call, mode: Mode) -> Result<Response, ArmError> {
     let request = &call.request;
     let info = RequestInfo::of(request);

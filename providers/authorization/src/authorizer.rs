@@ -1,5 +1,8 @@
-//! The answer to whether somebody may do something, from the records: as they are at that moment, so what is given holds from the next
-//! request on and what is taken away does not.
+//! Authorization decisions from the present records, so that a granted or removed assignment takes effect
+//! with the next request.
+//!
+//! A check reads the principal's own assignments, which are few, and decides by their keys; built-in roles
+//! are part of the program. The assignments of its groups are read only if these do not suffice.
 //!
 //! A check reads the principal's own assignments, which are few, and decides by their keys; built-in roles are part of the program. Only
 //! where these do not suffice, those of the groups that it is in are read.
@@ -15,7 +18,7 @@ use control_records::access::{self, LOCKS, LockLevel, LockRecord, assigned, assi
 use control_store::{Store, StoreError, parse_record};
 use identity_directory::groups_of;
 
-/// Asks the roles that principals have.
+/// Decides by role assignments.
 #[derive(Clone)]
 pub struct RoleAuthorizer {
     store: Arc<dyn Store>,
@@ -34,7 +37,7 @@ impl std::fmt::Debug for RoleAuthorizer {
     }
 }
 
-/// What a role permits; nothing where there is no such role any more.
+/// The permissions of a role; empty where the role no longer exists.
 pub(crate) async fn permissions_of(
     store: &dyn Store,
     role: &str,
@@ -43,8 +46,8 @@ pub(crate) async fn permissions_of(
 }
 
 impl RoleAuthorizer {
-    /// Whether any of the roles that a principal has, itself or by its groups, passes, of those at scopes that matter. Only roles of such
-    /// scopes are read.
+    /// Whether one of a principal's roles, its own or its groups', passes, among assignments at relevant
+    /// scopes. Only roles of such assignments are read.
     async fn any_grant(
         &self,
         principal: &Principal,
@@ -63,7 +66,7 @@ impl RoleAuthorizer {
         Ok(false)
     }
 
-    /// Whether a principal may do an action on data at a scope. One that is disabled or gone may nothing.
+    /// Whether a principal may do a data action at a scope. A disabled or deleted principal may do none.
     ///
     /// # Errors
     /// When the records cannot be read.
@@ -94,7 +97,7 @@ impl RoleAuthorizer {
         Ok(false)
     }
 
-    /// The same of what is assigned to one principal or group.
+    /// The same for the assignments of one principal or group.
     async fn grant_of(
         &self,
         object_id: &str,
@@ -155,7 +158,7 @@ impl Locks for RoleAuthorizer {
         for (key, found) in &locks {
             let Some(locked) = lock_scope(key) else { continue };
             let holds = locked.contains(&at);
-            // What is below goes with what is deleted.
+            // A deletion includes all scopes below.
             let falls = change == Change::Delete && at.contains(&locked);
             if !holds && !falls {
                 continue;

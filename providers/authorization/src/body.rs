@@ -1,17 +1,17 @@
-//! Reading of bodies: `properties` with texts, lists and nothing else than is known.
+//! Bodies with `properties` of texts and lists; unknown members are refused.
 
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use serde_json::{Map, Value};
 
-/// The `properties` of a body, and what is wrong with them.
+/// The `properties` of a body, and their problems.
 pub(crate) struct Body<'a> {
     properties: Option<&'a Map<String, Value>>,
     pub(crate) problems: Problems,
 }
 
 impl<'a> Body<'a> {
-    /// The properties; `known` are those that it may have, whatever becomes of them.
+    /// The properties; `known` are the permitted members, used or ignored.
     pub(crate) fn of(body: &'a Value, known: &[&str]) -> Result<Self, ArmError> {
         let properties = body.get("properties").and_then(Value::as_object);
         // Some clients send the properties of a role as the body itself.

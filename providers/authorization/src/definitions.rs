@@ -1,4 +1,4 @@
-//! Role definitions: those that every stamp has, and custom ones.
+//! Role definitions: the built-in ones, and custom ones.
 
 use arm_access::{BuiltIn, Permission, Scope, built_in, built_in_roles, plain_pattern};
 use arm_ids::ResourcePath;
@@ -25,13 +25,13 @@ use crate::{
 
 const WRITE: &str = "Microsoft.Authorization/roleDefinitions/write";
 const DELETE: &str = "Microsoft.Authorization/roleDefinitions/delete";
-/// Custom roles of a stamp.
+/// The most custom roles of a stamp.
 const MAX_ROLES: usize = 5000;
-/// Places where a role can be assigned.
+/// The most scopes where a role can be assigned.
 const MAX_SCOPES: usize = 100;
 /// Patterns of a role.
 const MAX_PATTERNS: usize = 1000;
-/// When the built-in roles came into being, for answers.
+/// The creation time of the built-in roles in responses.
 const BUILT_IN_SINCE: &str = "2026-01-01T00:00:00Z";
 const PROPERTIES: &[&str] = &[
     "roleName",
@@ -52,19 +52,20 @@ const PROPERTIES: &[&str] = &[
 /// Role definitions as the kernel sees them.
 pub(crate) enum Definitions {}
 
-/// A role, and whether it is seen from where it is asked for.
+/// A role, and whether it is visible at the requested scope.
 pub(crate) struct State {
     built_in: Option<&'static BuiltIn>,
     custom: Option<Stored<RoleRecord>>,
 }
 
-/// What is written.
+/// The change to be written.
 pub(crate) enum RoleChange {
     Put(RoleRecord),
     Delete(RoleRecord),
 }
 
-/// What is asked, with the scopes at which the caller was found to be allowed it: of a role that has others by then, it is not done.
+/// An action, with the scopes at which the caller's permission was checked: if the role has other scopes by
+/// then, it fails.
 pub(crate) struct Action {
     body: Option<Value>,
     checked: Vec<Scope>,
@@ -104,7 +105,7 @@ fn answer(at: &str, id: &str, properties: Value) -> Value {
     })
 }
 
-/// As in answers.
+/// The form in responses.
 pub(crate) fn permissions(all: &[Permission]) -> Vec<Value> {
     let one = |permission: &Permission| {
         json!({
@@ -399,7 +400,7 @@ fn record(id: String, body: &Value, stamped: Stamped) -> Result<RoleRecord, ArmE
     })
 }
 
-/// Lets a caller through who may do this at each place where the role can be assigned now, or could be from now on.
+/// Requires the caller's permission at each scope where the role can be assigned now or after the change.
 async fn checked(
     provider: &Authorization,
     call: &Call,
@@ -421,7 +422,7 @@ async fn checked(
         .filter_map(Value::as_str)
         .map(str::to_owned);
     let mut checked = Vec::new();
-    // What is no scope is refused with the rest of the body.
+    // An invalid scope is refused with the other problems of the body.
     for path in before.chain(after).filter_map(|scope| scope_in_body(&scope)) {
         let scope = Scope::of(&path);
         if !checked.contains(&scope) {
@@ -432,7 +433,7 @@ async fn checked(
     Ok(checked)
 }
 
-/// PUT: 201, as ARM has it, also for a role that was there.
+/// PUT: 201, as in ARM, also for an existing role.
 pub(crate) async fn put(provider: &Authorization, call: &Call, mode: Mode) -> Result<Response, ArmError> {
     let body = &call.request.body;
     let action = Action {
@@ -442,7 +443,7 @@ pub(crate) async fn put(provider: &Authorization, call: &Call, mode: Mode) -> Re
     act(provider, call, &action, mode, StatusCode::CREATED).await
 }
 
-/// DELETE: 200 with what is gone.
+/// DELETE: 200 with the deleted role.
 pub(crate) async fn delete(provider: &Authorization, call: &Call, mode: Mode) -> Result<Response, ArmError> {
     let action = Action {
         checked: checked(provider, call, DELETE, None).await?,
@@ -463,7 +464,7 @@ async fn act(
     Ok(done(&written, &call.request, status))
 }
 
-/// The roles that can be assigned at a place; or also those that can be below.
+/// The roles that can be assigned at a scope; or also those of scopes below.
 async fn roles_at(store: &dyn Store, at: &ResourcePath, below: bool) -> Result<Vec<Value>, ArmError> {
     let (scope, prefix) = (Scope::of(at), before_roles(at.subscription.as_ref()));
     let (custom, _) = list_records::<RoleRecord>(store, ROLES)

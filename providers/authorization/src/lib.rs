@@ -1,9 +1,10 @@
-//! `Microsoft.Authorization`: roles, who has them where, and locks; and the answer to whether somebody may do something.
+//! `Microsoft.Authorization`: roles, assignments and locks; and the authorization decision.
 //!
-//! All types are extensions: they hang on whatever there is, `{scope}/providers/Microsoft.Authorization/…`.
+//! All types are extensions, at any scope: `{scope}/providers/Microsoft.Authorization/…`.
 //!
-//! Always true: what is answered is in the store, and holds from the next request on ([`RoleAuthorizer`] keeps nothing in memory); who gives
-//! a right at a scope may give rights there; nothing is made at a scope that is being deleted.
+//! Always true: a response reflects the store, and a change takes effect with the next request
+//! ([`RoleAuthorizer`] has no cache); a caller needs permission to assign roles at the scope of an
+//! assignment; none is made at a scope that is being deleted.
 //!
 //! Called by: the edge, for its types and for each request; the assembly.
 
@@ -62,7 +63,7 @@ impl Host for Authorization {
         &*self.store
     }
 
-    /// Nothing here is long-running.
+    /// No operation of this provider is long-running.
     fn location(&self) -> &str {
         ""
     }

@@ -1,4 +1,4 @@
-//! Locks: what nobody may do at a scope, whatever their roles.
+//! Locks: they forbid actions at a scope, whatever the caller's roles.
 
 use arm_access::Scope;
 use arm_ids::ResourcePath;
@@ -24,19 +24,19 @@ const PROPERTIES: &[&str] = &["level", "notes", "owners"];
 const MAX_NAME: usize = 260;
 const MAX_NOTES: usize = 512;
 const MAX_OWNERS: usize = 20;
-/// Locks of a stamp: each change looks through all of them.
+/// The most locks of a stamp: each change checks all of them.
 const MAX_LOCKS: usize = 2000;
 
 /// Locks as the kernel sees them.
 pub(crate) enum Locks {}
 
-/// A lock, and what its scope hangs on.
+/// A lock, and the parents of its scope.
 pub(crate) struct State {
     present: Option<Stored<LockRecord>>,
     held: Held,
 }
 
-/// What is written.
+/// The change to be written.
 pub(crate) enum LockChange {
     Put(LockRecord),
     Delete(String),
@@ -232,7 +232,7 @@ async fn locks(store: &dyn Store, at: impl Fn(&Scope) -> bool) -> Result<Vec<Val
     Ok(here.map(answer).collect())
 }
 
-/// The locks at a scope and below; with `atScope()` those that hold at it: its own and those above.
+/// The locks at a scope and below; with `atScope()` those in effect at it: its own and those above.
 pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<Items, ArmError> {
     let known = |term: &Term| matches!(term, Term::Call(name) if name == "atscope");
     let at_scope = !terms(request.query("$filter"), known, "atScope()")?.is_empty();

@@ -1,4 +1,4 @@
-//! What the caller itself may at a scope.
+//! The caller's own permissions at a scope.
 
 use arm_access::Scope;
 use arm_kernel::{Items, store_error};
@@ -8,7 +8,7 @@ use identity_directory::groups_of;
 
 use crate::{Authorization, authorizer::permissions_of, definitions, place::place};
 
-/// The permissions of each role that the caller has, itself or by its groups, at the scope or above it.
+/// The permissions of each role of the caller, its own or its groups', at the scope or above it.
 pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<Items, ArmError> {
     let store = &*provider.store;
     let at = Scope::of(&place(&request.path));

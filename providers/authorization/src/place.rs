@@ -1,4 +1,4 @@
-//! The scope that an extension hangs on.
+//! The scope of an extension resource.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{quote, store_error};
@@ -8,7 +8,7 @@ use control_store::{Revision, Store, Txn, get_record};
 
 use crate::NAMESPACE;
 
-/// What stands before `/providers/Microsoft.Authorization`.
+/// The scope: the path before `/providers/Microsoft.Authorization`.
 pub(crate) fn place(path: &ResourcePath) -> ResourcePath {
     match &path.parent {
         Some(parent) => (**parent).clone(),
@@ -20,7 +20,7 @@ pub(crate) fn place(path: &ResourcePath) -> ResourcePath {
     }
 }
 
-/// The id of something at a scope.
+/// The id of an extension resource at a scope.
 pub(crate) fn id_at(place: &str, kind: &str, name: &str) -> String {
     format!(
         "{}/providers/{NAMESPACE}/{kind}/{name}",
@@ -28,17 +28,18 @@ pub(crate) fn id_at(place: &str, kind: &str, name: &str) -> String {
     )
 }
 
-/// What roles' ids begin with, as a subscription has them; without one, as the stamp has them.
+/// The prefix of roles' ids: in a subscription, or in the stamp.
 pub(crate) fn before_roles(subscription: Option<&String>) -> String {
     subscription.map_or_else(String::new, |subscription| arm_ids::subscription_id(subscription))
 }
 
-/// What has to stay as it is for something to be made at a scope: its group and its cluster, neither being deleted.
+/// The parents of a scope, which must exist and not be deleted while a resource is made at it: its group and
+/// its cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Held(Vec<(String, Revision)>);
 
 impl Held {
-    /// Looks what a scope hangs on. Other resources than clusters are not known here; they may come later.
+    /// Reads the parents of a scope. Only clusters are known here; other resources may be made later.
     pub(crate) async fn read(store: &dyn Store, place: &ResourcePath) -> Result<Self, ArmError> {
         let mut held = Vec::new();
         let Some(subscription) = &place.subscription else {

@@ -17,7 +17,7 @@ use crate::{
 type Type = ResourceType<Authorization>;
 type Row = Operation<Authorization>;
 
-/// Of roles and assignments. What is served of them has not changed between these.
+/// Of roles and assignments. The supported part has not changed between these.
 const ROLE_VERSIONS: &[&str] = &[
     "2022-05-01-preview",
     "2022-04-01",
@@ -41,7 +41,7 @@ const fn kind(path: &'static str, versions: &'static [&'static str], operations:
         path,
         versions,
         schema: None,
-        // They go with what they hang on.
+        // They are deleted with the resource that they extend.
         members: None,
         operations,
     }
@@ -116,7 +116,7 @@ const PERMISSIONS: Type = kind(
     .at(Scope::Any)],
 );
 
-/// Nothing is denied by name here: what no role gives is not there.
+/// There are no deny assignments: the list is always empty.
 const DENY_ASSIGNMENTS: Type = kind(
     "denyAssignments",
     ROLE_VERSIONS,

@@ -1,10 +1,10 @@
-//! What a write is answered where ARM has other status codes than for most resources.
+//! Responses to writes, where ARM has other status codes than for most resources.
 
 use arm_kernel::{Decision, Resource, Written};
 use arm_wire::{Request, Response};
 use http::StatusCode;
 
-/// `status` with what was written, or is gone; 204 where nothing was to be done.
+/// `status` with the written or deleted resource; 204 where nothing changed.
 pub(crate) fn done<R: Resource>(written: &Written<R>, request: &Request, status: StatusCode) -> Response {
     match &written.decision {
         Decision::Write(change) => {

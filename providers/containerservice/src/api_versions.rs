@@ -1,6 +1,7 @@
 //! The version table.
 
-/// The api-versions that are accepted, newest first: stable ones since the first that an Azure CLI in use asks for.
+/// The accepted api-versions, newest first: stable ones, from the oldest on that an Azure CLI in use
+/// requests.
 pub const API_VERSIONS: &[&str] = &[
     "2026-08-01",
     "2026-07-01",

@@ -89,7 +89,7 @@ impl State {
 
 /// What is written.
 pub(crate) enum ChildChange {
-    Put(ChildRecord),
+    Put(Box<ChildRecord>),
     Delete,
 }
 
@@ -250,14 +250,15 @@ impl<D: Document> Resource for Child<D> {
         D::complete(&asked, &mut properties, &mut problems);
         problems.into_result()?;
         let before = present.map(|present| &present.system_data);
-        Ok(Decision::Write(ChildChange::Put(ChildRecord {
+        let record = ChildRecord {
             v: 1,
             name: at.child.to_owned(),
             generation: present.map_or(1, |present| present.generation + 1),
             properties: Value::Object(properties),
             principal: identity.map(|identity| identity.principal_id.clone()),
             system_data: system_data::touched(before, context.info.principal, context.now),
-        })))
+        };
+        Ok(Decision::Write(ChildChange::Put(Box::new(record))))
     }
 
     async fn transaction(
@@ -285,7 +286,7 @@ impl<D: Document> Resource for Child<D> {
                 let named = state.identity.iter();
                 named
                     .fold(txn, |txn, (key, identity)| txn.at(key, identity.revision))
-                    .with(put_record(key, record))
+                    .with(put_record(key, &**record))
             }
             ChildChange::Delete => txn.delete(key),
         })
@@ -293,7 +294,7 @@ impl<D: Document> Resource for Child<D> {
 
     fn render(state: &State, change: Option<&ChildChange>, _: &ResourcePath, _: &str) -> Value {
         let record = match change {
-            Some(ChildChange::Put(record)) => Some(record),
+            Some(ChildChange::Put(record)) => Some(&**record),
             Some(ChildChange::Delete) => None,
             None => state.child.as_ref().map(|child| &child.value),
         };

@@ -46,8 +46,8 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     );
     operations(&mut page, &routes);
     page.push_str(
-        "\nOf private endpoints and private links, service meshes, outbound dependencies and managed namespaces a stamp has none: \
-         their lists are empty, and that is true.\n",
+        "\nOf private endpoints and private links, service meshes and outbound dependencies a stamp has none: their lists are empty, and \
+         that is true.\n",
     );
     page.push_str(
         "\n## Properties\n\n\

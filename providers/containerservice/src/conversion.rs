@@ -1,20 +1,22 @@
-//! From the shape of an api-version to the canonical one and back: the only place that knows that they differ. Pure.
+//! Conversion between the shape of an api-version and the canonical one; only this module knows their
+//! differences. Pure.
 //!
-//! Canonical is the newest. What an api-version has is a column of `properties.tsv`; what it says in other words, or says although it
-//! goes without saying, is here.
+//! The canonical shape is the newest. The api-versions of a property are a column of `properties.tsv`;
+//! renamed values, and constants that only some versions show, are here.
 //!
-//! Always true: what was read with an api-version and is sent back with it changes nothing, and an older version loses nothing that it
-//! cannot name.
+//! Always true: a body that was read with an api-version and is sent back with it changes nothing, and a
+//! request of an older version keeps the properties that it cannot name.
 
 use arm_kernel::schema::{Clean, Node, Problems, clean, keep, prune};
 use serde_json::{Map, Value, json};
 
-/// A value that was called otherwise up to an api-version.
+/// A value that was renamed after an api-version.
 struct Renamed {
     pointer: &'static str,
     last: &'static str,
     old: &'static str,
-    /// What it is called now. With several, the old word stands for all of them, and for the first where nothing is there yet.
+    /// The present values. With several, the old one stands for all of them, and for the first in a new
+    /// resource.
     new: &'static [&'static str],
 }
 
@@ -33,13 +35,15 @@ const RENAMED: &[Renamed] = &[
     },
 ];
 
-/// What answers say although it is so for all clusters: not part of the canonical body, in which it could differ.
+/// Properties with the same value in all clusters, which responses show: not part of the canonical body, in
+/// which they could differ.
 const CONSTANT: &[(&str, &str, &str)] = &[
     ("", "kind", "Base"),
     ("/properties/networkProfile", "dockerBridgeCidr", "172.17.0.1/16"),
 ];
 
-/// A body of this api-version as a canonical one. `present`: what there is. Whatever is wrong goes to `problems`.
+/// Converts a body of this api-version to the canonical one. `present`: the present body. Problems go to
+/// `problems`.
 pub(crate) fn from_client(
     tree: &Node,
     body: &Value,
@@ -71,7 +75,7 @@ pub(crate) fn from_client(
     clean
 }
 
-/// A canonical answer in the shape of this api-version.
+/// Converts a canonical response to the shape of this api-version.
 pub(crate) fn to_client(tree: &Node, answer: &mut Value, api_version: &str) {
     for (parent, name, value) in CONSTANT {
         if let Some(Value::Object(parent)) = answer.pointer_mut(parent)
@@ -126,7 +130,7 @@ mod tests {
         ] {
             let answer = read(tier, version);
             assert_eq!(answer["sku"], json!({ "name": name, "tier": shown }), "{version}");
-            // Sent back, it is what it was.
+            // Sent back, it keeps its meaning.
             let body = written(&json!({ "sku": answer["sku"] }), tier, version);
             assert_eq!(body["sku"], json!({ "name": "Base", "tier": tier }), "{version}");
         }

@@ -9,15 +9,26 @@ use arm_kernel::{Items, Operation, ResourceType, Scope, Verb, quote};
 use arm_wire::{ArmError, ErrorCode, Response};
 use http::StatusCode;
 
-use crate::{ContainerService, NAMESPACE, planned::planned, records::ClusterPath};
+use crate::{ContainerService, NAMESPACE, api_versions::API_VERSIONS, records::ClusterPath};
 
 type Type = ResourceType<ContainerService>;
 type Row = Operation<ContainerService>;
 
+/// A type whose requests have no bodies that would be checked.
+pub(crate) const fn bodiless(path: &'static str, operations: &'static [Row]) -> Type {
+    ResourceType {
+        path,
+        versions: API_VERSIONS,
+        schema: None,
+        members: None,
+        operations,
+    }
+}
+
 /// When meshes came.
 const MESH_SINCE: &str = "2023-08-01";
 
-pub(crate) const PRIVATE_ENDPOINTS: Type = planned(
+pub(crate) const PRIVATE_ENDPOINTS: Type = bodiless(
     "managedClusters/privateEndpointConnections",
     &[
         get("PrivateEndpointConnections_Get"),
@@ -32,15 +43,15 @@ pub(crate) const PRIVATE_ENDPOINTS: Type = planned(
         list("PrivateEndpointConnections_List"),
     ],
 );
-pub(crate) const PRIVATE_LINKS: Type = planned(
+pub(crate) const PRIVATE_LINKS: Type = bodiless(
     "managedClusters/privateLinkResources",
     &[list("PrivateLinkResources_List")],
 );
-pub(crate) const OUTBOUND_ENDPOINTS: Type = planned(
+pub(crate) const OUTBOUND_ENDPOINTS: Type = bodiless(
     "managedClusters/outboundNetworkDependenciesEndpoints",
     &[list("ManagedClusters_ListOutboundNetworkDependenciesEndpoints").since("2021-05-01")],
 );
-pub(crate) const MESH_REVISIONS: Type = planned(
+pub(crate) const MESH_REVISIONS: Type = bodiless(
     "locations/meshRevisionProfiles",
     &[
         Row::read(
@@ -58,7 +69,7 @@ pub(crate) const MESH_REVISIONS: Type = planned(
         list_at_location("ManagedClusters_ListMeshRevisionProfiles").since(MESH_SINCE),
     ],
 );
-pub(crate) const MESH_UPGRADES: Type = planned(
+pub(crate) const MESH_UPGRADES: Type = bodiless(
     "managedClusters/meshUpgradeProfiles",
     &[
         get("ManagedClusters_GetMeshUpgradeProfile").since(MESH_SINCE),

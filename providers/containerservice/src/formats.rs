@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use arm_kernel::{TAGS, schema::Pattern};
-use cluster_spec::{count_or_percent, ip_range};
+use cluster_spec::{autoscaler, count_or_percent, ip_range};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
@@ -19,6 +19,12 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     Pattern::of("ipv4", |text| Form::Ipv4.check(text)),
     Pattern::of("ip-range", |text| Form::IpRange.check(text)),
     Pattern::of("taint", |text| Form::Taint.check(text)),
+    Pattern::of("count", |text| Form::Count.check(text)),
+    Pattern::of("percentage", |text| Form::Percentage.check(text)),
+    Pattern::of("share", |text| Form::Share.check(text)),
+    Pattern::of("seconds", |text| Form::Seconds.check(text)),
+    Pattern::of("minutes", |text| Form::Minutes.check(text)),
+    Pattern::of("duration", |text| Form::Duration.check(text)),
     Pattern::of("guid", |text| Form::Guid.check(text)),
     Pattern::of("date-time", |text| Form::DateTime.check(text)),
     TAGS,
@@ -39,11 +45,17 @@ enum Form {
     IpRange,
     Taint,
     Guid,
+    Count,
+    Percentage,
+    Share,
+    Seconds,
+    Minutes,
+    Duration,
     DateTime,
 }
 
 impl Form {
-    /// Checks one text; the error says what it must be.
+    /// Checks a text; the error describes the valid form.
     fn check(self, text: &str) -> Result<(), &'static str> {
         let (holds, form) = match self {
             Self::PoolName => (
@@ -87,6 +99,24 @@ impl Form {
                 "an IPv4 address or range such as 203.0.113.7 or 203.0.113.0/24",
             ),
             Self::Taint => return check_taint(text),
+            Self::Count => (autoscaler::count(text).is_some(), "a whole number such as '10'"),
+            Self::Percentage => (
+                autoscaler::percentage(text).is_some(),
+                "a whole number from 0 to 100, without a sign",
+            ),
+            Self::Share => (
+                autoscaler::share(text).is_some(),
+                "a number from 0 to 1 such as '0.5'",
+            ),
+            Self::Seconds => (autoscaler::seconds(text).is_some(), "whole seconds such as '10s'"),
+            Self::Minutes => (
+                autoscaler::minutes(text).is_some(),
+                "whole minutes such as '10m'; no other unit is taken here",
+            ),
+            Self::Duration => (
+                autoscaler::duration(text).is_some(),
+                "a whole number with a unit, such as '30s' or '10m'",
+            ),
             Self::Guid => (
                 is_guid(text),
                 "a GUID: 32 hexadecimal digits in groups of 8-4-4-4-12",
@@ -174,7 +204,7 @@ fn is_label_value(value: &str) -> bool {
     value.is_empty() || (value.len() <= 63 && is_word(value, "-_."))
 }
 
-/// Whether Kubernetes or the service keeps this key for itself.
+/// Whether Kubernetes or the service reserves this key.
 fn is_reserved(key: &str) -> bool {
     let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
     key == "agentpool"
@@ -203,6 +233,41 @@ fn check_label(key: &str, value: &str) -> Result<(), &'static str> {
         return Err(
             "a label value of at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
         );
+    }
+    Ok(())
+}
+
+/// `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63 characters.
+pub(crate) fn is_namespace_name(text: &str) -> bool {
+    text.len() <= 63 && is_word(text, "-") && !text.contains(|c: char| c.is_ascii_uppercase())
+}
+
+/// Prefixes of keys that the service keeps for itself on namespaces. Kubernetes' own are not: they say what a namespace lets pods do.
+const OWN_PREFIXES: [&str; 2] = ["kubernetes.azure.com/", "landfall.dev/"];
+
+fn is_own(key: &str) -> bool {
+    OWN_PREFIXES.iter().any(|own| key.starts_with(own))
+}
+
+/// A label of a managed namespace.
+pub(crate) fn check_namespace_label(key: &str, value: &str) -> Result<(), &'static str> {
+    if !is_label_value(value) {
+        return Err(
+            "a label value of at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
+        );
+    }
+    check_annotation(key, "")
+}
+
+/// An annotation of a managed namespace.
+pub(crate) fn check_annotation(key: &str, _: &str) -> Result<(), &'static str> {
+    if !is_qualified(key) {
+        return Err(
+            "one of the form [prefix/]name: a DNS name, then 1 to 63 letters, digits, '-', '_' and '.'",
+        );
+    }
+    if is_own(key) {
+        return Err("one without the reserved prefixes kubernetes.azure.com/ and landfall.dev/");
     }
     Ok(())
 }
@@ -274,6 +339,9 @@ mod tests {
                 vec!["203.0.113.7", "203.0.113.0/24", "203.0.113.7/24", "0.0.0.0/32"],
                 vec!["", "203.0.113", "203.0.113.0/33", "2001:db8::/32", "x"],
             ),
+            (Form::Minutes, vec!["1m", "10m"], vec!["10s", "10", ""]),
+            (Form::Seconds, vec!["10s", "10"], vec!["0s", "1m"]),
+            (Form::Share, vec!["0.5", "1"], vec!["1.5", "50%"]),
             (Form::Ipv4, vec!["10.0.0.10"], vec!["10.0.0", "10.0.0.256", "::1"]),
             (
                 Form::Taint,
@@ -299,6 +367,36 @@ mod tests {
                 assert!(pattern.check(text).is_err(), "{pattern:?} {text}");
             }
         }
+    }
+
+    #[test]
+    fn namespaces_and_what_is_on_them() {
+        for (name, ok) in [
+            ("dev", true),
+            ("a", true),
+            ("0-a", true),
+            ("Dev", false),
+            ("-a", false),
+            ("a-", false),
+            ("a_b", false),
+            ("a.b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_namespace_name(name), ok, "{name}");
+        }
+        assert!(is_namespace_name(&"a".repeat(63)) && !is_namespace_name(&"a".repeat(64)));
+        for (key, value, ok) in [
+            ("pod-security.kubernetes.io/enforce", "restricted", true),
+            ("kubernetes.io/metadata.name", "dev", true),
+            ("team", "", true),
+            ("team", "a b", false),
+            ("a b", "c", false),
+            ("kubernetes.azure.com/managedByArm", "true", false),
+            ("landfall.dev/managed-namespace", "x", false),
+        ] {
+            assert_eq!(check_namespace_label(key, value).is_ok(), ok, "{key}={value}");
+        }
+        assert!(check_annotation("team", "anything goes").is_ok());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 mod api_versions;
 mod bindings;
+mod channels;
 mod children;
 mod clusters;
 mod commands;
@@ -26,7 +27,7 @@ mod formats;
 mod landfall;
 mod machines;
 mod maintenance;
-mod planned;
+mod namespaces;
 mod pools;
 mod properties;
 mod records;
@@ -48,6 +49,7 @@ use futures::lock::Mutex;
 use ipnet::Ipv4Net;
 
 pub use api_versions::API_VERSIONS;
+pub use channels::{Next, NodeImages, SameImages};
 pub use clusters::{
     authentication::ISSUERS,
     credentials::Credentials,

@@ -1,4 +1,4 @@
-//! What the bodies of clusters and pools may hold: the table `properties.tsv` and its trees.
+//! The schemas of clusters and pools: the table `properties.tsv` and its trees.
 
 use std::sync::LazyLock;
 

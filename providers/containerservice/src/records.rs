@@ -1,4 +1,4 @@
-//! Reading: clusters with what is known about them, and what is said where something is not there.
+//! Reading of clusters with their related records, and the errors for missing ones.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(crate) struct StoredCluster {
     pub(crate) operation: Option<OperationRecord>,
     /// By pool: the operation of its last change, where that is not the cluster's.
     pub(crate) pool_operations: BTreeMap<Part, OperationRecord>,
-    /// When `observed` last changed; `None` where there is none.
+    /// When `observed` last changed; `None` where there is no such record.
     pub(crate) observed_at: Option<Revision>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct ClusterPath<'a> {
     pub(crate) subscription: &'a str,
     pub(crate) group: &'a str,
     pub(crate) cluster: &'a str,
-    /// The pool, or another name below the cluster; empty where there is none.
+    /// The pool, or another name below the cluster; empty for the cluster itself.
     pub(crate) child: &'a str,
 }
 
@@ -94,7 +94,7 @@ impl<'a> ClusterPath<'a> {
         )
     }
 
-    /// What is to be made below the cluster cannot be: there is none.
+    /// The error for a child resource whose cluster does not exist.
     pub(crate) fn parent_not_found(self) -> ArmError {
         let message = format!(
             "The parent resource '{NAMESPACE}/managedClusters/{}' under resource group {} was not found.",
@@ -157,7 +157,7 @@ impl ContainerService {
         let requests = &cluster.requests;
         let reached = observed.as_ref().map_or(0, |found| found.value.generation);
         let mut pool_operations = BTreeMap::new();
-        // What is reached needs no operation to say how it is.
+        // For a state that was reached, no operation is needed.
         let pools = requests
             .pool_operations
             .iter()

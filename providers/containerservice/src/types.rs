@@ -5,7 +5,7 @@ use arm_wire::Response;
 
 use crate::{
     ContainerService, NAMESPACE, api_versions::API_VERSIONS, bindings, clusters, commands, empty, machines,
-    maintenance, planned, pools, snapshots, usages, versions,
+    maintenance, namespaces, pools, snapshots, usages, versions,
 };
 
 type Row = Operation<ContainerService>;
@@ -22,7 +22,7 @@ impl Namespace for ContainerService {
         &versions::POOL_VERSIONS,
         &versions::LOCATION_VERSIONS,
         &maintenance::TYPE,
-        &planned::NAMESPACES,
+        &namespaces::TYPE,
         &commands::RESULTS,
         &snapshots::TYPE,
         &bindings::trusted::TYPE,

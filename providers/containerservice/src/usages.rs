@@ -1,4 +1,5 @@
-//! `locations/usages`: how much of a subscription's quota clusters ask for. Beside it there are those of `Microsoft.Compute` and `Microsoft.Network`.
+//! `locations/usages`: the use of a subscription's quota by clusters. `Microsoft.Compute` and
+//! `Microsoft.Network` have others.
 
 use arm_ids::same_location;
 use arm_kernel::{Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -53,7 +54,7 @@ impl ContainerService {
             json!({
                 "unit": "Count",
                 "currentValue": value,
-                // Where there is none: the largest that every client can hold.
+                // Without a limit: the largest value that every client can hold.
                 "limit": most.unwrap_or(i32::MAX as u64),
                 "name": { "value": name, "localizedValue": title },
             })

@@ -1,4 +1,4 @@
-//! Which Kubernetes versions there are, and where a cluster or pool can go from its own.
+//! The offered Kubernetes versions, and the possible upgrades of a cluster or pool.
 
 use arm_kernel::{Operation, ResourceType, Scope, Verb, quote};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
@@ -83,7 +83,7 @@ impl ContainerService {
     }
 }
 
-/// Upgrade profiles are all called `default`.
+/// The name of every upgrade profile is `default`.
 fn check_default(name: &str) -> Result<(), ArmError> {
     if name.eq_ignore_ascii_case("default") {
         return Ok(());

@@ -1,9 +1,11 @@
-//! What a cluster stands on, as Azure shows it in the group of its nodes: `Microsoft.Compute` (scale sets, instances, disks, sizes) and
-//! `Microsoft.Network` (the VNET, its route table and rules, addresses, what stands before the API server).
+//! The infrastructure of a cluster, as Azure shows it in its node resource group: `Microsoft.Compute` (scale
+//! sets, instances, disks, sizes) and `Microsoft.Network` (the VNET, its route table and rules, addresses,
+//! load balancers).
 //!
-//! Always true: every answer about a cluster is computed from the records of clusters and machines when it is asked for, and nothing is
-//! shown that is not there. Kept are only the networks that tenants make. What is asked of machines, [`Machines`] does; what else would change something is in the tables and answers
-//! 501 by its name: machines are made and removed by clusters and pools.
+//! Always true: every response about a cluster is computed from the records of clusters and machines at the
+//! time of the request, and shows only existing resources. Only the networks that tenants make are stored.
+//! Requests for machines go to [`Machines`]; other changes are in the tables and answer 501 by their name:
+//! machines are made and removed by clusters and pools.
 //!
 //! Called by: the edge.
 
@@ -26,18 +28,18 @@ use ipnet::Ipv4Net;
 pub use compute::{Compute, Machines, Wish};
 pub use network::Network;
 
-/// What both providers read from.
+/// The shared data of both providers.
 #[derive(Clone)]
 pub struct Stamp {
     /// Records.
     pub store: Arc<dyn Store>,
     /// Name of the only location, e.g. `local`.
     pub location: String,
-    /// How much clusters may ask for.
+    /// The limits of clusters.
     pub limits: Limits,
-    /// Whether the outside can be reached from VNETs at all.
+    /// Whether VNETs have outbound access at all.
     pub outbound: bool,
-    /// Ranges of the stamp that VNETs must keep clear of, each with what it is.
+    /// Ranges of the stamp that VNETs must not overlap, each with its use.
     pub reserved: Vec<(Ipv4Net, String)>,
 }
 
@@ -56,13 +58,13 @@ impl Stamp {
     }
 }
 
-/// What is missing in a group.
+/// The error for a missing resource in a group.
 pub(crate) fn missing(kind: &str, name: &str, group: &str) -> ArmError {
     let message = format!("The resource '{kind}/{name}' under resource group '{group}' was not found.");
     ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message)
 }
 
-/// A type whose resources go with their cluster: the deletion of a group leaves them to it.
+/// A type whose resources are deleted with their cluster, not by the deletion of a group.
 pub(crate) const fn with_cluster<P>(list: arm_kernel::ListMembers<P>) -> Members<P> {
     Members {
         list,

@@ -1,4 +1,4 @@
-//! Clusters with their machines, as the groups of their nodes see them.
+//! Clusters with their machines, for their node resource groups.
 
 use arm_ids::resource_id;
 use arm_kernel::store_error;
@@ -12,7 +12,7 @@ use control_records::{
 use control_store::{Store, get_record, list_records};
 use serde_json::{Map, Value, json};
 
-/// A cluster and what it stands on.
+/// A cluster and its infrastructure.
 pub(crate) struct Place {
     pub(crate) cluster: ClusterRecord,
     pub(crate) observed: ObservedRecord,
@@ -89,7 +89,7 @@ impl Place {
         &self.cluster.spec().node_resource_group
     }
 
-    /// The id of something in that group.
+    /// The id of a resource in that group.
     pub(crate) fn id(&self, namespace: &str, pairs: &[(&str, &str)]) -> String {
         resource_id(&self.cluster.subscription, self.group(), namespace, pairs)
     }
@@ -111,7 +111,7 @@ impl Place {
             .collect()
     }
 
-    /// What every resource has that goes with the cluster.
+    /// The common members of the cluster's resources.
     pub(crate) fn resource(&self, namespace: &str, kind: &str, name: &str, properties: Value) -> Value {
         json!({
             "id": self.id(namespace, &[(kind, name)]),
@@ -123,7 +123,7 @@ impl Place {
         })
     }
 
-    /// As AKS marks what it makes, so that tools find the cluster.
+    /// The tags that AKS sets, by which tools find the cluster.
     fn tags(&self) -> Map<String, Value> {
         let record = &self.cluster;
         let mut tags = Map::new();
@@ -136,14 +136,14 @@ impl Place {
         tags
     }
 
-    /// Whether its machines are off on purpose.
+    /// Whether its machines are stopped on purpose.
     pub(crate) fn is_off(&self) -> bool {
         self.cluster.spec().stopped
     }
 }
 
 impl<'a> Set<'a> {
-    /// Its instances, in the order of their numbers. Those of an earlier pool of the same name are not.
+    /// Its instances, in the order of their numbers. Those of an earlier pool of the same name are excluded.
     pub(crate) fn instances(&self) -> Vec<Instance<'a>> {
         let place = self.place;
         let mut found: Vec<Instance<'a>> = place
@@ -171,7 +171,7 @@ impl<'a> Set<'a> {
     }
 }
 
-/// What a machine is doing, as its record and what was last seen of it say.
+/// The power state of a machine, by its record and last observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Creating,
@@ -213,7 +213,7 @@ impl State {
         }
     }
 
-    /// Of an instance view: code and words.
+    /// For an instance view: code and display text.
     pub(crate) fn power(self) -> (&'static str, &'static str) {
         match self {
             Self::Creating | Self::Updating => ("PowerState/starting", "VM starting"),

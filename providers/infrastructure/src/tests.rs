@@ -1,4 +1,4 @@
-//! Views of one cluster with two pools, as clients ask for them.
+//! Views of one cluster with two pools, as clients request them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{Compute, Machines, Network, Stamp, Wish};
 
 const AT: &str = "2026-11-29T01:02:03Z";
 
-/// What is asked of machines is another crate's to do.
+/// Requests for machines are tested in another crate.
 struct Nobody;
 
 #[async_trait::async_trait]
@@ -111,7 +111,7 @@ impl Asked {
             reason: "its agent says nothing".to_owned(),
             ..Healing::default()
         };
-        // Of a pool of that name that is gone.
+        // Of a deleted pool with that name.
         let mut before = node("m3", &cluster, 0, 7);
         if let Some(Assignment {
             role: Role::Node { incarnation, .. },
@@ -181,7 +181,7 @@ impl Asked {
         Self { store, registry }
     }
 
-    /// Asks with GET, `path` below the subscription; the error's body where it is refused.
+    /// GET of `path` below the subscription; the error's body where it is refused.
     pub(crate) async fn get(&self, path: &str) -> Value {
         self.ask(http::Method::GET, path, Value::Null).await
     }
@@ -193,7 +193,7 @@ impl Asked {
         }
     }
 
-    /// Asks as somebody who may do everything.
+    /// Sends a request with all permissions.
     pub(crate) async fn send(
         &self,
         method: http::Method,
@@ -229,7 +229,8 @@ impl Asked {
         target.provider.handle(route, &call).await
     }
 
-    /// All providers remove what they have in a group, as the reaper has them do; how much is left.
+    /// Deletes all resources of all providers in a group, as the reaper would; the number of those that
+    /// remain.
     pub(crate) async fn empty_group(&self, group: &str) -> usize {
         let path = ResourcePath::parse(&format!(
             "/subscriptions/s/resourceGroups/{group}/providers/Microsoft.Network/virtualNetworks"
@@ -277,7 +278,7 @@ async fn pools_are_scale_sets_and_nodes_their_instances() {
     );
     assert_eq!(set["tags"]["aks-managed-poolName"], "np1");
 
-    // The one of an earlier pool of that name is not shown.
+    // The node of an earlier pool of that name is not shown.
     let instances = asked
         .get(&format!("{at}/virtualMachines?$expand=instanceView"))
         .await;
@@ -378,6 +379,8 @@ async fn the_volume_of_a_claim_is_a_disk() {
         claim_name: "data".to_owned(),
         bytes: 5 << 30,
         sku: "Premium_LRS".to_owned(),
+        shared: false,
+        snapshot: false,
         source: None,
         object: String::new(),
         published: true,
@@ -399,7 +402,28 @@ async fn the_volume_of_a_claim_is_a_disk() {
         deleting: true,
         ..first.clone()
     };
-    let txn = [first, copy, found_again]
+    let share = VolumeRecord {
+        id: "v4".to_owned(),
+        name: "pvc-4".to_owned(),
+        shared: true,
+        ..first.clone()
+    };
+    let taken = VolumeRecord {
+        id: "v5".to_owned(),
+        name: "snapcontent-s1".to_owned(),
+        claim: "s1".to_owned(),
+        claim_name: "before".to_owned(),
+        snapshot: true,
+        source: Some("v1".to_owned()),
+        ..first.clone()
+    };
+    let restored = VolumeRecord {
+        id: "v6".to_owned(),
+        name: "pvc-6".to_owned(),
+        source: Some("v5".to_owned()),
+        ..first.clone()
+    };
+    let txn = [first, copy, found_again, share, taken, restored]
         .iter()
         .fold(Txn::default().with(put_record(own, &observed)), |txn, record| {
             txn.with(put_record(VolumeRecord::key("u1", &record.id), record))
@@ -408,7 +432,11 @@ async fn the_volume_of_a_claim_is_a_disk() {
     let disks = asked.names(&format!("{COMPUTE}/disks")).await;
     assert_eq!(
         disks,
-        [&of_nodes[..], &["pvc-1", "pvc-2", "pvc-3"].map(str::to_owned)].concat()
+        [
+            &of_nodes[..],
+            &["pvc-1", "pvc-2", "pvc-3", "pvc-6"].map(str::to_owned)
+        ]
+        .concat()
     );
     assert_eq!(asked.names("providers/Microsoft.Compute/disks").await, disks);
 
@@ -426,7 +454,7 @@ async fn the_volume_of_a_claim_is_a_disk() {
     assert_eq!(tags["kubernetes.io-created-for-pvc-namespace"], "shop");
     assert_eq!(tags["k8s-azure-created-by"], "kubernetes-azure-dd");
     assert_eq!(tags["aks-managed-cluster-rg"], "g");
-    // Nobody knows who has it, unless the fabric is asked.
+    // Unknown without a request to the fabric.
     assert!(properties["diskState"].is_null() && disk["managedBy"].is_null());
 
     let copy = asked.get(&format!("{COMPUTE}/disks/pvc-2")).await;
@@ -437,6 +465,22 @@ async fn the_volume_of_a_claim_is_a_disk() {
     assert!(source.ends_with("/disks/pvc-1"), "{source}");
     let going = asked.get(&format!("{COMPUTE}/disks/pvc-3")).await;
     assert_eq!(going["properties"]["provisioningState"], "Deleting");
+    assert_eq!(
+        asked.names(&format!("{COMPUTE}/snapshots")).await,
+        ["snapshot-s1"]
+    );
+    let taken = asked.get(&format!("{COMPUTE}/snapshots/snapshot-s1")).await;
+    assert_eq!(taken["tags"]["kubernetes.io-created-for-snapshot-name"], "before");
+    assert!(taken["tags"]["kubernetes.io-created-for-pvc-name"].is_null());
+    let of_disk = taken["properties"]["creationData"]["sourceResourceId"]
+        .as_str()
+        .unwrap();
+    assert!(of_disk.ends_with("/disks/pvc-1"), "{of_disk}");
+    let again = asked.get(&format!("{COMPUTE}/disks/pvc-6")).await;
+    let from = again["properties"]["creationData"]["sourceResourceId"]
+        .as_str()
+        .unwrap();
+    assert!(from.ends_with("/snapshots/snapshot-s1"), "{from}");
     assert!(going["sku"].is_null() && going["tags"]["kubernetes.io-created-for-pvc-name"].is_null());
 }
 
@@ -504,7 +548,7 @@ async fn a_cluster_has_the_networks_that_it_really_has() {
         let path = format!("resourceGroups/other/providers/Microsoft.Network/{empty}");
         assert!(asked.names(&path).await.is_empty(), "{path}");
     }
-    // Pods that live in the nodes' subnet need no routes.
+    // Pods in the nodes' subnet need no routes.
     let flat = Asked::new(false, PodNetworking::AzureFlat).await;
     assert!(flat.names(&format!("{NETWORK}/routeTables")).await.is_empty());
 }
@@ -531,7 +575,7 @@ async fn sizes_and_usages_are_those_that_are_gone_by() {
         .get("providers/Microsoft.Compute/skus?$filter=location eq 'mars'")
         .await;
     assert_eq!(elsewhere["value"], json!([]));
-    // No sums are kept yet: they are counted.
+    // Without stored sums, they are counted.
     assert!(asked.store.get(key::USAGE).await.unwrap().is_none());
     let usages = asked.get(&format!("{locations}/local/usages")).await;
     let of = |usages: &Value, name: &str| -> (u64, u64) {

@@ -1,4 +1,4 @@
-//! Usages: how much of what there is a limit of is asked for, in the forms of each namespace. Pure but for the reading.
+//! Usages: current use and limits of resources, in the form of each namespace. Pure but for the reading.
 
 use arm_ids::subscription_id;
 use arm_kernel::store_error;
@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 
 use crate::Stamp;
 
-/// What there is of a subscription. What others have is nobody else's to read.
+/// The use of a subscription. That of other subscriptions is not shown.
 pub(crate) async fn of(stamp: &Stamp, subscription: &str) -> Result<Amounts, ArmError> {
     let usage = Usage::read(&*stamp.store).await.map_err(store_error)?;
     Ok(usage.record.of(subscription))
 }
 
-/// A limit as clients read it: a number, whether there is one or not.
+/// A limit in the form for clients: a number in any case.
 fn limit(limit: Option<u64>) -> u64 {
-    // The largest that every client can hold.
+    // The largest value that every client can hold.
     limit.unwrap_or(i32::MAX as u64).min(i32::MAX as u64)
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn compute(amounts: &Amounts, limits: &Limits) -> Value {
 
 /// `Microsoft.Network/locations/{l}/usages`.
 pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> Value {
-    // A cluster has one address of those of the stamp, so that it can have no more than there are.
+    // A cluster needs one address of the stamp, so their number is a limit as well.
     let addresses = stamp
         .limits
         .clusters
@@ -96,7 +96,8 @@ pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> V
     json!({ "value": lines.collect::<Vec<_>>() })
 }
 
-/// What is refused because a subscription has as many of a type as it may, `most`: with the figures as ARM writes them.
+/// The error for a subscription that already has `most` resources of a type, with the figures as ARM writes
+/// them.
 pub(crate) fn exceeded(
     kind: &str,
     most: usize,

@@ -1,4 +1,4 @@
-//! Events of the activity log: which are asked for, and their form.
+//! Events of the activity log: filters, and their form.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Insights;
 
-/// Fields that events are chosen by, in lower case. Each is compared without case.
+/// The fields of filters, in lower case. All are compared without case.
 const FIELDS: [&str; 7] = [
     "resourcegroupname",
     "resourceid",
@@ -23,7 +23,7 @@ const FIELDS: [&str; 7] = [
     "status",
 ];
 
-/// What is asked for.
+/// A filter.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
     from: Option<Timestamp>,
@@ -32,7 +32,7 @@ struct Wanted {
 }
 
 impl Insights {
-    /// The events of a subscription, or of what is in none, that a request asks for, newest first.
+    /// The events that match a request, newest first: of a subscription, or those outside all subscriptions.
     pub(crate) async fn events(&self, request: &Request) -> Result<Vec<(String, Value)>, ArmError> {
         if !request
             .path
@@ -48,7 +48,7 @@ impl Insights {
             .await
     }
 
-    /// Events with the places that they have in the list.
+    /// Events with their sort keys.
     async fn list(
         &self,
         subscription: Option<&str>,
@@ -63,7 +63,7 @@ impl Insights {
             wanted.takes(&event).then(|| {
                 let mut document = event.document(subscription.unwrap_or_default(), &self.tenant);
                 if let (Some(selected), Some(fields)) = (selected, document.as_object_mut()) {
-                    // Who may see an event is found by its id.
+                    // The permission to see an event is checked by its id.
                     fields.retain(|name, _| {
                         name == "id" || selected.iter().any(|own| own.eq_ignore_ascii_case(name))
                     });
@@ -75,14 +75,14 @@ impl Insights {
     }
 }
 
-/// The place of an event in the list: later ones first. It is the event's own, so that a page goes on where the one before ended, whatever came
-/// since.
+/// The sort key of an event: later ones first. It depends on the event only, so a page goes on where the one
+/// before ended, even after new events.
 fn newest_first(record: &ActivityRecord) -> String {
     let since_1970 = record.at.as_millisecond().max(0).unsigned_abs();
     format!("{:020} {}", u64::MAX - since_1970, record.request_id)
 }
 
-/// The fields of `$select`, if it is there.
+/// The fields of `$select`, if it is given.
 fn selected(request: &Request) -> Option<Vec<String>> {
     let text = request.query("$select").filter(|text| !text.trim().is_empty())?;
     Some(text.split(',').map(|name| name.trim().to_owned()).collect())
@@ -127,7 +127,7 @@ impl Wanted {
     }
 }
 
-/// A time of a filter; without a zone it is one of UTC, as the Azure CLI writes it.
+/// A time in a filter; without a zone it is UTC, as the Azure CLI writes it.
 fn time(text: &str) -> Result<Timestamp, ArmError> {
     let zoned = text.parse::<Timestamp>().ok();
     let plain = || {
@@ -143,7 +143,7 @@ fn time(text: &str) -> Result<Timestamp, ArmError> {
     })
 }
 
-/// A line of the log as an event.
+/// An entry of the log as an event.
 struct Event<'a> {
     record: &'a ActivityRecord,
     id: &'a str,
@@ -199,7 +199,7 @@ impl<'a> Event<'a> {
         if let Some(address) = record.address {
             request.insert("clientIpAddress".to_owned(), json!(address.to_string()));
         }
-        // What was logged before the method was kept tells it by its action at best.
+        // Events logged before the method was stored show it by their action, as far as possible.
         let method = record
             .method
             .as_deref()
@@ -362,7 +362,7 @@ mod tests {
             document["httpRequest"],
             json!({ "clientIpAddress": "127.0.0.1", "method": "PATCH" })
         );
-        // A record from before the method was kept.
+        // A record made before the method was stored.
         let before = |action: &str| {
             let record = ActivityRecord {
                 method: None,

@@ -1,7 +1,8 @@
 //! `Microsoft.Insights`: the activity log and the metrics of clusters, as `az monitor` and the SDKs read them.
 //!
-//! Always true: it only reads; the kernel and the edge write the log ([`control_records::activity`]), clusters say what their metrics are
-//! ([`Readings`]). Somebody sees of the log what happened at scopes that he may read it at.
+//! Always true: it only reads; the kernel and the edge write the log ([`control_records::activity`]),
+//! clusters report their metrics ([`Readings`]). A caller sees the entries at scopes where it may read the
+//! log.
 //!
 //! Called by: the edge; the assembly, which runs [`History::run`].
 
@@ -67,7 +68,7 @@ const EVENTS: ResourceType<Insights> = ResourceType {
         .select()
         .gate(Gate::Items)
         .at(Scope::Subscription),
-        // What is in no subscription: the directory, roles at the stamp.
+        // Entries outside subscriptions: the directory, roles at the stamp.
         Row::items("TenantActivityLogs_List", |provider, call| {
             Box::pin(async { Ok(Items::Keyed(provider.events(&call.request).await?)) })
         })

@@ -1,4 +1,4 @@
-//! What tests of this crate have in common: a provider over a store in memory, and requests.
+//! Helpers of this crate's tests: a provider over a store in memory, and requests.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use storage_redb::MemoryStore;
 
 use crate::{History, Insights, NodeReading, Reading, Readings};
 
-/// Clusters of one node that says the same each time.
+/// Clusters of one node with constant metrics.
 pub(crate) struct OneNode;
 
 #[async_trait]
@@ -71,7 +71,7 @@ pub(crate) fn request(path: &str) -> Request {
     }
 }
 
-/// A provider that is asked about the cluster `c`.
+/// A provider for requests about the cluster `c`.
 struct Asked(Registry);
 
 impl Asked {
@@ -135,7 +135,7 @@ async fn clusters_have_metrics_and_nothing_else_has() {
     assert_eq!(error.code.code, "BadRequest", "{}", json!(error.message));
 }
 
-/// What metrics-server said of a node, minute after minute; at first it knows none.
+/// Responses of metrics-server for a node, one per minute; at first it has no data.
 const RECORDED: [&str; 3] = [
     r#"{"kind":"NodeMetricsList","apiVersion":"metrics.k8s.io/v1beta1","metadata":{},"items":[]}"#,
     r#"{"kind":"NodeMetricsList","apiVersion":"metrics.k8s.io/v1beta1","metadata":{},"items":[{"metadata":{"name":"aks-nodepool1-12345678-vmss000000","creationTimestamp":"2026-11-29T02:00:31Z","labels":{"agentpool":"nodepool1","kubernetes.io/os":"linux"}},"timestamp":"2026-11-29T02:00:19Z","window":"20.051s","usage":{"cpu":"187500000n","memory":"1048576Ki"}}]}"#,
@@ -178,7 +178,7 @@ async fn what_metrics_server_says_of_nodes_is_what_az_shows() {
     let asked = Asked::of(&env, Arc::new(Recorded(AtomicUsize::new(0)))).await;
     let at = "Microsoft.ContainerService/managedClusters/c/providers/Microsoft.Insights/metrics";
     let names = "node_cpu_usage_percentage,node_memory_working_set_percentage";
-    // As az asks; what was read so far of both metrics, in its order.
+    // The request of az; the samples so far of both metrics, in its order.
     let values = async || -> [Vec<f64>; 2] {
         let span = last_hour(&env);
         let query = [
@@ -201,7 +201,7 @@ async fn what_metrics_server_says_of_nodes_is_what_az_shows() {
         };
         [of(0), of(1)]
     };
-    // As everywhere but in a simulation, no minute begins just now.
+    // As outside simulations, the time is not at the beginning of a minute.
     env.clock.sleep(Duration::from_secs(25)).await;
     let none = values().await;
     let nothing: [Vec<f64>; 2] = Default::default();

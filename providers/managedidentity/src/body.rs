@@ -1,11 +1,11 @@
-//! Bodies; all problems of one in one answer. Pure.
+//! Bodies; all problems of one in one response. Pure.
 
 use arm_kernel::{Tags, quote, read_tags, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use identity_directory::{ISSUER_IS, is_issuer};
 use serde_json::{Map, Value};
 
-/// What comes back in a PUT because clients send what they read.
+/// Members of a PUT that are ignored, because clients send back the body that they read.
 const READ_ONLY: &[&str] = &["id", "name", "type", "systemData"];
 const READ_ONLY_PROPERTIES: &[&str] = &["tenantId", "principalId", "clientId"];
 /// The most audiences of a federated credential.
@@ -28,7 +28,7 @@ fn wrong(path: &str, must: &str, problems: &mut Problems) {
     );
 }
 
-/// The members of an object; nothing where it is absent or null.
+/// The members of an object; empty where it is absent or null.
 fn members<'a>(value: Option<&'a Value>, path: &str, problems: &mut Problems) -> &'a Map<String, Value> {
     match value {
         None | Some(Value::Null) => &NONE,
@@ -40,7 +40,7 @@ fn members<'a>(value: Option<&'a Value>, path: &str, problems: &mut Problems) ->
     }
 }
 
-/// What an identity is to be.
+/// The requested identity.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct IdentityBody {
     pub(crate) location: Option<String>,
@@ -93,7 +93,7 @@ fn isolates_nothing(value: &Value) -> bool {
             .is_some_and(|text| text.is_empty() || text.eq_ignore_ascii_case("None"))
 }
 
-/// What a federated credential is to be.
+/// The requested federated credential.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FederatedBody {
     pub(crate) issuer: String,
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields that several problems are of.
+    /// The fields of several problems.
     fn targets(error: &ArmError) -> Vec<&str> {
         let many = error.details.iter().filter_map(|detail| detail.target.as_deref());
         let mut all: Vec<&str> = many.collect();

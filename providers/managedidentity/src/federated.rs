@@ -23,7 +23,7 @@ pub(crate) const TYPE: ResourceType<ManagedIdentity> = ResourceType {
     path: "userAssignedIdentities/federatedIdentityCredentials",
     versions: API_VERSIONS,
     schema: None,
-    // They go with their identity.
+    // They are deleted with their identity.
     members: None,
     operations: &[
         Row::get::<Federated>("FederatedIdentityCredentials_Get"),
@@ -42,7 +42,7 @@ pub(crate) struct State {
     principal: Stored<PrincipalRecord>,
 }
 
-/// What is written.
+/// The change to be written.
 pub(crate) struct Change {
     principal: PrincipalRecord,
     /// The credential, after the change.
@@ -202,7 +202,7 @@ impl Resource for Federated {
 /// The shortest name.
 const SHORTEST_NAME: usize = 3;
 
-/// Why an identity cannot have a credential.
+/// The error for a credential that an identity cannot have.
 fn refused(error: DirectoryError) -> ArmError {
     let message = format!("{error}.");
     match error {

@@ -17,7 +17,7 @@ use crate::{API_VERSIONS, ManagedIdentity, ManagedIdentityConfig, NAMESPACE, bod
 
 /// Identities of a subscription.
 const MOST_IDENTITIES: usize = 1000;
-/// Effects that may go with an identity beside its own: memberships, role assignments at it.
+/// The most further effects of deleting an identity: memberships, role assignments at it.
 const MOST_REMOVALS: usize = 80;
 /// The shortest name.
 const SHORTEST_NAME: usize = 3;
@@ -56,14 +56,14 @@ pub(crate) const TYPE: ResourceType<ManagedIdentity> = ResourceType {
 /// Identities as the kernel sees them.
 pub(crate) enum Identities {}
 
-/// An identity and what decisions about it rest on.
+/// An identity and the records that decisions about it depend on.
 pub(crate) struct State {
     pub(crate) found: Option<Stored<ManagedIdentityRecord>>,
     /// The group, read where the identity is to be made.
     group: Option<Revision>,
 }
 
-/// What is written.
+/// The change to be written.
 pub(crate) enum Change {
     Make(ManagedIdentityRecord, Box<PrincipalRecord>),
     Put(ManagedIdentityRecord),
@@ -81,7 +81,7 @@ impl Change {
 /// There are no other actions.
 pub(crate) enum Action {}
 
-/// Where a path's identity is.
+/// The parts of an identity's path.
 pub(crate) struct Place<'a> {
     pub(crate) subscription: &'a str,
     pub(crate) group: &'a str,
@@ -165,7 +165,8 @@ impl Resource for Identities {
             let record = get_record::<GroupRecord>(store, &key)
                 .await
                 .map_err(store_error)?;
-            // Of one that is going nothing is made; the edge has said so to whoever came before it went.
+            // None is made in a group that is being deleted; the edge refuses requests that come after that
+            // began.
             group = record
                 .filter(|record| !record.value.deleting)
                 .map(|record| record.revision);
@@ -370,7 +371,7 @@ impl Tagged for Identities {
     }
 
     fn check_other(state: &State, name: &str, value: &Value, problems: &mut Problems) {
-        // `az identity update` sends what it has read.
+        // `az identity update` sends the body that it read.
         let own = state.found.as_ref().map(|found| found.value.location.as_str());
         let same = match name {
             "location" => value
@@ -394,7 +395,7 @@ impl Tagged for Identities {
     }
 }
 
-/// All of a subscription, or of one group of it.
+/// All identities of a subscription, or of one group of it.
 async fn records(
     provider: &ManagedIdentity,
     subscription: &str,
@@ -419,7 +420,7 @@ async fn listed(
     Ok(all.iter().map(answer).collect())
 }
 
-/// Deletes all of a group, each for its last editor. Nothing of them is left to wait for.
+/// Deletes all identities of a group, each in the name of its last editor, at once.
 async fn delete_all(provider: &ManagedIdentity, subscription: &str, group: &str) -> Result<usize, ArmError> {
     let mut each = Vec::new();
     for record in records(provider, subscription, Some(group)).await? {
@@ -433,6 +434,6 @@ async fn delete_all(provider: &ManagedIdentity, subscription: &str, group: &str)
         each.push((path, by));
     }
     delete_each::<Identities>(provider, &each, API_VERSIONS[0]).await?;
-    // They are gone at once.
+    // They are deleted at once.
     Ok(records(provider, subscription, Some(group)).await?.len())
 }

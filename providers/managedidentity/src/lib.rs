@@ -1,8 +1,10 @@
-//! `Microsoft.ManagedIdentity`: identities that are resources, each a real principal, and the federated credentials that they log in with.
+//! `Microsoft.ManagedIdentity`: user-assigned identities, each with a principal, and the federated
+//! credentials that they log in with.
 //!
-//! Always true: an identity's record and its principal are made in one transaction and removed in one; `principalId` and `clientId` are in
-//! the answer that makes it and stay; a federated credential is a credential of the principal and is kept nowhere else. The identity that
-//! goes with a resource (`identities/default`) is that resource's: it is only shown here.
+//! Always true: an identity's record and its principal are made in one transaction and removed in one;
+//! `principalId` and `clientId` are in the response that makes it and never change; a federated credential is
+//! a credential of the principal and is stored only there. A system-assigned identity (`identities/default`)
+//! belongs to its resource: it is only shown here.
 //!
 //! Called by: the edge.
 
@@ -21,7 +23,8 @@ use control_store::Store;
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.ManagedIdentity";
 
-/// The api-versions, newest first. What is served has not changed between these, but for federated credentials, which came in 2022.
+/// The api-versions, newest first. The supported part has not changed between these, but for federated
+/// credentials, which came in 2022.
 pub(crate) const API_VERSIONS: &[&str] = &[
     "2025-05-31-preview",
     "2025-01-31-preview",
@@ -34,7 +37,7 @@ pub(crate) const API_VERSIONS: &[&str] = &[
     "2015-08-31-preview",
 ];
 
-/// What the provider is told about its stamp.
+/// The provider's configuration.
 #[derive(Debug, Clone)]
 pub struct ManagedIdentityConfig {
     /// Name of the only location, e.g. `local`.
@@ -74,7 +77,7 @@ impl Host for ManagedIdentity {
         &*self.store
     }
 
-    /// Nothing here is long-running.
+    /// No operation of this provider is long-running.
     fn location(&self) -> &str {
         &self.config.location
     }

@@ -1,4 +1,5 @@
-//! `identities/default`, at any resource: the identity that goes with it. Of what there is here, clusters have one.
+//! `identities/default`, at any resource: its system-assigned identity. Of the resources here, clusters have
+//! one.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{API_VERSIONS, ManagedIdentity, NAMESPACE};
 
-/// The only name that such an identity has.
+/// The only name of such an identity.
 const NAME: &str = "default";
 
 pub(crate) const TYPE: ResourceType<ManagedIdentity> = ResourceType {
@@ -46,7 +47,8 @@ async fn get(provider: &ManagedIdentity, request: &Request) -> Result<Response, 
             return Ok(Response::ok(shown));
         }
     }
-    // Whether there is no such resource, or one that has none of its own: a user-assigned identity is read where it is.
+    // The same error for a missing resource and for one without a system-assigned identity: a user-assigned
+    // one is read at its own path.
     let message = format!(
         "The resource {} has no system-assigned identity {}.",
         parent.map(|path| quote(&path.to_string())).unwrap_or_default(),
@@ -55,7 +57,7 @@ async fn get(provider: &ManagedIdentity, request: &Request) -> Result<Response, 
     Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message))
 }
 
-/// The identity of a cluster with this body. There is no `clientSecretUrl`: nobody knows a secret of it, it has none.
+/// The identity of a cluster with this body. There is no `clientSecretUrl`: it has no secret.
 fn shown(cluster: &ResourcePath, body: &Value, location: &str) -> Option<Value> {
     let own = principal::of_cluster(body)
         .into_iter()

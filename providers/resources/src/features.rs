@@ -1,5 +1,5 @@
-//! `Microsoft.Features`: preview features of providers, and which subscription has registered them. No provider here has any: what works
-//! needs no registration, and what does not is not made to work by one.
+//! `Microsoft.Features`: preview features of providers, and their registration in subscriptions. No provider
+//! here has any: implemented features need no registration, and registering does not enable others.
 
 use arm_kernel::{
     Gate, Items, Namespace, Operation, ResourceType, Scope,

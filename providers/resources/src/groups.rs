@@ -1,4 +1,4 @@
-//! Resource groups, and the lists of what is in them.
+//! Resource groups, and the lists of their resources.
 
 use arm_ids::{ResourcePath, group_id, same_location};
 use arm_kernel::{
@@ -19,10 +19,10 @@ use crate::{
     validation::{GroupBody, READ_ONLY, group_body, group_name, unknown},
 };
 
-/// Whose nodes have groups of their own.
+/// The type whose nodes have a resource group.
 const CLUSTERS: (&str, &str) = ("Microsoft.ContainerService", "managedClusters");
 
-/// What lists of resources show of each only where `$expand` asks for it.
+/// Properties that lists of resources show only with `$expand`.
 pub(crate) const EXPANDED: &[&str] = &["createdTime", "changedTime", "provisioningState"];
 
 impl Host for ResourcesProvider {
@@ -48,25 +48,25 @@ impl Host for ResourcesProvider {
 /// Resource groups as the kernel sees them.
 pub(crate) enum Groups {}
 
-/// A group and what decisions about it go by.
+/// A group and the records that decisions about it depend on.
 pub(crate) struct State {
-    /// Read where the group is not there, for the spelling of its id.
+    /// Read if the group does not exist, for the spelling of its id.
     subscription: Option<SubscriptionRecord>,
     group: Option<Stored<GroupRecord>>,
-    /// The operation that deletes it, where one is under way.
+    /// The operation that deletes it, if there is one.
     deletion: Option<String>,
-    /// The cluster that it was made for, while there is one: it goes with that.
+    /// The cluster that it was made for, while that exists: both are deleted together.
     owner: Option<String>,
 }
 
-/// What is written.
+/// The change to be written.
 pub(crate) struct Change {
     group: GroupRecord,
     /// The operation that deletes it.
     deletion: Option<OperationRecord>,
 }
 
-/// Groups have no actions of their own.
+/// Groups have no actions.
 pub(crate) enum Action {}
 
 #[async_trait]
@@ -231,7 +231,7 @@ fn place(path: &ResourcePath) -> Result<(&str, &str), ArmError> {
     place.ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no resource group."))
 }
 
-/// The cluster that a group was made for, as far as there is one.
+/// The cluster that a group was made for, if there is one.
 async fn owner(store: &dyn Store, group: &GroupRecord) -> Result<Option<String>, ArmError> {
     let Some(id) = &group.managed_by else {
         return Ok(None);
@@ -305,7 +305,7 @@ fn put(
                 return Err(managed_by_stays().target("managedBy"));
             }
             GroupRecord {
-                // A PUT replaces: no tags means none. The casing last given is what is answered from now on.
+                // A PUT replaces: no tags means none. Responses use the casing of the last request.
                 tags: tags.unwrap_or_default(),
                 name: name.to_owned(),
                 ..present.clone()
@@ -327,7 +327,7 @@ fn delete(context: &Context<'_, ResourcesConfig>, state: &State) -> Result<Decis
         );
         return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
     }
-    // One deletion, however often it is asked for; one that has failed can be asked for again.
+    // Repeated requests share one deletion; a failed one can be repeated.
     if let Some(deletion) = &state.deletion {
         return Ok(Decision::InProgress(deletion.clone()));
     }

@@ -1,7 +1,7 @@
 //! `Microsoft.Resources`: tenants, subscriptions, locations, resource providers, resource groups, lists of resources, and the tags of any of them.
 //!
-//! Always true: the deletion of a group only marks it and writes the operation: the kernel's reaper does the rest. Deployments and what
-//! else belongs to the namespace are in the table and answer 501.
+//! Always true: the deletion of a group only marks it and writes the operation: the kernel's reaper does the
+//! rest. Deployments and the other operations of the namespace are in the table and answer 501.
 //!
 //! Called by: the edge, which sends all paths without a namespace here.
 
@@ -28,7 +28,7 @@ pub use states::{SUBSCRIPTIONS_API_VERSIONS, SUBSCRIPTIONS_NAMESPACE, Subscripti
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.Resources";
 
-/// What the provider is told about its stamp.
+/// The provider's configuration.
 #[derive(Debug, Clone)]
 pub struct ResourcesConfig {
     /// Name of the only location, e.g. `local`.
@@ -48,7 +48,7 @@ pub struct ResourcesProvider {
     store: Arc<dyn Store>,
     /// All other providers: their types are listed, their resources too.
     others: Vec<Arc<dyn Provider>>,
-    /// Who answers for a resource of theirs.
+    /// The providers of the resources.
     registry: Registry,
 }
 
@@ -70,7 +70,7 @@ impl ResourcesProvider {
     }
 }
 
-/// What the store could not is our fault, whatever it was.
+/// Any error of the store is an internal error.
 fn store_error(error: StoreError) -> ArmError {
     ArmError::internal(error)
 }

@@ -1,7 +1,7 @@
-//! Moving resources to another group. No type can be moved, as no managed cluster can in Azure: the answer says so, once it is clear that
-//! what is asked for makes sense at all.
+//! Moving resources to another group. No type can be moved, as managed clusters cannot in Azure: the response
+//! says so, after the request was found to be valid.
 //!
-//! Always true: nothing is changed, so what is validated and what is asked for in earnest are answered alike.
+//! Always true: nothing is changed, so validation and the move have the same response.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Call, Operation, Scope, Verb, quote, schema::Problems};
@@ -58,7 +58,7 @@ impl ResourcesProvider {
     }
 }
 
-/// The resources that a body names: of the group of the path, and to another one.
+/// The resources in a body: of the group of the path, and to another one.
 fn asked(body: &Value, subscription: &str, group: &str) -> Result<Vec<ResourcePath>, ArmError> {
     let mut problems = Problems::default();
     let ids = body["resources"]

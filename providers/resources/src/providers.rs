@@ -1,4 +1,4 @@
-//! Resource providers: what there is, and which subscription has registered it.
+//! Resource providers, and their registration in subscriptions.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::{NAMESPACE, ResourcesProvider, store_error, subscription};
 
-/// Types of which resources have no location of their own.
+/// Types whose resources have no location.
 const GLOBAL: &[&str] = &["operations"];
 
-/// What `$expand` may ask for: the metadata is always shown; of no type are there aliases.
+/// Values of `$expand`: the metadata is always shown; no type has aliases.
 pub(crate) const EXPANDED: &[&str] = &["metadata", ALIASES];
 const ALIASES: &str = "resourceTypes/aliases";
 
@@ -37,7 +37,7 @@ impl ResourcesProvider {
         )))
     }
 
-    /// Registers a provider for the subscription, or no longer: that, only where there is nothing of it.
+    /// Registers a provider for the subscription, or unregisters it, where it has no resources there.
     pub(crate) async fn register(
         &self,
         request: &Request,
@@ -58,7 +58,8 @@ impl ResourcesProvider {
             set_registered(&mut record, namespace, wanted);
             if mode == Mode::Commit {
                 record = self.set_registered(id, namespace, wanted).await?;
-                // What was let in before that, and is there only now, has its provider.
+                // A request that was accepted before may have made a resource since: then unregistering is
+                // undone and refused.
                 if !wanted && let Err(used) = self.check_unused(provider, id).await {
                     self.set_registered(id, namespace, true).await?;
                     return Err(used);
@@ -68,7 +69,7 @@ impl ResourcesProvider {
         Ok(Response::ok(self.provider_body(provider, Some(&record), false)))
     }
 
-    /// Writes down whether a subscription uses a provider.
+    /// Records whether a subscription uses a provider.
     async fn set_registered(
         &self,
         id: &str,
@@ -90,7 +91,7 @@ impl ResourcesProvider {
         }
     }
 
-    /// Refuses to give a provider up of which there is something in a subscription.
+    /// Refuses to unregister a provider with resources in a subscription.
     async fn check_unused(&self, provider: &dyn Provider, subscription: &str) -> Result<(), ArmError> {
         let resources = provider.resources(subscription, None).await?;
         let Some(first) = resources.first() else {
@@ -152,7 +153,7 @@ impl ResourcesProvider {
                 let mut kind = json!({
                     "resourceType": path,
                     "locations": locations,
-                    // `az resource` takes the first.
+                    // `az resource` uses the first.
                     "apiVersions": versions,
                     "capabilities": "None",
                 });

@@ -1,12 +1,13 @@
-//! `Landfall.Subscription`: which subscriptions may be changed in, for those who look after the stamp.
+//! `Landfall.Subscription`: disabling and enabling subscriptions, for administrators of the stamp.
 //!
 //! | | |
 //! |---|---|
-//! | POST `/providers/Landfall.Subscription/subscriptions/{id}/disable` | it is read, and what is in it can be deleted; nothing else |
-//! | POST `…/subscriptions/{id}/enable` | everything again |
+//! | POST `/providers/Landfall.Subscription/subscriptions/{id}/disable` | it can be read, and its resources can be deleted; all else is refused |
+//! | POST `…/subscriptions/{id}/enable` | all requests are accepted again |
 //!
-//! Azure's own operations (`Microsoft.Subscription/cancel`, `enable`) hang on the subscription, and its owner may do both. What an operator
-//! has said is not its owner's to take back, so these hang on the stamp: a role at `/` is needed.
+//! Azure's own operations (`Microsoft.Subscription/cancel`, `enable`) are at the subscription's scope, and
+//! its owner may do both. An owner must not undo an operator's decision, so these are at the stamp's scope: a
+//! role at `/` is needed.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ impl Subscriptions {
         Self { store }
     }
 
-    /// Writes down what may be done in a subscription. What is said twice is said once: nothing is written then.
+    /// Sets the state of a subscription. A repeated request writes nothing.
     async fn set(&self, call: &Call, state: SubscriptionState, mode: Mode) -> Result<Response, ArmError> {
         let id = call.request.path.name(0).unwrap_or_default();
         loop {

@@ -1,7 +1,8 @@
-//! The tags API: the tags of a group, or of a resource of any provider, as a resource of their own that hangs on it,
+//! The tags API: the tags of a group, or of a resource of any provider, as an extension resource,
 //! `{id}/providers/Microsoft.Resources/tags/default`.
 //!
-//! Always true: what has the tags is read and written by its own type, so its preconditions, refusals, operations and eTags hold here, too.
+//! Always true: the tagged resource is read and written by its own type, so its preconditions, refusals,
+//! operations and eTags hold here, too.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Call, Mode, Operation, Tags, TagsWish, Verb, quote, read_tags, schema::Problems, tags_at};
@@ -18,7 +19,7 @@ pub(crate) const fn read(name: &'static str) -> Operation<ResourcesProvider> {
     })
 }
 
-/// The row of what changes them.
+/// The row of an operation that changes tags.
 pub(crate) const fn write(verb: Verb, name: &'static str) -> Operation<ResourcesProvider> {
     Operation::write(
         verb,
@@ -56,7 +57,7 @@ impl ResourcesProvider {
                     return Err(ArmError::new(ErrorCode::NOT_FOUND, message));
                 }
                 request.path = (**resource).clone();
-                // The tags' api-version is none of the resource's.
+                // The api-version of tags does not apply to the resource.
                 let newest = target.versions().first().copied().unwrap_or_default();
                 newest.clone_into(&mut request.api_version);
                 target.tags(&call.with(request), &wish, mode).await
@@ -65,7 +66,7 @@ impl ResourcesProvider {
     }
 }
 
-/// What a request asks for.
+/// The contents of a request.
 fn wish(request: &Request) -> Result<TagsWish, ArmError> {
     let body = &request.body;
     match request.method {

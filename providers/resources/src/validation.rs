@@ -1,10 +1,10 @@
-//! What a resource group may be called and hold. Pure.
+//! Valid names and bodies of resource groups. Pure.
 
 use arm_kernel::{Tags, read_tags, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use serde_json::{Map, Value};
 
-/// Properties of a group that come back in a PUT because clients send what they read.
+/// Properties of a group that a PUT may contain, because clients send back the body that they read.
 pub(crate) const READ_ONLY: &[&str] = &["id", "name", "type", "properties"];
 
 /// A group's name: 1 to 90 letters, digits, `_`, `-`, `.`, `(`, `)`, not ending in `.`.
@@ -30,7 +30,7 @@ pub(crate) struct GroupBody {
     pub(crate) managed_by: Option<String>,
 }
 
-/// Reads a body; all its problems in one answer.
+/// Reads a body; all its problems in one response.
 pub(crate) fn group_body(body: &Value) -> Result<GroupBody, ArmError> {
     let mut problems = Problems::default();
     let mut result = GroupBody::default();
@@ -55,7 +55,7 @@ pub(crate) fn unknown(name: &str, problems: &mut Problems) {
     problems.add(ErrorCode::UNKNOWN_PROPERTY, short, message);
 }
 
-/// A string, or nothing: the Azure CLI sends empty strings and nulls for what was not given.
+/// A string, or `None`: the Azure CLI sends empty strings and nulls for absent values.
 fn text(name: &str, value: &Value, problems: &mut Problems) -> Option<String> {
     match value {
         Value::Null => None,

@@ -1,4 +1,4 @@
-//! Bodies: whole ones of each type, made from its property table or known to work, and how they are broken.
+//! Bodies: valid ones of each type, from its property table or fixed, and mutations of them.
 
 use arm_kernel::{
     Namespace as _,
@@ -9,16 +9,16 @@ use serde_json::{Map, Number, Value, json};
 
 use super::dice::Dice;
 
-/// The deepest that something is put into itself.
+/// The deepest nesting of a value.
 const DEPTH: usize = 200;
 
-/// What the tables of a type say, by its path, e.g. `managedClusters`.
+/// The schema of a type, by its path, e.g. `managedClusters`.
 pub(super) fn schema(kind: &str) -> Option<Schema> {
     let mut types = ContainerService::TYPES.iter();
     types.find(|known| known.path.eq_ignore_ascii_case(kind))?.schema
 }
 
-/// A body that works, as far as this knows one for the type.
+/// A valid body, if one is known for the type.
 pub(super) fn whole(namespace: &str, kind: &str, dice: &mut Dice) -> Value {
     let number = dice.roll(3) + 1;
     let tags = json!({ "a": "1", "Env": "test" });
@@ -69,7 +69,7 @@ pub(super) fn whole(namespace: &str, kind: &str, dice: &mut Dice) -> Value {
     }
 }
 
-/// Puts properties of the type's table into a body, most of them of the type that the table says.
+/// Adds properties of the type's table to a body, most of them with the right type.
 pub(super) fn season(body: &mut Value, schema: &Schema, dice: &mut Dice) {
     let properties: Vec<&'static Property> = (schema.table)().of(schema.resource).collect();
     for _ in 0..=dice.roll(4) {
@@ -85,7 +85,7 @@ pub(super) fn season(body: &mut Value, schema: &Schema, dice: &mut Dice) {
     }
 }
 
-/// A value as the table wants it, in range or beside it.
+/// A value of the right type, inside or outside its range.
 fn of_kind(property: &Property, dice: &mut Dice) -> Value {
     let text = |dice: &mut Dice| match dice.one_of(&property.choices) {
         Some(choice) if !dice.once_in(4) => json!(choice),
@@ -154,7 +154,7 @@ fn deep(depth: usize) -> Value {
     })
 }
 
-/// Puts a value at a path of a table. What stands in the way gives way.
+/// Sets a value at a path of a table. Values in its way are replaced.
 fn put(at: &mut Value, path: &str, value: Value) {
     let (first, rest) = path
         .split_once('.')
@@ -188,7 +188,7 @@ fn put(at: &mut Value, path: &str, value: Value) {
     }
 }
 
-/// Breaks one thing of a body.
+/// Makes one random mutation of a body.
 pub(super) fn shake(body: &mut Value, dice: &mut Dice) {
     let count = nodes(body);
     let target = dice.roll(count);

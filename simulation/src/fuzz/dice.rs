@@ -24,7 +24,7 @@ impl Dice {
         usize::try_from(self.draw() % sides).unwrap_or_default()
     }
 
-    /// Whether something that happens once in `times` happens now.
+    /// True with the probability of one in `times`.
     pub(super) fn once_in(&mut self, times: usize) -> bool {
         self.roll(times) == 0
     }
@@ -39,7 +39,7 @@ impl Dice {
         from.get(self.roll(from.len()))
     }
 
-    /// A text of what clients should not send.
+    /// A text that clients should not send.
     pub(super) fn text(&mut self) -> String {
         const WORDS: &[&str] = &[
             "",

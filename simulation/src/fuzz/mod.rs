@@ -1,11 +1,12 @@
-//! Fuzzing: requests that nobody should send, at the whole service in one process, and what must be true of every answer.
+//! Fuzzing: invalid requests to the whole service in one process, with checks of every response.
 //!
-//! Requests are made from what the API offers (its routes and property tables, and what Graph has) and from what it has answered, and then broken:
-//! body, path, query, headers ([`requests`], [`bodies`]). While they are sent, nothing of the service acts by itself, so all that is written is
-//! a request's doing; between rounds everything acts until it is settled, so that requests meet clusters in every state.
+//! Requests are made from the offered routes, property tables and Graph's collections and from earlier
+//! responses, and then mutated: body, path, query, headers ([`requests`], [`bodies`]). While they are sent,
+//! the service does no background work, so that all writes are caused by requests; between rounds it works
+//! until it is settled, so that requests meet clusters in every state.
 //!
-//! Always true: the same seed sends the same requests; a whole epoch (a stamp of its own) is repeated by its number alone. Called by: its
-//! test, with a few requests on every change, and `cargo xtask fuzz`.
+//! Always true: the same seed sends the same requests; a whole epoch (a separate stamp) is repeated by its
+//! number alone. Called by: its test, with a few requests on every change, and `cargo xtask fuzz`.
 
 mod bodies;
 mod dice;
@@ -31,21 +32,21 @@ use crate::{config, login, panics, run, stamp::Stamp};
 
 /// Requests that are sent to one stamp before a new one takes its place.
 pub const EPOCH: u64 = 2_000;
-/// Requests between two rounds in which everything acts.
+/// Requests between two rounds of background work.
 const ROUND: u64 = 250;
 /// How long that lasts at most, in virtual time.
 const SETTLING: Duration = Duration::from_secs(60 * 60);
 
-/// What an epoch came to.
+/// The result of an epoch.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Ended {
     /// Requests that were sent.
     pub requests: u64,
     /// How often each status was answered.
     pub statuses: BTreeMap<u16, u64>,
-    /// How often each operation was asked for with success.
+    /// The number of successful requests of each operation.
     pub operations: BTreeMap<&'static str, u64>,
-    /// What must not be, each with the request.
+    /// Failed checks, each with the request.
     pub problems: Vec<String>,
 }
 
@@ -66,7 +67,7 @@ impl Ended {
 /// Plays an epoch of so many requests.
 ///
 /// # Errors
-/// When the stamp itself fails, or something loops without waiting.
+/// When the stamp itself fails, or a task loops without waiting.
 pub fn play(seed: u64, epoch: u64, requests: u64) -> Result<Ended> {
     run(async || {
         panics::watch();
@@ -101,7 +102,7 @@ fn bearers(stamp: &Stamp) -> Result<Bearers> {
     })
 }
 
-/// Sends one, and looks at the answer and at what was written. Gives the status and the JSON that was answered.
+/// Sends a request, and checks the response and the writes. Gives the status and the JSON of the response.
 async fn ask(
     stamp: &Stamp,
     news: &mut Changes,
@@ -109,7 +110,7 @@ async fn ask(
     ended: &mut Ended,
 ) -> Result<Option<(u16, Value)>> {
     let Some(request) = sent.request() else {
-        // HTTP itself cannot carry it.
+        // HTTP itself does not permit it.
         return Ok(None);
     };
     let answer = stamp.send(request).await?.context("no service runs")?;
@@ -130,7 +131,7 @@ async fn ask(
     if plain && json && !bytes.is_empty() && body.is_null() {
         wrong.push("the answer is no JSON".to_owned());
     }
-    // Errors of the token service and of Graph have forms of their own.
+    // Errors of the token service and of Graph have other forms.
     let told = |code: &Value| code.as_str().is_some_and(|code| !code.is_empty());
     let named = told(&body["error"]["code"]) && told(&body["error"]["message"]) || told(&body["error"]);
     if plain && json && status >= 400 && !bytes.is_empty() && !named {
@@ -167,12 +168,12 @@ async fn ask(
     Ok(Some((status, body)))
 }
 
-/// Everything acts until nothing is left to do, or for a while; what would keep all further requests out is taken away.
+/// Runs background work until it is settled, or for a while; removes obstacles to all further requests.
 async fn settle(stamp: &mut Stamp) -> Result<()> {
     stamp.stop().await?;
     unlock(stamp).await?;
     stamp.start()?;
-    // What does not settle because of what was asked for is no fault: requests are to meet that, too.
+    // Work that requests keep from settling is no fault: requests are to meet that, too.
     drop(stamp.settle(SETTLING).await?);
     stamp.stop().await?;
     stamp.start_with(false)

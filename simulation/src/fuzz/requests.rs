@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{bodies, dice::Dice};
 use crate::SUBSCRIPTION;
 
-/// So many answers of a type are kept to be sent back.
+/// The number of responses of a type that are kept to be sent back.
 const KEPT: usize = 8;
 
 /// One request as it is sent.
@@ -26,12 +26,12 @@ pub(super) struct Sent {
     body: Vec<u8>,
     /// The operation that it was made from.
     pub(super) operation: Option<&'static str>,
-    /// Whose answers these are, to be sent back.
+    /// The type of the responses, to be sent back.
     kind: String,
 }
 
 impl Sent {
-    /// For HTTP; `None` where that cannot carry it.
+    /// The HTTP request; `None` if HTTP does not permit it.
     pub(super) fn request(&self) -> Option<Request<Body>> {
         let mut request = Request::builder()
             .method(self.method.as_bytes())
@@ -57,7 +57,7 @@ impl fmt::Display for Sent {
     }
 }
 
-/// Values for the header `Authorization` that hold now.
+/// Values of the header `Authorization` that are valid now.
 pub(super) struct Bearers {
     /// For ARM.
     pub(super) arm: String,
@@ -69,17 +69,17 @@ pub(super) struct Bearers {
 pub(super) struct Shaker {
     dice: Dice,
     routes: Vec<(&'static str, Route)>,
-    /// What was answered, by type.
+    /// Earlier responses, by type.
     seen: BTreeMap<String, Vec<Value>>,
     /// ETags that were answered.
     tags: Vec<String>,
-    /// Names that were answered, by the type of what has them.
+    /// Names in responses, by the type of their resource.
     names: BTreeMap<String, Vec<String>>,
 }
 
 impl Shaker {
     pub(super) fn new(dice: Dice, routes: &[(&'static str, Route)]) -> Self {
-        // In a subscription that is disabled everything else is refused, and nothing more would be found out.
+        // In a disabled subscription all other requests are refused, so nothing else would be tested.
         let routes = routes
             .iter()
             .filter(|(_, route)| route.name != "Subscriptions_Disable");
@@ -92,7 +92,7 @@ impl Shaker {
         }
     }
 
-    /// Keeps of an answer what later requests may send back.
+    /// Keeps the parts of a response that later requests may send back.
     pub(super) fn learn(&mut self, sent: &Sent, status: u16, body: &Value) {
         if status >= 300 || sent.kind.is_empty() {
             return;
@@ -129,11 +129,11 @@ impl Shaker {
         }
         let mut at = self.dice.roll(self.routes.len());
         if !self.routes[at].1.works {
-            // What answers 501 does so whatever is sent.
+            // An operation that answers 501 does so for any request.
             at = self.dice.roll(self.routes.len());
         }
         let (namespace, route) = match self.dice.roll(5) {
-            // Most of what the API offers reads one thing or another; what makes something is rare, and needed by the rest.
+            // Most operations read; those that make resources are rare, and the others need them.
             0 | 1 => self.maker(),
             _ => self.routes[at].clone(),
         };
@@ -259,7 +259,7 @@ impl Shaker {
 
     fn path(&mut self, namespace: &str, route: &Route) -> String {
         let kinds: Vec<&str> = route.path.split('/').collect();
-        // Paths without a namespace hang on nothing, and name subscription, group and provider as types.
+        // Paths without a namespace have no parent, and name subscription, group and provider as types.
         let generic = namespace == "Microsoft.Resources" && route.scope == Scope::Tenant;
         let mut path = if generic {
             String::new()
@@ -354,7 +354,7 @@ impl Shaker {
             _ => bodies::whole(namespace, route.path, dice),
         };
         if dice.once_in(3) {
-            // What is to be there for all the others.
+            // The resource that all other requests need.
             return body.to_string().into_bytes();
         }
         if dice.once_in(2)
@@ -370,7 +370,7 @@ impl Shaker {
         bodies::bytes(&body, dice)
     }
 
-    /// Breaks something beside the body.
+    /// Mutates a part of the request beside its body.
     fn shake(&mut self, sent: &mut Sent) {
         const METHODS: &[&str] = &[
             "GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS", "PROPFIND", "TRACE", "get",

@@ -1,4 +1,5 @@
-//! What both drivers share: the current values in memory, the end of the history, and the watches that read it.
+//! The part shared by both drivers: the current values in memory, the end of the history, and the watches
+//! that read it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,18 +13,19 @@ use control_store::{Change, Changes, Compare, LARGEST_TXN, Op, Revision, StoreEr
 use futures::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
 
-/// Changes kept for watches that are yet to start.
+/// Changes kept for watches that start later.
 const TAIL: usize = 4096;
-/// Changes kept while a watch is behind: one commit of the store may hold thousands. Who reads slower than this lists again.
+/// Changes kept while a watch is behind: one commit of the store may hold thousands. A slower watch must list
+/// again.
 const LONGEST: usize = 16 * TAIL;
-/// The same in bytes of values, so that a watch that is stuck cannot hold any amount of memory.
+/// The same limit in bytes of values, so that a stuck watch cannot hold any amount of memory.
 const LARGEST: usize = 64 << 20;
 /// How many changes a watch reads ahead of its receiver.
 const AHEAD: usize = 64;
-/// Changes that a watch takes out of the history at once, if one transaction has no more of them.
+/// Changes that a watch takes out of the history at once, unless one transaction has more.
 const HELPING: usize = 256;
 
-/// The effects of one transaction: each key once, with what it became.
+/// The effects of one transaction: each key once, with its new value.
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) revision: Revision,
@@ -44,20 +46,20 @@ struct Inner {
     tail: VecDeque<Past>,
     /// Bytes of values in the tail.
     weight: usize,
-    /// How far each watch has read.
+    /// The revision that each watch has read.
     watches: Vec<Weak<AtomicU64>>,
-    /// Everything after this revision is in `tail`.
+    /// `tail` has all changes after this revision.
     complete_after: Revision,
 }
 
-/// The committed state. Cheap to clone; all clones are one.
+/// The committed state. Cheap to clone; all clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     inner: Arc<RwLock<Inner>>,
     wake: Arc<watch::Sender<Revision>>,
 }
 
-/// Transactions judged one after the other against the committed state and each other, not yet committed themselves.
+/// Transactions checked in order against the committed state and each other, not yet committed themselves.
 pub(crate) struct Batch<'a> {
     inner: RwLockReadGuard<'a, Inner>,
     revision: Revision,
@@ -84,7 +86,7 @@ impl History {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        // Nothing below panics halfway through a change, so a poisoned lock still guards whole data.
+        // No code below panics halfway through a change, so a poisoned lock still guards consistent data.
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,7 +122,7 @@ impl History {
         (found, inner.revision)
     }
 
-    /// Starts judging transactions. Only one caller at a time may go on to [`History::publish`]: the drivers see to it.
+    /// Starts a batch. Only one caller at a time may go on to [`History::publish`]: the drivers ensure it.
     pub(crate) fn batch(&self) -> Batch<'_> {
         let inner = self.read();
         Batch {
@@ -130,7 +132,7 @@ impl History {
         }
     }
 
-    /// Makes judged (and by now durable) transactions the present, and wakes the watches.
+    /// Commits checked (and by now durable) transactions to the state, and wakes the watches.
     pub(crate) fn publish(&self, commits: Vec<Commit>) {
         let mut inner = self.write();
         for commit in commits {
@@ -161,7 +163,7 @@ impl History {
         self.wake.send_replace(revision);
     }
 
-    /// Starts a watch. It ends when its reader or the last [`History`] goes.
+    /// Starts a watch. It ends when its receiver or the last [`History`] is dropped.
     pub(crate) fn watch(&self, prefix: &str, from: Revision) -> Changes {
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let position = Arc::new(AtomicU64::new(from.0));
@@ -179,7 +181,7 @@ impl History {
 }
 
 impl Inner {
-    /// Forgets what is old: as far as every watch has read, and further where one is too far behind.
+    /// Drops old changes: those that every watch has read, and more if a watch is too far behind.
     fn trim(&mut self) {
         if self.tail.len() <= TAIL {
             return;
@@ -204,11 +206,11 @@ impl Inner {
 }
 
 impl Batch<'_> {
-    /// Judges a transaction as if all before it in this batch had happened.
+    /// Checks a transaction as if all earlier ones of this batch were committed.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] with the first condition that does not hold, [`StoreError::TooLarge`]; the batch is as
-    /// before.
+    /// [`StoreError::Conflict`] with the first condition that does not hold, [`StoreError::TooLarge`]; the
+    /// batch is unchanged then.
     pub(crate) fn judge(&mut self, txn: Txn) -> Result<Commit, StoreError> {
         if txn.compare.len().max(txn.ops.len()) > LARGEST_TXN {
             return Err(StoreError::TooLarge {
@@ -233,7 +235,7 @@ impl Batch<'_> {
                 Op::Delete(key) => wanted.insert(key, None),
             };
         }
-        // A removal of what is not there changes nothing and is not told to anybody.
+        // Removing a missing key changes nothing and is not published.
         wanted.retain(|key, value| value.is_some() || self.revision_of(key).is_some());
         for (key, value) in &wanted {
             self.pending
@@ -253,12 +255,12 @@ impl Batch<'_> {
     }
 }
 
-/// One watch: reads the history at its receiver's pace.
+/// A watch: reads the history at its receiver's pace.
 struct Follower {
     inner: std::sync::Weak<RwLock<Inner>>,
     prefix: String,
     seen: Revision,
-    /// `seen`, for the history to keep what is needed.
+    /// Shares `seen` with the history, which keeps later changes.
     position: Arc<AtomicU64>,
 }
 
@@ -272,7 +274,7 @@ impl Follower {
             let news = self.news();
             let Some(news) = news else { return };
             let Ok(News { changes, more }) = news else {
-                // The receiver may be gone; then nobody needs to know.
+                // The receiver may be gone.
                 let _ = sender.send(Err(StoreError::Lagged)).await;
                 return;
             };
@@ -291,7 +293,7 @@ impl Follower {
         }
     }
 
-    /// What happened since the last look, as far as it is taken at once; `None` when the store is gone.
+    /// The changes since the last call, up to a limit; `None` when the store is gone.
     fn news(&mut self) -> Option<Result<News, StoreError>> {
         let inner = self.inner.upgrade()?;
         let inner = inner.read().unwrap_or_else(PoisonError::into_inner);
@@ -300,7 +302,7 @@ impl Follower {
         }
         let first = inner.tail.partition_point(|past| past.revision <= self.seen);
         let mut changes = Vec::new();
-        // A watch may start at a revision that is still to come.
+        // A watch may start at a future revision.
         let mut seen = self.seen.max(inner.revision);
         let mut more = false;
         let mut last = self.seen;
@@ -325,9 +327,9 @@ impl Follower {
     }
 }
 
-/// What a watch takes out of the history at once.
+/// Changes that a watch takes out of the history at once.
 struct News {
     changes: Vec<Change>,
-    /// Whether there is more to take already.
+    /// Whether more changes are available already.
     more: bool,
 }

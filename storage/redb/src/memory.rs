@@ -1,4 +1,4 @@
-//! A store that forgets: for tests.
+//! A store without a file: for tests.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use crate::history::History;
 #[derive(Debug)]
 pub struct MemoryStore {
     history: History,
-    /// Held while a transaction is judged and published: one writer at a time.
+    /// Held while a transaction is checked and published: one writer at a time.
     writer: Mutex<()>,
 }
 

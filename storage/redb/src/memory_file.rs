@@ -1,7 +1,8 @@
-//! A file in memory, for a store that runs in virtual time: it outlives the stores on it, as a file outlives processes.
+//! A file in memory, for a store that runs in virtual time: it outlives the stores that use it, as a file
+//! outlives processes.
 //!
-//! Always true: one handle at a time writes. One that was taken over fails, so that what a store does while it is dropped does not
-//! reach the file: its process is dead.
+//! Always true: one handle at a time writes. A handle that was replaced fails, so that writes of a store
+//! during its drop do not reach the file, as if its process were dead.
 
 use std::{
     io,
@@ -16,7 +17,7 @@ use redb::StorageBackend;
 #[derive(Debug, Default)]
 struct Shared {
     bytes: RwLock<Vec<u8>>,
-    /// Which handle is the present one.
+    /// The number of the current handle.
     owner: AtomicU64,
 }
 
@@ -25,12 +26,12 @@ struct Shared {
 pub struct MemoryFile(Arc<Shared>);
 
 impl MemoryFile {
-    /// Cuts off the handle there is, as the death of a process does: what it writes from now on fails.
+    /// Disables the current handle, like the death of a process: its further writes fail.
     pub fn cut_off(&self) {
         self.0.owner.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The present handle from now on.
+    /// Creates the handle that is current from now on.
     pub(crate) fn take_over(&self) -> Handle {
         let owner = self.0.owner.fetch_add(1, Ordering::SeqCst) + 1;
         Handle {
@@ -40,7 +41,7 @@ impl MemoryFile {
     }
 }
 
-/// What a store has of the file.
+/// A store's handle of the file.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     file: Arc<Shared>,
@@ -48,7 +49,7 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Bytes in the file.
+    /// The length of the file in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.read_lock().map_or(0, |bytes| bytes.len() as u64)
     }

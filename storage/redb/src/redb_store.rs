@@ -136,8 +136,8 @@ impl RedbStore {
     /// is read. A damaged file is left as it is.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when its content is not what the store wrote; [`StoreError::Io`] when it cannot be opened (for example, another
-    /// process has it open) or a newer release wrote it.
+    /// [`StoreError::Damaged`] when its content was not written by the store; [`StoreError::Io`] when it
+    /// cannot be opened (for example, another process has it open) or a newer release wrote it.
     pub fn open(path: &Path, env: &Env) -> Result<Self, StoreError> {
         let medium = Medium(path);
         let length = match path.metadata() {
@@ -161,7 +161,7 @@ impl RedbStore {
         let opened = path.to_owned();
         // A damaged file may violate assumptions of redb.
         let read = AssertUnwindSafe(|| Self::with(move || open_file(&opened), env, &medium, length));
-        catch_unwind(read).unwrap_or_else(|_panic| Err(medium.damaged("what is in it contradicts itself")))
+        catch_unwind(read).unwrap_or_else(|_panic| Err(medium.damaged("its content is inconsistent")))
     }
 
     /// Opens a store in memory; it is empty if nothing was written to the file yet. The task that requests a commit does it, and it
@@ -333,9 +333,7 @@ impl Writer {
         let mut database = open().map_err(|error| medium.told(error))?;
         // Some damage is not detected by redb: a record could be read with other content.
         if !database.check_integrity().map_err(|error| medium.told(error))? {
-            tracing::warn!(
-                "the store's file was mended: what was being written when it was last used is not in it"
-            );
+            tracing::warn!("the store's file was repaired: the last unfinished write is not in it");
         }
         prepare(&database, medium)?;
         let (history, held) = load(&database).map_err(|error| medium.told(error))?;
@@ -347,7 +345,7 @@ impl Writer {
             );
             if let Err(error) = database.compact() {
                 // The content is unchanged. After a failure of the disk, redb requires the file to be opened again.
-                tracing::warn!(%error, "the store's file stays as large as it is");
+                tracing::warn!(%error, "the store's file was not compacted");
                 drop(database);
                 database = open().map_err(|error| medium.told(error))?;
             }

@@ -74,7 +74,7 @@ async fn a_disk_that_was_full_is_written_to_again() {
         "{before:?}"
     );
     drop(store);
-    // What is in memory is what is in the file, whatever became of the write that failed.
+    // The values in memory are those in the file, whatever the result of the failed write.
     let store = RedbStore::with(open, &env, &Medium(&medium), 0).unwrap();
     assert_eq!(keys(store.list("/").await.unwrap().0), before);
 }
@@ -88,7 +88,7 @@ async fn a_file_in_memory_outlives_the_stores_on_it_however_they_end() {
     let (file, env) = (MemoryFile::default(), Env::simulated(1));
     let store = RedbStore::in_memory(&file, &env).unwrap();
     store.txn(put("/a")).await.unwrap();
-    // It ends as a process does that is killed: without a word to its file.
+    // It ends like a killed process: without closing its file.
     file.cut_off();
     assert!(store.txn(put("/lost")).await.is_err());
     drop(store);
@@ -96,7 +96,7 @@ async fn a_file_in_memory_outlives_the_stores_on_it_however_they_end() {
     assert_eq!(store.get("/lost").await.unwrap(), None);
     let revision = store.txn(put("/b")).await.unwrap();
     assert_eq!(revision, Revision(2));
-    // Another takes the file while it is still open.
+    // Another store takes the file while it is still open.
     let next = RedbStore::in_memory(&file, &env).unwrap();
     assert!(store.txn(put("/lost")).await.is_err());
     drop(store);

@@ -1,4 +1,4 @@
-//! What both drivers promise, checked on both.
+//! Behaviour that both drivers must have, tested on both.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use proptest::prelude::*;
 use storage_redb::{MemoryStore, RedbStore};
 
-/// A driver under test, and what keeps its file alive.
+/// A driver under test, with its file.
 struct Subject {
     store: Arc<dyn Store>,
     directory: Option<tempfile::TempDir>,
@@ -32,7 +32,7 @@ impl Subject {
         ]
     }
 
-    /// Closes and opens a store that can be.
+    /// Closes and reopens the store, if the driver has a file.
     fn reopen(&mut self) {
         if let Some(directory) = &self.directory {
             self.store = Arc::new(MemoryStore::new());
@@ -127,7 +127,7 @@ async fn a_watch_sees_what_came_after_and_then_what_comes() {
     }
 }
 
-/// As many transactions as it takes, all at once.
+/// Writes these keys in as many transactions as needed, all concurrently.
 async fn put_many(store: &Arc<dyn Store>, keys: impl Iterator<Item = String>) {
     let keys: Vec<String> = keys.collect();
     let mut commits = tokio::task::JoinSet::new();
@@ -205,7 +205,7 @@ async fn a_watch_that_reads_is_not_lost_to_commits_larger_than_what_is_kept() {
             assert_eq!(watch.next().await.unwrap().unwrap().key, format!("/{index:05}"));
         }
         assert_eq!(watch.next().await.unwrap().unwrap().key, "/last");
-        // Read by everybody, it is kept no longer than usual.
+        // Changes that all watches have read are kept no longer than usual.
         store.txn(put("/more", "1")).await.unwrap();
         let mut late = store.watch("/", Revision(0)).await.unwrap();
         assert!(matches!(late.next().await, Some(Err(StoreError::Lagged))));
@@ -288,7 +288,7 @@ async fn a_file_that_is_damaged_is_refused_and_left_as_it_is() {
     assert!(refused(&[]).is_none(), "nothing at all");
     assert!(refused(&vec![b'x'; 10_000]).is_none(), "something else");
     assert!(refused(&whole[..whole.len() / 2]).is_none(), "half of it");
-    // A page that says something else: it is refused, or is none of those that count.
+    // A page with other content: the store refuses it, or the page is not in use.
     let mut noticed = 0;
     for at in (4096..whole.len()).step_by(4096) {
         let mut bytes = whole.clone();
@@ -347,7 +347,7 @@ enum Step {
 #[derive(Debug, Clone)]
 enum Condition {
     Absent(u8),
-    /// The revision the key has, or one that it does not have.
+    /// The current revision of the key, or another one.
     Present(u8, bool),
 }
 
@@ -374,7 +374,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a store is, in ten lines.
+/// A model of the store.
 #[derive(Default)]
 struct Model {
     revision: u64,
@@ -454,7 +454,7 @@ proptest! {
                         }
                         Step::Reopen => {
                             subject.reopen();
-                            // A history does not outlive its process.
+                            // History does not survive a restart.
                             told = model.changes.len();
                             watch = subject.store.watch("/", Revision(model.revision)).await.unwrap();
                         }

@@ -1,4 +1,4 @@
-//! How large the file of a store is.
+//! The size of a store's file.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
@@ -8,7 +8,7 @@ use base_env::Env;
 use control_store::{LARGEST_TXN, Op, Store, Txn};
 use storage_redb::RedbStore;
 
-/// Records and their size, written so many at a time.
+/// A number of records, their size, and the number written at a time.
 struct Load {
     records: usize,
     bytes: usize,
@@ -17,7 +17,7 @@ struct Load {
 
 impl Load {
     fn key(&self, number: usize) -> String {
-        // Neighbours in time are none in the file.
+        // Records written together are not adjacent in the file.
         format!("/records/{:06}", number * 7_919 % self.records)
     }
 
@@ -39,7 +39,7 @@ impl Load {
     }
 }
 
-/// As many transactions as it takes, all at once: the store makes one commit of them.
+/// As many transactions as needed, all at once: the store commits them together.
 async fn commit(store: &RedbStore, ops: Vec<Op>) {
     let commits = ops.chunks(LARGEST_TXN).map(|ops| {
         store.txn(Txn {
@@ -70,7 +70,7 @@ async fn a_file_grows_with_what_it_holds_and_not_with_what_happens() {
     let first = size(&path);
     assert!(first > (load.records * load.bytes) as u64, "{first}");
     load.write(&store, 0..load.records, 1).await;
-    // A tenth comes and goes.
+    // A tenth of the records is deleted and written again.
     let tenth = 0..load.records / 10;
     for round in 2..6 {
         load.delete(&store, tenth.clone()).await;
@@ -88,7 +88,7 @@ async fn what_was_deleted_is_given_back_when_the_file_is_opened() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let env = Env::system();
-    // As large as a machine's configuration: what stays is never moved to make room.
+    // As large as a machine's configuration: records that stay are never moved to make room.
     let load = Load {
         records: 4_000,
         bytes: 20_000,

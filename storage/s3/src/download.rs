@@ -1,4 +1,4 @@
-//! Reads an object, and goes on where a connection broke.
+//! Reads an object, and continues after a broken connection.
 
 use std::{
     io::{self, Read},
@@ -16,11 +16,11 @@ pub(crate) struct Download {
     shared: Arc<Shared>,
     key: String,
     body: BodyReader<'static>,
-    /// What tells this object from one that takes its place.
+    /// Identifies this object, as opposed to a later one with the same key.
     etag: Option<String>,
     length: Option<u64>,
     at: u64,
-    /// Attempts since something was last read.
+    /// Attempts since the last successful read.
     attempts: u32,
 }
 

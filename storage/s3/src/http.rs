@@ -1,4 +1,4 @@
-//! Sends signed requests, and again what failed on its way.
+//! Sends signed requests, and repeats them after transient failures.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -12,15 +12,15 @@ use ureq::{
 
 use crate::Timing;
 
-/// Until a connection is there.
+/// The time-out of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Until an answer begins, and between two pieces of a body. A whole body may take as long as it does.
+/// The time-out of the answer's head, and of each further piece of a body. A whole body has none.
 const SILENCE: Duration = Duration::from_secs(60);
-/// A signature is good for this long: it covers the repetition of a request, and clocks that differ.
+/// The validity of a signature: it covers the repetitions of a request, and clock differences.
 const VALID: Duration = Duration::from_secs(15 * 60);
-/// How often a request is sent.
+/// The number of attempts.
 const ATTEMPTS: u32 = 4;
-/// Before the second time; before each further one, four times as long.
+/// The pause before the second attempt; each further one is four times as long.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The largest error answer that is read, bytes.
 const LARGEST_ERROR: u64 = 16 * 1024;
@@ -39,9 +39,7 @@ impl Client {
             })
             .collect();
         if ca.is_some() && roots.is_empty() {
-            return Err(crate::invalid(
-                "there is no certificate in what it is to be trusted by",
-            ));
+            return Err(crate::invalid("the CA file contains no certificate"));
         }
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&roots))
@@ -50,7 +48,7 @@ impl Client {
         let config = ureq::Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
-            // A signature is for one address.
+            // A signature is valid for one address.
             .max_redirects(0)
             .proxy(None)
             .timeout_connect(Some(CONNECT))
@@ -64,7 +62,7 @@ impl Client {
         })
     }
 
-    /// Sends a request until it is answered; what may pass by itself is tried again.
+    /// Sends a request until it is answered; transient failures are retried.
     pub(crate) fn send<'a>(
         &self,
         action: &impl S3Action<'a>,
@@ -87,7 +85,7 @@ impl Client {
         }
     }
 
-    /// Waits before the next attempt; `false` when there is to be none.
+    /// Waits before the next attempt; `false` after the last one.
     pub(crate) fn pause(&self, attempts: u32) -> bool {
         let again = attempts < ATTEMPTS;
         if again {
@@ -133,18 +131,18 @@ fn is_passing(status: StatusCode) -> bool {
         || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// The answer if it has one of these, else what the server says about it.
+/// The answer if it has one of these statuses, else the server's error.
 pub(crate) fn expect(answer: Response<Body>, wanted: &[StatusCode]) -> io::Result<Response<Body>> {
     if wanted.contains(&answer.status()) {
         return Ok(answer);
     }
     let status = answer.status();
-    // Why not is worth less than that: an error answer that cannot be read is one without words.
+    // The reason is optional: an unreadable error answer counts as empty.
     let text = text(answer, LARGEST_ERROR).unwrap_or_default();
     Err(refusal(status, &text))
 }
 
-/// What the server says in an error answer. S3 also answers 200 with one, when it notices late.
+/// The error in an error answer. S3 also sends one with status 200, when it fails late.
 pub(crate) fn refusal(status: StatusCode, text: &str) -> io::Error {
     let said = instant_xml::from_str::<ErrorAnswer>(text).ok();
     let code = said
@@ -173,7 +171,7 @@ struct ErrorAnswer {
     message: Option<String>,
 }
 
-/// A body that is text.
+/// A body as text.
 pub(crate) fn text(mut answer: Response<Body>, limit: u64) -> io::Result<String> {
     let body = answer.body_mut().with_config().limit(limit);
     body.read_to_string().map_err(|error| error.into_io())

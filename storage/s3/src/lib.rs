@@ -1,4 +1,4 @@
-//! A bucket of S3, or of a service that speaks its protocol, as an object store of the archive.
+//! A bucket of S3, or of a compatible service, as an object store of the archive.
 //!
 //! Requests are signed, and answers read, by `rusty-s3`; this crate sends them.
 //!
@@ -8,11 +8,11 @@
 //! | a larger one, up to 156 GiB | a multipart upload; aborted when the content breaks off |
 //! | reading | streamed; a connection that breaks is resumed where it broke, as long as the object is the same |
 //! | time-outs | 5 s to connect, 60 s for an answer to begin, 60 s between two pieces of a body; none for a whole body |
-//! | repeated | what failed on its way, and what the server answered with 429 or 5xx: three times, after 0.2, 0.8 and 3.2 s |
+//! | repeated | transmission failures, and answers 429 or 5xx: three times, after 0.2, 0.8 and 3.2 s |
 //!
-//! Always true: an object is there whole or not at all; an upload that a crash left unfinished is aborted before the next
-//! multipart upload begins (its id was written down before its first part was sent); nothing is sent over `http://` unless to
-//! loopback, or unless that was asked for; the secret is in no message.
+//! Always true: an object exists completely or not at all; an upload that a crash left unfinished is aborted
+//! before the next multipart upload starts (its id was recorded before its first part was sent); `http://` is
+//! used only to loopback, or if explicitly allowed; the secret appears in no message.
 //!
 //! Called by: the service (places of backups and of their copy). All calls block.
 
@@ -36,46 +36,46 @@ use zeroize::Zeroizing;
 
 use crate::{download::Download, http::Client, upload::Upload};
 
-/// Bytes of a part of a multipart upload, but for the last. S3 takes 10,000 parts of 5 MiB or more.
+/// Size of a part of a multipart upload, except the last. S3 accepts 10,000 parts of 5 MiB or more.
 const PART: usize = 16 * 1024 * 1024;
 /// The largest page of a list, bytes.
 const LARGEST_LIST: u64 = 16 * 1024 * 1024;
 
-/// Where a bucket is, and who we are there.
+/// The location of a bucket, and the credentials for it.
 #[derive(Clone)]
 pub struct S3Config {
-    /// `https://host[:port]`. The bucket is named in the path.
+    /// `https://host[:port]`. The bucket's name is in the path.
     pub endpoint: String,
     /// The bucket.
     pub bucket: String,
-    /// What keys begin with, without slashes at the ends; may be empty.
+    /// The prefix of all keys, without slashes at the ends; may be empty.
     pub prefix: String,
-    /// The region that requests are signed for.
+    /// The region in the signatures.
     pub region: String,
     /// The access key's id.
     pub access: String,
     /// The secret key.
     pub secret: Zeroizing<String>,
-    /// PEM of the CAs that the endpoint is trusted by; nobody is trusted without.
+    /// PEM of the CAs that may sign the endpoint's certificate; without, no certificate is trusted.
     pub ca: Option<String>,
     /// Allows an `http://` endpoint on another host.
     pub allow_http: bool,
 }
 
-/// Where the store takes time from.
+/// The store's source of time.
 pub struct Timing {
-    /// Wall time: requests are signed with it.
+    /// Wall time, for signatures.
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Waits on the calling thread before a request is repeated.
+    /// Blocks the calling thread before a request is repeated.
     pub pause: Box<dyn Fn(Duration) + Send + Sync>,
 }
 
-/// See the crate.
+/// An object store in a bucket; see the crate's documentation.
 pub struct S3Store {
     shared: Arc<Shared>,
     part: usize,
     journal: PathBuf,
-    /// Begins the names of this store's files in the journal's folder, which stores share.
+    /// The name prefix of this store's files in the journal's folder, which stores share.
     own: String,
     /// Uploads that an earlier process left unfinished.
     left: Mutex<Vec<PathBuf>>,
@@ -93,11 +93,11 @@ fn invalid(why: impl Into<String>) -> io::Error {
 }
 
 impl S3Store {
-    /// The store at that place. `journal`: a folder for what is to be remembered of uploads that are under way.
+    /// The store at that location. `journal`: a folder for records of uploads in progress.
     ///
     /// # Errors
-    /// When the configuration is of no use: no endpoint, no key, a prefix that is no folder, `http://` to another host; when the
-    /// journal cannot be read.
+    /// When the configuration is invalid: no endpoint, no key, a prefix that is not a folder, `http://` to
+    /// another host; when the journal cannot be read.
     pub fn new(config: S3Config, journal: &Path, timing: Timing) -> io::Result<Self> {
         Self::with_parts(config, journal, timing, PART)
     }
@@ -118,7 +118,7 @@ impl S3Store {
         if config.access.is_empty() || config.secret.is_empty() {
             return Err(invalid("the access key's id or the secret key is empty"));
         }
-        // Segments that URLs take for steps would lead out of the prefix, or out of the bucket.
+        // Segments such as `..` in a URL would lead out of the prefix, or out of the bucket.
         let segments = || config.prefix.split('/');
         if !config.prefix.is_empty() && segments().any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(invalid(format!("{:?} is no prefix of keys", config.prefix)));
@@ -146,7 +146,8 @@ impl S3Store {
         })
     }
 
-    /// Keys below a prefix with their sizes; with `folders`, what comes between the prefix and the next slash instead.
+    /// Keys below a prefix with their sizes; with `folders`, the path segments between the prefix and the
+    /// next slash instead.
     fn find(&self, prefix: &str, folders: bool) -> io::Result<Vec<(String, u64)>> {
         let shared = &self.shared;
         let mut found = Vec::new();
@@ -179,7 +180,7 @@ impl S3Store {
         }
     }
 
-    /// Aborts what an earlier process left unfinished. What cannot be aborted now is tried again at the next start.
+    /// Aborts uploads that an earlier process left unfinished. A failed abort is retried at the next start.
     fn abort_left(&self) {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         for file in left {

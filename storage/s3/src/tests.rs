@@ -1,4 +1,4 @@
-//! Against a bucket on loopback that checks signatures by what it received.
+//! Against a bucket on loopback that checks the signature of each request.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,30 +17,30 @@ use super::*;
 mod store_copies;
 
 const SECRET: &str = "a secret / with + characters";
-/// Names in a page of a list.
+/// Keys in a page of a list.
 const PAGE: usize = 3;
 /// Bytes of a part.
 const SMALL_PART: usize = 1000;
 
-/// What goes wrong with the next request.
+/// The failure of the next request.
 enum Fault {
-    /// The server answers this.
+    /// The server answers with this status.
     Status(&'static str),
-    /// The answer ends after so many bytes of its body.
+    /// The answer ends after this number of bytes of its body.
     CutAfter(usize),
-    /// It is done, and the connection breaks before the answer.
+    /// The request is processed, and the connection breaks before the answer.
     AnswerLost,
 }
 
-/// What is in the bucket.
+/// The content of the bucket.
 #[derive(Default)]
 struct Bucket {
     objects: BTreeMap<String, Vec<u8>>,
-    /// Parts of uploads that are under way, by id.
+    /// Parts of uploads in progress, by id.
     uploads: BTreeMap<String, BTreeMap<usize, Vec<u8>>>,
     begun: usize,
     aborted: usize,
-    /// Requests, as method and key.
+    /// Requests as method and key.
     requests: Vec<String>,
     faults: VecDeque<Fault>,
 }
@@ -113,7 +113,7 @@ impl Stand {
     }
 }
 
-/// One request of a connection; `None` when it ends.
+/// Handles one request of a connection; `None` when it ends.
 fn serve(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -169,7 +169,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// What the signature must be, by the rules and by what came.
+/// The expected signature, computed from the request.
 fn expected(method: &str, path: &str, query: &str, headers: &BTreeMap<String, String>) -> String {
     let asked = |name: &str| parameter(query, name).unwrap();
     let date = asked("X-Amz-Date");
@@ -206,7 +206,7 @@ fn expected(method: &str, path: &str, query: &str, headers: &BTreeMap<String, St
     hex::encode(key)
 }
 
-/// A parameter of a query, decoded.
+/// A decoded query parameter.
 fn parameter(query: &str, wanted: &str) -> Option<String> {
     query.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -421,7 +421,7 @@ fn an_upload_that_a_crash_left_is_aborted_before_the_next() {
     let store = stand.store();
     let mut upload = Upload::new(&store, "stamp a/x/c/crashed".to_owned());
     upload.write_all(&pattern(2 * SMALL_PART + 1)).unwrap();
-    // As a process does that is killed.
+    // Like a killed process.
     std::mem::forget(upload);
     assert_eq!((stand.bucket().uploads.len(), stand.notes()), (1, 1));
     let elsewhere = S3Config {
@@ -460,7 +460,7 @@ fn a_completion_whose_answer_is_lost_is_found_done() {
     let content = pattern(2 * SMALL_PART);
     let mut upload = Upload::new(&store, "stamp a/x/c/large".to_owned());
     upload.write_all(&content).unwrap();
-    // The second part, answered by nobody; again; then the completion, which is done.
+    // The answer to the second part is lost twice, then that to the completion.
     for _ in 0..3 {
         stand.fault(Fault::AnswerLost);
     }
@@ -483,7 +483,7 @@ fn reading_goes_on_where_the_connection_broke() {
     }
     assert!(read(&store, "c/a") == content);
     assert_eq!(stand.bucket().requests.len(), 5);
-    // Another object took its place: its end is not this one's.
+    // Another object has replaced it: the rest of that one must not be used.
     stand.fault(Fault::CutAfter(70_000));
     let mut file = store.get("c/a").unwrap();
     stand
@@ -492,7 +492,7 @@ fn reading_goes_on_where_the_connection_broke() {
         .insert("stamp a/x/c/a".to_owned(), vec![1; 200_000]);
     let why = file.read_to_end(&mut Vec::new()).unwrap_err().to_string();
     assert!(why.contains("412"), "{why}");
-    // For ever broken.
+    // The connection keeps breaking.
     for _ in 0..5 {
         stand.fault(Fault::CutAfter(0));
     }

@@ -12,26 +12,27 @@ use ureq::http::{StatusCode, header};
 
 use crate::{S3Store, Shared, http};
 
-/// S3's bound.
+/// S3's limit.
 const PARTS: usize = 10_000;
 /// The largest answer about an upload, bytes.
 const LARGEST_ANSWER: u64 = 64 * 1024;
 
-/// What is written down of a multipart upload before its first part is sent.
+/// The record of a multipart upload, written before its first part is sent.
 #[derive(Serialize, Deserialize)]
 struct Noted {
     key: String,
     upload: String,
 }
 
-/// An upload that has begun.
+/// An upload that was started.
 struct Begun {
     id: String,
     etags: Vec<String>,
     noted: PathBuf,
 }
 
-/// Takes an object's content. Worth nothing without [`Upload::finish`]; aborted when it is dropped before.
+/// Receives an object's content. No object exists before [`Upload::finish`]; dropped before that, the upload
+/// is aborted.
 pub(crate) struct Upload<'a> {
     store: &'a S3Store,
     key: String,
@@ -51,7 +52,7 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Makes the object be there.
+    /// Completes the object.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         let shared = &*self.store.shared;
         if self.begun.is_none() {
@@ -157,7 +158,7 @@ impl<'a> Upload<'a> {
 
 impl Write for Upload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Only when there is more: the last part may be as large as the others.
+        // Only if more data follows: the last part may be as large as the others.
         if self.buffer.len() == self.store.part {
             self.send_part()?;
         }
@@ -196,7 +197,7 @@ fn forget(noted: &Path) {
     }
 }
 
-/// Notes of uploads that another process left in the journal.
+/// Records of uploads that another process left in the journal.
 pub(crate) fn left(journal: &Path, own: &str) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(journal) {
         Ok(entries) => entries,
@@ -214,7 +215,7 @@ pub(crate) fn left(journal: &Path, own: &str) -> io::Result<Vec<PathBuf>> {
     Ok(left)
 }
 
-/// Writes a note into the journal, durably, under a name that is free.
+/// Writes a record into the journal, durably, under an unused name.
 fn write_down(journal: &Path, own: &str, note: &Noted) -> io::Result<PathBuf> {
     base_files::make_directories(journal, 0o700)?;
     let text = serde_json::to_vec(note)?;
@@ -229,7 +230,7 @@ fn write_down(journal: &Path, own: &str, note: &Noted) -> io::Result<PathBuf> {
     Err(io::Error::other("no name is free in the journal of uploads"))
 }
 
-/// Aborts the upload that a note tells of.
+/// Aborts the upload in a record.
 pub(crate) fn abort_left(shared: &Shared, noted: &Path) -> io::Result<()> {
     let note: Noted = serde_json::from_slice(&fs::read(noted)?)?;
     abort(shared, &note.key, &note.upload)?;

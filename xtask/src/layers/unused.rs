@@ -15,7 +15,7 @@ use super::{Dependency, Package};
 /// An exception: which package depends on which, and why although it does not name it.
 type Exception = (&'static str, &'static str, &'static str);
 
-/// Dependencies that are there for something else than their code.
+/// Dependencies that are needed for other reasons than their code.
 const EXCEPTIONS: &[Exception] = &[
     (
         "agent-embedded",
@@ -77,7 +77,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.with_context(cannot)
 }
 
-/// What is wrong with the dependencies of these packages.
+/// The unused dependencies of these packages.
 fn unused(packages: &[Package], sources: &BTreeMap<&str, Sources>, exceptions: &[Exception]) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = exceptions.to_vec();
@@ -119,13 +119,13 @@ fn unused(packages: &[Package], sources: &BTreeMap<&str, Sources>, exceptions: &
     found
 }
 
-/// What code calls the dependency.
+/// The dependency's name in code.
 fn identifier(dependency: &Dependency) -> String {
     let name = dependency.rename.as_ref().unwrap_or(&dependency.name);
     name.replace('-', "_")
 }
 
-/// Whether a line that is not a comment has this word.
+/// Whether a line without comments contains this word.
 fn mentions(text: &str, word: &str) -> bool {
     let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.any(|line| {
@@ -142,7 +142,7 @@ mod tests {
 
     const NO_EXCEPTION: &[Exception] = &[];
 
-    /// What is wrong with a package `own` that has this dependency and these files.
+    /// The faults of a package `own` with this dependency and these files.
     fn faults(
         on: &str,
         kind: Option<&str>,

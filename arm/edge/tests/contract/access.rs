@@ -1,4 +1,4 @@
-//! Who may do what, and what is kept of it.
+//! Permissions, and the activity log.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn a_request_without_permission_does_not_reach_its_provider_and_learns_not
         ("GET", thing("things")),
         ("PUT", thing("things/t")),
         ("POST", thing("things/t/poke")),
-        // Not even that the group is not there.
+        // Not even that the group does not exist.
         ("GET", missing),
     ] {
         let body = (method != "GET").then(|| json!({}));
@@ -110,7 +110,7 @@ async fn the_store_has_what_was_changed_and_what_was_refused() {
     stamp
         .arm("PUT", &group("bad*name"), Some(json!({ "location": "local" })))
         .await;
-    // Nothing is kept below a subscription that is not there.
+    // No log is kept for a subscription that does not exist.
     let elsewhere = group("g").replace(SUBSCRIPTION, "0a0a0a0a-0000-4000-8000-000000000000");
     assert_eq!(
         stamp.arm("DELETE", &elsewhere, None).await.code(),
@@ -179,7 +179,7 @@ async fn refusals_that_come_too_fast_do_not_cost_a_commit_each() {
             .len()
     };
     assert_eq!(log().await, 100);
-    // What is done is kept meanwhile.
+    // Requests that are permitted are logged meanwhile.
     stamp.group("g").await;
     assert_eq!(log().await, 101);
     stamp.env.clock.sleep(Duration::from_secs(11)).await;
@@ -211,7 +211,7 @@ async fn in_a_disabled_subscription_nothing_is_made_or_changed() {
         ("GET", thing("things/t"), true),
         ("PUT", thing("things/t"), false),
         ("POST", thing("things/t/poke"), false),
-        // Not to be mistaken for what takes a credential back.
+        // An action that must not be mistaken for one that deletes a credential.
         ("POST", thing("things/t/link"), false),
         ("DELETE", thing("things/t"), true),
         ("DELETE", group("g"), true),
@@ -264,7 +264,7 @@ async fn an_operator_disables_a_subscription_and_enables_it_again() {
         );
         stamp.arm("POST", &path, None).await
     };
-    // Said twice, it is so all the same, and nothing is written for it.
+    // A repeated request has the same outcome, and changes no record.
     for (word, state, status) in [
         ("enable", "Enabled", StatusCode::OK),
         ("disable", "Disabled", StatusCode::CONFLICT),
@@ -311,7 +311,7 @@ async fn lists_come_in_pages() {
         let Some(next) = page.body["nextLink"].as_str() else {
             break;
         };
-        // Between two pages, one of the first goes and another comes before it.
+        // Between two pages, a group is added before all others.
         link = next.strip_prefix(crate::fixture::BASE).unwrap().to_owned();
         if names.len() == 2 {
             stamp.group("0").await;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::fixture::{DISABLED, SUBSCRIPTION, Stamp};
 
-/// method, path, token, content type, body, status, code, target, words; `-` for nothing
+/// method, path, token, content type, body, status, code, target, words; `-` for an absent value
 const TABLE: &str = include_str!("bad_input.tsv");
 
 fn body(text: &str) -> Body {
@@ -130,7 +130,7 @@ async fn faults_of_a_provider_stay_inside() {
     let slow = stamp.get(&crate::fixture::thing("slow/s")).await;
     assert_eq!((slow.status.as_u16(), slow.code()), (503, "ServiceUnavailable"));
     assert!(!slow.header("retry-after").is_empty());
-    // And the edge goes on.
+    // And the edge still works.
     assert_eq!(
         stamp.get(&crate::fixture::thing("things/t")).await.status,
         StatusCode::OK

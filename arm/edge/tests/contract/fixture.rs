@@ -42,7 +42,7 @@ pub(crate) const AUDIENCE: &str = "https://management.example.test/x";
 pub(crate) const VERSION: &str = "api-version=2024-11-01";
 pub(crate) const THINGS: &str = "api-version=2026-01-01";
 
-/// An answer, read.
+/// A parsed response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -76,13 +76,13 @@ impl Stamp {
         Self::with_shape(Shape::Aad).await
     }
 
-    /// The same, whose clients are told to log in in this shape.
+    /// The same, with this shape of login endpoints.
     pub(crate) async fn with_shape(shape: Shape) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         Self::of(shape, signing_key(), Env::simulated(1), store).await
     }
 
-    /// The same, whose keys are kept and change.
+    /// The same, with signing keys that are stored and rotated.
     pub(crate) async fn with_kept_keys() -> Self {
         let (env, store): (_, Arc<dyn Store>) = (Env::simulated(1), Arc::new(MemoryStore::new()));
         let sealer = Arc::new(Sealer::from_key(&[7; 32]));
@@ -278,7 +278,7 @@ impl Stamp {
         self.store.txn(txn).await.unwrap();
     }
 
-    /// Whether a group's record is there.
+    /// Whether a group's record exists.
     pub(crate) async fn has_group(&self, name: &str) -> bool {
         get_record::<GroupRecord>(&*self.store, &key::group(SUBSCRIPTION, name))
             .await
@@ -306,7 +306,7 @@ pub(crate) fn group(name: &str) -> String {
     format!("/subscriptions/{SUBSCRIPTION}/resourcegroups/{name}?{VERSION}")
 }
 
-/// Path of something in the group `g`, of the test provider.
+/// Path of a resource in the group `g`, of the test provider.
 pub(crate) fn thing(rest: &str) -> String {
     let query = if rest.contains('?') { "" } else { "?" };
     let and = if rest.contains('?') { "&" } else { "" };
@@ -315,12 +315,12 @@ pub(crate) fn thing(rest: &str) -> String {
     )
 }
 
-/// A provider that does what tests need, and what providers should never do.
+/// A provider that does what tests need, including errors that a provider should never make.
 #[derive(Default)]
 pub(crate) struct Things {
-    /// How many resources are left in groups that are emptied; one goes with each call.
+    /// How many resources are left in groups that are emptied; each call removes one.
     pub(crate) left: AtomicUsize,
-    /// How often it was asked to empty a group.
+    /// How often it was called to empty a group.
     pub(crate) asked: AtomicUsize,
     /// Whether it has no resources.
     pub(crate) none: AtomicBool,
@@ -341,7 +341,7 @@ const fn kind(path: &'static str, operations: &'static [Row]) -> Kind {
     }
 }
 
-/// Tells what it was asked.
+/// A response that shows the call.
 fn tell(name: &'static str, call: &Call) -> Result<Response, ArmError> {
     let request = &call.request;
     Ok(Response::ok(json!({
@@ -458,11 +458,11 @@ impl Things {
     }
 }
 
-/// Lets everything through but what begins with these words, and keeps what was written.
+/// Permits all actions but those with these prefixes, and keeps the activity log.
 pub(crate) struct Guard {
-    /// Actions that nobody may do.
+    /// Actions that are refused.
     pub(crate) forbidden: Mutex<Vec<&'static str>>,
-    /// What was given to the activity log.
+    /// The entries of the activity log.
     pub(crate) activities: Mutex<Vec<Activity>>,
     log: StoreLog,
 }

@@ -39,7 +39,7 @@ async fn a_group_is_made_read_changed_and_listed() {
     assert_eq!(kept.body["tags"], json!({ "x": "y" }));
     let read = stamp.get(&group("grp")).await;
     assert_eq!(read.body, kept.body);
-    // What was read may be sent back.
+    // A body that was read may be sent back.
     assert_eq!(
         stamp.arm("PUT", &group("grp"), Some(read.body)).await.status,
         StatusCode::OK
@@ -84,7 +84,7 @@ async fn a_deletion_waits_until_every_provider_has_emptied_the_group() {
             && location.contains("/operationresults/")
     );
 
-    // Marked, and closed for new things, although nobody has worked on it yet.
+    // Marked, and closed for new resources, although the reaper has not yet begun.
     assert_eq!(
         stamp.get(&group("g")).await.body["properties"]["provisioningState"],
         "Deleting"
@@ -172,7 +172,7 @@ async fn a_deletion_that_cannot_end_says_so_in_time_and_goes_on() {
         message.contains("It still has Microsoft.Test/things 't'."),
         "{message}"
     );
-    // Whatever is in the way goes: so does the group, and whoever asks again is told.
+    // As soon as the obstacle is gone, so is the group, and a repeated request gets that response.
     let again = stamp.arm("DELETE", &group("g"), None).await;
     let status = again.header("azure-asyncoperation").to_owned();
     stamp.things.left.store(0, Ordering::Relaxed);
@@ -217,7 +217,7 @@ async fn a_patch_changes_tags_and_nothing_else() {
     stamp.arm("PUT", &group("g"), Some(body)).await;
     for (patch, tags) in [
         (json!({ "tags": null }), json!({ "a": "b" })),
-        // What was read may be sent back.
+        // A body that was read may be sent back.
         (
             json!({ "id": "x", "name": "g", "type": "t", "location": "Local", "properties": {}, "managedBy": "" }),
             json!({ "a": "b" }),

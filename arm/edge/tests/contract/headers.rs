@@ -1,4 +1,4 @@
-//! Headers, the endpoints document, health, and what a provider gets to see.
+//! Headers, the endpoints document, health, and the request as a provider sees it.
 
 use arm_edge::{Called, Client};
 use axum::body::Body;
@@ -58,7 +58,7 @@ async fn one_endpoints_document_serves_old_and_new_clients() {
         let answer = stamp.send(request).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         let document = answer.body;
-        // What Terraform's azurerm insists on.
+        // Terraform's azurerm requires these.
         assert_eq!(
             document["authentication"],
             json!({ "loginEndpoint": "https://127.0.0.1:8443", "audiences": [AUDIENCE], "tenant": "common",
@@ -184,7 +184,7 @@ async fn calls_are_counted_by_operation_and_client() {
         ),
         ("GET", "things/t", "azsdk-js-arm-things/1.0.0", 200),
         ("GET", "things/t", "azsdk-js-arm-things/1.0.0", 200),
-        // It is not there yet; the row says so, and no call of it counts.
+        // Not implemented: its row says so, and no call of it is counted as done.
         ("POST", "things/t/stop", "curl/8.14.1", 501),
         // No operation at all.
         ("GET", "nothings/t", "curl/8.14.1", 404),

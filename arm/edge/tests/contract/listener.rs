@@ -60,12 +60,12 @@ async fn it_serves_tls_and_ends_in_order() {
             .await
             .unwrap();
         let mut text = String::new();
-        // A peer may end without close_notify; what was read is what counts.
+        // A peer may end without close_notify; the bytes read so far count.
         let _ = stream.read_to_string(&mut text).await;
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         assert!(text.contains("x-ms-request-id"), "{text}");
     }
-    // Too long a head, and something that is no TLS: each ends its own connection only.
+    // Too long a head, and bytes that are not TLS: each ends only its own connection.
     let stream = TcpStream::connect(address).await.unwrap();
     let mut stream = connector
         .connect(ServerName::try_from("localhost").unwrap(), stream)
@@ -139,7 +139,7 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_ends_no_other() {
     let (mut after, shown_after) = connect().await;
     ask(&mut after).await;
     assert_ne!(shown_before, shown_after);
-    // The one from before is still there: it is the rest of the first answer, then the second.
+    // The earlier connection still works: it delivers the rest of the first response, then the second.
     before
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
         .await
@@ -150,7 +150,7 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_ends_no_other() {
     server.abort();
 }
 
-/// What a client of HTTP/2 says first: the preface, and settings of none.
+/// The first bytes of an HTTP/2 client: the preface, and empty settings.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A stamp that listens, and how to connect to it.
@@ -203,7 +203,7 @@ impl Listening {
         connector.connect(name, stream).await.unwrap()
     }
 
-    /// Asks for subscriptions, as the application.
+    /// Requests the list of subscriptions, as the application.
     async fn ask(&self, stream: &mut TlsStream<TcpStream>) -> String {
         let head = format!(
             "GET /subscriptions?api-version=2022-12-01 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {}\r\n\r\n",
@@ -232,7 +232,7 @@ async fn who_says_nothing_or_only_half_is_not_waited_for() {
         stream.write_all(said).await.unwrap();
         streams.push(stream);
     }
-    // From here on time passes as soon as there is nothing to do.
+    // From here on the clock advances as soon as all tasks are idle.
     tokio::time::pause();
     let clock = &listening.stamp.env.clock;
     for (stream, case) in streams.iter_mut().zip(cases) {
@@ -250,7 +250,7 @@ async fn strangers_do_not_push_out_who_is_known() {
     let answer = listening.ask(&mut honest).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("strict-transport-security: max-age="), "{answer}");
-    // More than there may be from one address, all of them silent.
+    // More connections than permitted from one address, all of them silent.
     let mut crowd = Vec::new();
     for _ in 0..LIMITS.per_peer + 10 {
         crowd.push(TcpStream::connect(listening.address).await.unwrap());
@@ -259,7 +259,7 @@ async fn strangers_do_not_push_out_who_is_known() {
     let mut rest = Vec::new();
     let _reset_or_end = crowd[0].read_to_end(&mut rest).await;
     assert!(rest.is_empty());
-    // …and who has shown a token is still there, and served.
+    // …and a connection that has shown a token is still there, and served.
     let answer = listening.ask(&mut honest).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

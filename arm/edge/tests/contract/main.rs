@@ -1,4 +1,4 @@
-//! The contract of the edge: what a client may rely on, checked in process over the memory store.
+//! The contract of the edge with its clients, checked in process over the memory store.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 

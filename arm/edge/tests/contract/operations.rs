@@ -138,7 +138,7 @@ async fn what_an_operation_gives_is_said_by_its_row() {
     let stamp = Stamp::new().await;
     stamp.group("g").await;
     for (id, name, status) in [
-        // An action, whatever its name begins with.
+        // An action, although its name begins like that of another operation.
         ("linked", "Things_CreateLink", 204),
         ("made", "Things_CreateOrUpdate", 200),
         // Of a release that had another row.
@@ -151,7 +151,7 @@ async fn what_an_operation_gives_is_said_by_its_row() {
         let answer = stamp.get(&path("operationresults", id)).await;
         assert_eq!(answer.status.as_u16(), status, "{name}");
     }
-    // What it gives is the resource: whoever may not read that does not get it this way.
+    // The result is the resource: a caller that may not read the resource does not get it this way either.
     stamp
         .guard
         .forbidden
@@ -183,7 +183,8 @@ async fn an_operation_is_followed_by_who_asked_for_it_and_by_who_may_read_what_i
         let answer = stamp.get(&path(kind, id)).await;
         (answer.status.as_u16(), answer.text)
     };
-    // Who may read operations, or the thing, does not get what came of it; who might have asked for it does.
+    // A caller that may read operations, or the resource, does not get the output; a caller that may start it
+    // does.
     assert_eq!(get("operationresults", "theirs").await.0, 200);
     forbid("Microsoft.Test/things/write");
     assert_eq!(get("operations", "theirs").await.0, 200);

@@ -1,4 +1,4 @@
-//! What anybody may read without a token.
+//! Public documents, without a token.
 
 use std::sync::Arc;
 

@@ -75,7 +75,7 @@ async fn providers_are_listed_from_their_tables_and_registered() {
             state
         );
     }
-    // Nothing is made or done with it until it is registered again; reading and deleting goes on.
+    // Until it is registered again, no resource is made or changed; reads and deletions go on.
     stamp.group("g").await;
     for (method, path, refused) in [
         ("PUT", "things/x", true),
@@ -175,7 +175,8 @@ async fn parameters_that_an_operation_does_not_have_are_refused_by_name() {
             answer.text
         );
     }
-    // What says nothing asks for nothing; what is not there yet says so first.
+    // An empty parameter has no effect; an operation that is not implemented says so before its parameters
+    // are checked.
     let empty = format!("{}&$expand=&$filter=", at("/resourcegroups"));
     assert_eq!(stamp.get(&empty).await.status, StatusCode::OK);
     let planned = stamp

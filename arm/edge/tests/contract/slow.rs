@@ -1,4 +1,5 @@
-//! Clients that are slow, on real sockets and in virtual time: it passes at once while both ends wait, and only then.
+//! Slow clients, on real sockets and in virtual time, which passes at once while both ends wait, and only
+//! then.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::{
     listener::{Listening, PREFACE},
 };
 
-/// More than the buffers of a connection hold that nobody reads from.
+/// More than the buffers of a connection hold whose client does not read.
 const LARGE: usize = 16 * 1024 * 1024;
 /// The body of a PUT of a group.
 const BODY: &str = "{\"location\":\"local\"}";
@@ -48,7 +49,7 @@ fn put(listening: &Listening, name: &str, token: bool) -> String {
     )
 }
 
-/// The next bytes of an answer, which have to be these.
+/// Reads the next bytes of a response and compares them.
 async fn says(stream: &mut Stream, words: &str) {
     let mut said = vec![0; words.len()];
     stream.read_exact(&mut said).await.unwrap();
@@ -62,7 +63,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The next frame: what it is, and what it holds.
+/// The next frame: its kind and its payload.
 async fn next_frame(stream: &mut Stream) -> (u8, Vec<u8>) {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.unwrap();
@@ -72,7 +73,7 @@ async fn next_frame(stream: &mut Stream) -> (u8, Vec<u8>) {
     (head[3], payload)
 }
 
-/// What the next frame of a kind holds; others before it are passed over.
+/// The payload of the next frame of a kind; frames of other kinds before it are skipped.
 async fn frame_of(stream: &mut Stream, kind: u8) -> Vec<u8> {
     loop {
         let (found, payload) = next_frame(stream).await;
@@ -99,7 +100,7 @@ fn word(block: &mut Vec<u8>, text: &str) {
     block.extend_from_slice(text.as_bytes());
 }
 
-/// What a client of HTTP/2 says to ask for a path on stream 1.
+/// The bytes of an HTTP/2 client that request a path on stream 1.
 fn asked(listening: &Listening, method: &str, path: &str, flags: u8) -> Vec<u8> {
     let authorization = format!("Bearer {}", listening.stamp.token);
     let mut block = Vec::new();
@@ -119,14 +120,14 @@ fn asked(listening: &Listening, method: &str, path: &str, flags: u8) -> Vec<u8> 
     [PREFACE, &frame(HEADERS, END_HEADERS | flags, 1, &block)[..]].concat()
 }
 
-/// A group whose answer is [`LARGE`].
+/// A group whose response is [`LARGE`].
 async fn large_group(listening: &Listening) {
     let record = GroupRecord {
         v: 1,
         subscription: SUBSCRIPTION.to_owned(),
         name: "large".to_owned(),
         location: "local".to_owned(),
-        // No request could ask for it.
+        // Larger than any request could make them.
         tags: BTreeMap::from([("a".to_owned(), "x".repeat(LARGE))]),
         managed_by: None,
         deleting: false,
@@ -145,7 +146,7 @@ async fn who_waits_with_a_body_until_it_is_wanted_is_told_to_go_on() {
     says(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n").await;
     stream.write_all(BODY.as_bytes()).await.unwrap();
     says(&mut stream, "HTTP/1.1 201").await;
-    // Who is refused whatever the body holds does not have to send it.
+    // A caller without permission does not have to send the body before it is refused.
     let mut stranger = listening.connect("http/1.1").await;
     let head = put(&listening, "g", false);
     stranger.write_all(head.as_bytes()).await.unwrap();
@@ -159,14 +160,14 @@ async fn a_body_that_comes_in_drops_is_not_waited_for() {
     let mut stream = listening.connect("http/1.1").await;
     let head = put(&listening, "g", true);
     stream.write_all(head.as_bytes()).await.unwrap();
-    // From here on it is read.
+    // From here on the body is read.
     says(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n").await;
     tokio::time::pause();
     for part in ["{", "\"", "l"] {
         stream.write_all(part.as_bytes()).await.unwrap();
         clock.sleep(Duration::from_secs(9)).await;
     }
-    // The bound is of the whole body, thirty seconds: no part begins it anew.
+    // The time limit of thirty seconds is for the whole body: further parts do not restart it.
     let mut rest = Vec::new();
     let ended = clock.timeout(Duration::from_secs(20), says(&mut stream, "HTTP/1.1 400"));
     assert!(ended.await.is_ok(), "it is still waited for");
@@ -185,7 +186,7 @@ async fn a_body_that_does_not_come_is_not_waited_for_on_http_2_either() {
     let said = [
         asked(&listening, "PUT", &group("g"), 0),
         frame(DATA, 0, 1, b"{"),
-        // It is answered when everything before it has been read.
+        // The answer to this ping comes after all earlier bytes were read.
         frame(PING, 0, 0, b"got that"),
     ]
     .concat();
@@ -213,7 +214,7 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     says(&mut stream, "HTTP/1.1 200").await;
     tokio::time::pause();
     clock.sleep(Duration::from_secs(200)).await;
-    // What is on its way comes in its own time.
+    // Bytes on the wire take real time.
     tokio::time::resume();
     let mut rest = Vec::new();
     let _reset_or_end = stream.read_to_end(&mut rest).await;
@@ -232,7 +233,7 @@ async fn an_answer_that_nobody_makes_room_for_is_given_up_on_http_2() {
     assert_eq!(answer[0], STATUS_200);
     tokio::time::pause();
     clock.sleep(Duration::from_secs(200)).await;
-    // The first window of it is on its way, and the end behind it; that comes in its own time.
+    // The first window of it is on the wire, with the end behind it; bytes on the wire take real time.
     tokio::time::resume();
     let mut rest = Vec::new();
     let ended = clock.timeout(Duration::from_secs(30), stream.read_to_end(&mut rest));

@@ -1,11 +1,11 @@
-//! The tags API on resource groups, and on what has none.
+//! The tags API on resource groups, and on resources without tags.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::fixture::{Answer, SUBSCRIPTION, Stamp, VERSION, group, thing};
 
-/// Path and query of the tags of something in the subscription.
+/// Path and query of the tags of a scope in the subscription.
 fn tags(of: &str) -> String {
     format!("/subscriptions/{SUBSCRIPTION}/{of}/providers/Microsoft.Resources/tags/default?{VERSION}")
 }
@@ -130,11 +130,11 @@ async fn what_is_no_wish_about_tags_is_refused() {
         StatusCode::NOT_FOUND,
         "InvalidResourceNamespace",
     );
-    // Of a type whose resources have none.
+    // A type whose resources have no tags.
     let things = tags("resourceGroups/g/providers/Microsoft.Test/things/t");
     let answer = stamp.arm("PUT", &things, wish(json!({ "a": "b" }))).await;
     refused(&answer, StatusCode::BAD_REQUEST, "OperationNotAllowed");
-    // A subscription's are not there yet, and nothing else hangs on resources.
+    // The tags of a subscription are not implemented, nor is any other extension of a resource.
     let own = format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Resources/tags/default?{VERSION}");
     refused(
         &stamp.get(&own).await,

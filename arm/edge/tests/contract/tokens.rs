@@ -52,7 +52,7 @@ async fn discovery_leads_to_everything_in_both_shapes() {
             "/adfs/oauth2/token",
             "adfs",
         ),
-        // What the Azure CLI asks for the tenant `adfs` of a stamp of AAD's shape.
+        // The scope that the Azure CLI requests for the tenant `adfs` of a stamp with the shape of AAD.
         (
             "/adfs/v2.0/.well-known/openid-configuration",
             "/adfs/oauth2/token",
@@ -85,7 +85,7 @@ async fn discovery_leads_to_everything_in_both_shapes() {
             (StatusCode::OK, &json!(format!("https://h:1{token}"))),
             "{path}"
         );
-        // What the Azure CLI takes the tenant from.
+        // The Azure CLI takes the tenant from this.
         assert_eq!(
             document.body["issuer"].as_str().unwrap().split('/').nth(3),
             Some(tenant)
@@ -265,7 +265,7 @@ async fn applications_log_in_with_header_or_form() {
         3600
     );
     assert_eq!(subscriptions(&stamp, token).await.status, StatusCode::OK);
-    // Gone is gone, whatever the token says.
+    // A deleted principal is refused, although its token is still valid.
     let record = find_principal(&*stamp.store, APPLICATION).await.unwrap().unwrap();
     stamp
         .store

@@ -1,4 +1,4 @@
-//! What bodies may hold: the property table, the walk of a body along it, and the problems it finds. Pure.
+//! Schemas of bodies: the property table, the walk of a body along it, and the problems it finds. Pure.
 
 mod problems;
 mod table;

@@ -1,8 +1,8 @@
-//! All problems of a body, for one answer.
+//! All problems of a body, for one response.
 
 use arm_wire::{ArmError, Detail, ErrorCode};
 
-/// More than this many are not told: the body is junk then, and the answer must stay small.
+/// Further problems are left out: such a body is junk, and the response must stay small.
 const MAX_PROBLEMS: usize = 50;
 
 /// Collects problems; at most one per field.
@@ -12,7 +12,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Notes a problem, unless the field has one already (what follows from a first problem is noise).
+    /// Adds a problem, unless the field has one already (later ones follow from the first).
     pub fn add(&mut self, code: ErrorCode, target: impl Into<String>, message: impl Into<String>) {
         let target = target.into();
         if self.is_full() || self.has(&target) {
@@ -25,7 +25,7 @@ impl Problems {
         });
     }
 
-    /// Whether no more are taken.
+    /// Whether further problems are left out.
     pub fn is_full(&self) -> bool {
         self.details.len() >= MAX_PROBLEMS
     }
@@ -37,7 +37,7 @@ impl Problems {
             .any(|detail| detail.target.as_deref() == Some(target))
     }
 
-    /// Nothing, or the answer.
+    /// `Ok` without problems.
     ///
     /// # Errors
     /// When there are problems: all of them.

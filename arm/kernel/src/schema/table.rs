@@ -1,4 +1,4 @@
-//! Property tables: what bodies may hold, and what is done with it.
+//! Property tables: the properties of bodies, and how each is treated.
 //!
 //! A table is data, a tab-separated line for each property with its type, access, class, range and pattern; validation, answers for older
 //! api-versions and the compatibility page are all computed from it. Always true of a parsed table: every member's parent has a line of
@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt};
 pub struct Pattern {
     /// Its name in tables.
     pub name: &'static str,
-    /// Checks one text; the error says what it must be.
+    /// Checks a text; the error describes the valid form.
     pub check: fn(&str) -> Result<(), &'static str>,
     /// Checks one entry of a map of texts.
     pub check_entry: fn(&str, &str) -> Result<(), &'static str>,
@@ -68,13 +68,13 @@ pub enum Kind {
     Object,
     /// A list of objects with the members given.
     Objects,
-    /// An object whose names are free and whose values are objects with the members given.
+    /// An object with free names, whose values are objects with the members given.
     ObjectsByName,
     /// A list of texts.
     Texts,
     /// A list of whole numbers; a range is that of the items.
     Ints,
-    /// An object whose names are free and whose values are texts.
+    /// An object with free names, whose values are texts.
     TextsByName,
 }
 
@@ -95,27 +95,28 @@ impl Kind {
     }
 }
 
-/// Who may write a property.
+/// Who may write a property, the caller or the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Only the service: ignored in requests, because clients send back what they read.
     ReadOnly,
     /// The caller.
     ReadWrite,
-    /// The caller, and nobody reads it again.
+    /// Only the caller; no response shows it.
     WriteOnly,
 }
 
-/// What is done with a value.
+/// How the service treats a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It is acted on (only on the values of `accepts`, where there are any).
+    /// It has an effect (only with the values of `accepts`, if there are any).
     Works,
-    /// It is validated and given back; there is nothing yet that would act on it.
+    /// It is validated and shown, but has no effect yet.
     Kept,
-    /// Only the values of `accepts`: what happens anyway.
+    /// Only the values of `accepts`, which describe the default behaviour.
     Default,
-    /// Only the value that it has: whoever decides about the body knows which. Clients send back what they read.
+    /// Only the present value, which the decision about the body checks. Clients send back the body that they
+    /// read.
     Present,
     /// Only false and empty.
     NotYet,
@@ -132,15 +133,15 @@ pub struct Property {
     pub path: &'static str,
     /// Its type.
     pub kind: Kind,
-    /// Who may write it.
+    /// Whether the caller or the service writes it.
     pub access: Access,
     /// Whether a body must have it.
     pub required: bool,
     /// First api-version, where known to be later than the oldest accepted one.
     pub since: Option<&'static str>,
-    /// Last api-version, where it went away.
+    /// The last api-version, if it was removed since.
     pub last: Option<&'static str>,
-    /// What is done with it.
+    /// How the service treats it.
     pub class: Class,
     /// The only values that are accepted, where there are any.
     pub accepts: Vec<&'static str>,
@@ -166,7 +167,7 @@ impl Property {
     }
 }
 
-/// A property and what is in it.
+/// A property and its members.
 #[derive(Debug)]
 pub struct Node {
     /// The property.
@@ -186,7 +187,7 @@ impl Table {
     /// Parses a table that is part of the program.
     ///
     /// # Panics
-    /// When a line is malformed: that is found by the first test that looks at it.
+    /// When a line is malformed; the tests of the table find that.
     pub fn parse(text: &'static str, patterns: &[Pattern]) -> Self {
         let lines = text
             .lines()

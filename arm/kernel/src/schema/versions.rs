@@ -1,10 +1,11 @@
-//! What an api-version has of a body: an answer shows no more, and a request changes no more. Pure.
+//! The part of a body that exists in an api-version: a response shows only that, and a request changes only
+//! that. Pure.
 
 use serde_json::{Map, Value};
 
 use super::table::{Access, Kind, Node};
 
-/// Removes what an api-version does not have from an answer.
+/// Removes the properties that an api-version does not have from a response.
 pub fn prune(node: &Node, value: &mut Value, api_version: &str) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| prune(node, item, api_version)),
@@ -31,8 +32,8 @@ fn prune_members(node: &Node, value: &mut Value, api_version: &str) {
     }
 }
 
-/// Keeps what a request cannot name because its api-version does not have it: a client that reads, changes what it knows and writes
-/// loses nothing of what it does not know. `body` is clean, `present` is what there is.
+/// Keeps the properties that a request cannot name because its api-version does not have them: a client that
+/// reads, changes and writes a resource loses none of them. `body` is clean, `present` is the present body.
 pub fn keep(node: &Node, body: &mut Map<String, Value>, present: &Value, api_version: &str) {
     for (name, member) in &node.members {
         let Some(old) = present.get(*name) else { continue };
@@ -71,7 +72,7 @@ pub fn keep(node: &Node, body: &mut Map<String, Value>, present: &Value, api_ver
     }
 }
 
-/// The item of a list that is meant: of the same name, or, where items have none, at the same place.
+/// The corresponding item of a list: with the same name, or, if items have none, at the same index.
 fn same_item<'a>(list: &'a Value, place: usize, item: &Value) -> Option<&'a Value> {
     let items = list.as_array()?;
     match item.get("name") {
@@ -87,7 +88,7 @@ mod tests {
     use super::super::Table;
     use super::*;
 
-    /// What there is of a body `a` whose members came and went.
+    /// The properties of a body `a` whose members were added and removed over time.
     fn tree() -> Node {
         const TABLE: &str = "\
 a\tnow\tstring\tRW\t\t\tkept\t\t\t\t\t\t

@@ -1,5 +1,6 @@
-//! Walks a body along the property table: what is unknown, of a wrong type, out of range or not done yet is a problem; what
-//! is left is canonical: nulls, empty texts and read-only properties removed, enums in the API's casing, secrets apart.
+//! Walks a body along the property table. Unknown, wrongly typed, out-of-range or unsupported properties are
+//! problems; the rest is canonical: nulls, empty texts and read-only properties removed, enums in the API's
+//! casing, secrets apart.
 
 use arm_wire::ErrorCode;
 use serde_json::{Map, Value};
@@ -15,16 +16,16 @@ const LONGEST_NAME: usize = 512;
 /// The most items of a list of numbers.
 const MOST_NUMBERS: usize = 100;
 
-/// A body that went through the table.
+/// A cleaned body.
 #[derive(Default)]
 pub struct Clean {
-    /// What is left of it.
+    /// The clean body.
     pub body: Map<String, Value>,
     /// Write-only values by path. Never printed.
     pub secrets: Vec<(String, String)>,
 }
 
-/// Checks a body. Whatever is wrong goes to `problems` and is left out of the result.
+/// Checks a body. Invalid properties go to `problems` and are left out of the result.
 pub fn clean(root: &Node, body: &Value, api_version: &str, problems: &mut Problems) -> Clean {
     let mut walk = Walk {
         api_version,
@@ -41,7 +42,7 @@ pub fn clean(root: &Node, body: &Value, api_version: &str, problems: &mut Proble
     }
 }
 
-/// A whole number, also one that a client wrote as 3.0.
+/// A whole number, also in the form 3.0.
 fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let float = value.as_f64()?;
@@ -72,7 +73,7 @@ fn is_absent(value: &Value) -> bool {
     value.is_null() || value.as_str() == Some("")
 }
 
-/// Absent, false, or without anything in it.
+/// Absent, false, or empty.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -106,7 +107,8 @@ impl Walk<'_> {
             }
         }
         for (name, member) in &node.members {
-            // A cluster's location is asked for where it is known whether the cluster exists.
+            // The required properties of the body itself, e.g. a cluster's location, are checked by the
+            // decision, which reads the present resource.
             let needed =
                 member.property.required && member.property.access != Access::ReadOnly && !path.is_empty();
             if needed && members.get(*name).is_none_or(is_absent) {
@@ -119,7 +121,7 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, node: &Node, name: &str, value: &Value, target: String) {
-        // Nothing is asked for by a null.
+        // A null has no effect.
         if value.is_null() {
             return;
         }
@@ -325,7 +327,7 @@ impl Walk<'_> {
     fn objects(&mut self, node: &Node, items: &[Value], path: &str) -> Option<Value> {
         self.at_most(node.property, items.len(), path)?;
         if node.property.class == Class::NotYet && !items.is_empty() {
-            // One answer for the list says more than one for each field of each item.
+            // One problem for the list is clearer than one for each field of each item.
             return Some(Value::Array(items.to_vec()));
         }
         let mut clean = Vec::new();
@@ -336,7 +338,7 @@ impl Walk<'_> {
             } else {
                 let message = format!("'{target}' must be an object.");
                 self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
-                // Keeps the places of the items that follow.
+                // Keeps the index of the following items.
                 clean.push(Value::Object(Map::new()));
             }
         }
@@ -359,7 +361,7 @@ impl Walk<'_> {
         Some(Value::Array(clean))
     }
 
-    /// Whether Landfall does what the value asks for.
+    /// Whether Landfall supports the value.
     fn supported(&mut self, property: &Property, value: Value, target: &str) -> Option<Value> {
         let accepted = match property.class {
             Class::Group | Class::Kept | Class::Present => true,

@@ -1,5 +1,6 @@
-//! Who, of those that the stamp's directory knows, administers a cluster: the members of `aadProfile.adminGroupObjectIDs`. Their tokens name the
-//! groups that they are in, and Kubernetes' own role does the rest.
+//! Administrators of a cluster among the users of the stamp's directory: the members of
+//! `aadProfile.adminGroupObjectIDs`. Their tokens contain their groups, and Kubernetes' own role does the
+//! rest.
 
 use cluster_api::Watch;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ pub(crate) const ADMINS: Addon = Addon {
     deployments: &[],
     health: health::available,
     edits: Edits::PutBack,
-    // Also without a group: those of before are to go.
+    // Also without a group: earlier bindings must be removed.
     wanted: |spec| spec.directory.is_some(),
     objects,
 };
@@ -25,7 +26,7 @@ const WATCHES: [Watch; 1] = [managed(
     "ClusterRoleBinding",
     None,
 )];
-/// As in AKS.
+/// The name in AKS.
 const NAME: &str = "aks-cluster-admin-binding-aad";
 
 fn objects(place: &Place<'_>) -> Vec<Value> {

@@ -1,12 +1,13 @@
-//! What a tenant adds to the cluster's DNS: ConfigMap `coredns-custom`, as AKS has it.
+//! A tenant's additions to the cluster's DNS: ConfigMap `coredns-custom`, as in AKS.
 //!
-//! Keys `*.override` are imported into the server block of the cluster, keys `*.server` beside it; other keys are files that
-//! those may name (`/etc/coredns/custom/KEY`).
+//! Keys `*.override` are imported into the server block of the cluster, keys `*.server` beside it; other keys
+//! are files that those may reference (`/etc/coredns/custom/KEY`).
 //!
-//! Always true: a broken `coredns-custom` takes no name server away. What the tenant wrote is part of the pod template
-//! (annotations, mounted as files), so each ReplicaSet has the content that it was made with: with a broken one, the pods of the
-//! new ReplicaSet do not become ready, those of the old one stay, and come back with what they had after a restart, on
-//! another node and after an upgrade. CoreDNS itself is the judge; that it has judged is told as an Event of the ConfigMap.
+//! Always true: a broken `coredns-custom` takes no name server away. The tenant's text is part of the pod
+//! template (annotations, mounted as files), so each ReplicaSet keeps its own content: with a broken one, the
+//! pods of the new ReplicaSet do not become ready, those of the old one stay, and return with their content
+//! after a restart, on another node and after an upgrade. CoreDNS itself decides whether it is valid; a
+//! failure is reported as an Event of the ConfigMap.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ use crate::{
 };
 
 const NAME: &str = "coredns-custom";
-/// What the tenant writes.
+/// The tenant's ConfigMap.
 pub(super) const CONFIG: ObjectRef = ObjectRef {
     version: "v1",
     kind: "ConfigMap",
@@ -34,19 +35,19 @@ pub(super) const WATCH: Watch = Watch {
     name: Some(NAME),
 };
 
-/// Annotations of a pod may have 256 KiB in all; some of that is for others.
+/// Annotations of a pod are limited to 256 KiB in all; others need some of that.
 const MOST: usize = 200 * 1024;
-/// A rollout that has not got on for so long, in seconds, has failed.
+/// A rollout without progress for this number of seconds has failed.
 pub(super) const DEADLINE_SECONDS: u32 = 120;
 
-/// What the tenant wrote.
+/// The tenant's additions.
 #[derive(Default)]
 pub(super) struct Custom {
-    /// By key.
+    /// File contents by key.
     files: BTreeMap<String, String>,
-    /// Why it is not used.
+    /// The reason why they are not used.
     refused: Option<String>,
-    /// When CoreDNS was seen not to start with it.
+    /// The time when CoreDNS failed to start with them.
     failed_at: Option<Value>,
 }
 
@@ -68,7 +69,7 @@ impl Custom {
                 ..Self::default()
             };
         }
-        // What becomes of it.
+        // The state of the rollout.
         let rollout = place
             .find(&deployment("coredns"))
             .and_then(|found| condition(found, "Progressing"));
@@ -82,12 +83,12 @@ impl Custom {
         }
     }
 
-    /// Whether there is anything.
+    /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// For the Corefile: within the server block of the cluster, and behind it.
+    /// Import lines of the Corefile: within the server block of the cluster, and after it.
     pub(super) fn imports(&self) -> (&'static str, &'static str) {
         if self.is_empty() {
             ("", "")
@@ -96,7 +97,7 @@ impl Custom {
         }
     }
 
-    /// For the annotations of the pod template.
+    /// Annotations of the pod template.
     pub(super) fn annotations(&self) -> impl Iterator<Item = (String, &str)> {
         self.files
             .values()
@@ -104,7 +105,7 @@ impl Custom {
             .map(|(number, text)| (annotation(number), text.as_str()))
     }
 
-    /// For the volume beside the Corefile.
+    /// The projected volume beside the Corefile.
     pub(super) fn projection(&self) -> Value {
         let items: Vec<Value> = self
             .files
@@ -118,13 +119,13 @@ impl Custom {
         json!({ "downwardAPI": { "items": items } })
     }
 
-    /// What the operator is told.
+    /// The ailment for the operator.
     pub(super) fn ailment(&self) -> Option<Ailment> {
         if self.refused.is_none() && self.failed_at.is_none() {
             return None;
         }
         Some(Ailment {
-            // It was given the time that a rollout may take.
+            // No time: the rollout's deadline has already passed.
             since: None,
             why: format!(
                 "ConfigMap {NAME} of the tenant is not used; kubectl --namespace kube-system events --for configmap/{NAME} \
@@ -133,7 +134,7 @@ impl Custom {
         })
     }
 
-    /// What the tenant is told, if something is amiss.
+    /// The event for the tenant, if there is a problem.
     pub(super) fn event(&self) -> Option<Value> {
         let (reason, message, at) = match (&self.refused, &self.failed_at) {
             (Some(why), _) => ("TooLarge", format!("Not used: {why}."), &Value::Null),
@@ -283,7 +284,7 @@ mod tests {
         let event = find(&told, "Event").unwrap();
         assert_eq!(event["reason"], "CoreDNSDoesNotStart");
         assert_eq!(event["lastTimestamp"], "2026-01-01T00:00:00Z");
-        // A rollout that fails for another reason is not the tenant's.
+        // A rollout that fails for another reason is not the tenant's fault.
         let other = objects(&[deployment("ProgressDeadlineExceeded")]);
         assert!(find(&other, "Event").is_none());
 

@@ -37,14 +37,14 @@ const WATCHES: [Watch; 7] = [
     managed("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None),
 ];
 
-/// More than this many replicas are of no use below hundreds of nodes.
+/// More replicas bring nothing below hundreds of nodes.
 const MAX_REPLICAS: u32 = 2;
 
 fn objects(place: &Place<'_>) -> Vec<Value> {
     let Place { spec, options, .. } = *place;
     let custom = Custom::read(place);
     let corefile = corefile(options, &custom);
-    // A change of the Corefile has to reach the pods: it is part of their template.
+    // A change of the Corefile must restart the pods: it is part of their template.
     let mut annotations = json!({ "landfall.dev/corefile": corefile });
     for (name, text) in custom.annotations() {
         annotations[name] = json!(text);
@@ -95,7 +95,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
                 "replicas": nodes.clamp(1, MAX_REPLICAS),
                 "selector": { "matchLabels": labels },
                 "progressDeadlineSeconds": custom::DEADLINE_SECONDS,
-                // Who serves stays until another one does: the new ones may never do.
+                // Old pods stay until new ones are ready, which may never happen.
                 "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
                 "template": {
                     "metadata": { "labels": labels, "annotations": annotations },
@@ -108,15 +108,16 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     objects
 }
 
-/// Pods that serve, and a `coredns-custom` that they can serve with.
+/// Ready pods, and a valid `coredns-custom`.
 fn health(place: &Place<'_>, addon: &Addon) -> Option<Ailment> {
     health::available(place, addon).or_else(|| Custom::read(place).ailment())
 }
 
-/// Names of the cluster; names outside only where there is somebody to ask; what the tenant adds.
+/// Names of the cluster; other names only with upstream servers; the tenant's additions.
 ///
-/// Answers about the cluster's own names are not kept, as with kubeadm: they come from memory anyway, and one that is kept outlives what it
-/// tells of. A name that was asked for before its pod was there would not exist for another half a minute.
+/// Answers about the cluster's own names are not cached, as with kubeadm: they come from memory anyway, and a
+/// cached one outlives its object. A name that was queried before its pod existed would stay unknown for half
+/// a minute.
 fn corefile(options: &AddonOptions, custom: &Custom) -> String {
     let (within, behind) = custom.imports();
     let forward = if options.upstream_dns.is_empty() {
@@ -143,7 +144,7 @@ fn pod(custom: &Custom) -> Value {
     };
     placed(json!({
         "serviceAccountName": "coredns",
-        // Its own pod must not ask itself for names outside.
+        // Its own pod must not query itself for other names.
         "dnsPolicy": "Default",
         "topologySpreadConstraints": [{
             "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",

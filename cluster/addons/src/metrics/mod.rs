@@ -1,4 +1,4 @@
-//! metrics-server: what `kubectl top` and the horizontal autoscaler ask.
+//! metrics-server: the source of `kubectl top` and the horizontal autoscaler.
 
 use cluster_api::Watch;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ fn objects() -> Vec<Value> {
             "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": { "name": "v1beta1.metrics.k8s.io" },
             "spec": {
                 "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
-                // It makes its certificate itself at each start, as upstream's own manifest has it.
+                // It creates its certificate itself at each start, as in upstream's own manifest.
                 "insecureSkipTLSVerify": true,
                 "service": { "name": "metrics-server", "namespace": "kube-system" }
             }
@@ -102,7 +102,7 @@ fn pod() -> Value {
                 "--cert-dir=/tmp",
                 "--secure-port=10250",
                 "--kubelet-preferred-address-types=InternalIP",
-                // Kubelets' serving certificates are signed by the cluster's CA, which every pod is given.
+                // Kubelets' serving certificates are signed by the cluster's CA, which every pod has.
                 "--kubelet-certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
                 "--kubelet-use-node-status-port",
                 "--metric-resolution=15s"

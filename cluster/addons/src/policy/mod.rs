@@ -1,8 +1,8 @@
-//! Says at admission that nothing enforces a NetworkPolicy: the cluster has no network policy engine (`networkPolicy: none`), and an object
-//! that is taken and ignored looks like protection.
+//! Warns at admission that a NetworkPolicy is not enforced: the cluster has no network policy engine
+//! (`networkPolicy: none`), and an object that is accepted and ignored looks like protection.
 //!
-//! Always true: nothing is refused. A cluster whose tenant brings the network plugin (`networkPlugin: none`) is not warned: that plugin may well
-//! enforce policies.
+//! Always true: no request is refused. A cluster whose tenant brings the network plugin
+//! (`networkPlugin: none`) gets no warning: that plugin may enforce policies.
 
 use cluster_spec::PodNetworking;
 use serde_json::{Value, json};
@@ -13,20 +13,20 @@ pub(crate) const NETWORK_POLICY: Addon = Addon {
     name: "network-policy-warning",
     about: "A NetworkPolicy is answered with a warning that nothing enforces it (not with `networkPlugin: none`)",
     images: &[],
-    // Who takes it off does without warnings until the add-ons are applied again: no reason for two more watches.
+    // After a deletion, warnings are missing until the next apply of the add-ons: not worth two more watches.
     watches: &[],
     reads: &[],
     deployments: &[],
     health: health::available,
     edits: Edits::PutBack,
-    // A cluster keeps its plugin, so there is never one to take away.
+    // A cluster keeps its plugin, so the policy never has to be removed.
     wanted: |spec| spec.network.plugin != PodNetworking::None,
     objects: |_| objects(),
 };
 
 const VERSION: &str = "admissionregistration.k8s.io/v1";
 const NAME: &str = "landfall-network-policy-warning";
-/// On one line: the API server refuses a message that has more.
+/// On one line: the API server refuses a message with several.
 const MESSAGE: &str = "nothing enforces this NetworkPolicy: the cluster has no network policy engine (networkPolicy is none); what reaches nodes is \
     restricted with a network security group of their subnet (docs/guides/networks.md), traffic between pods only by an engine that you install";
 
@@ -35,7 +35,7 @@ fn objects() -> Vec<Value> {
         json!({
             "apiVersion": VERSION, "kind": "ValidatingAdmissionPolicy", "metadata": { "name": NAME },
             "spec": {
-                // A warning that cannot be given is no reason to refuse anything.
+                // A failed warning is no reason to refuse a request.
                 "failurePolicy": "Ignore",
                 "matchConstraints": { "resourceRules": [{
                     "apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],

@@ -1,8 +1,8 @@
-//! Keeps the annotation that holds healing off a node out of the reach of the node itself.
+//! Protects the annotation that keeps healing off a node from the node itself.
 //!
-//! A kubelet may write annotations of its own Node object, and no admission plugin of Kubernetes restricts that, as
-//! NodeRestriction does for labels. So an admission policy in the API server does: whoever has taken a node over cannot have
-//! it kept.
+//! A kubelet may write annotations of its own Node object, and no admission plugin of Kubernetes restricts
+//! that, as NodeRestriction does for labels. So an admission policy in the API server does: an attacker on a
+//! node cannot keep the node from being healed.
 
 use cluster_api::PRESERVE;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ pub(crate) const NODE_PRESERVE: Addon = Addon {
     name: "node-preserve",
     about: "Only people, not nodes, keep a node from being repaired (`landfall.dev/preserve`)",
     images: &[],
-    // An administrator who takes it off has it back with the next change of anything else: no reason for two more watches.
+    // A deleted policy is restored at the next apply of the add-ons: not worth two more watches.
     watches: &[],
     reads: &[],
     deployments: &[],

@@ -1,4 +1,4 @@
-//! Who may do what, of those that Landfall itself makes credentials for.
+//! Roles and bindings of the users for whom Landfall issues credentials.
 //!
 //! A credential that is handed out is a user of its own, and what it may do hangs on one binding of its own
 //! ([`credential_binding`]): taking that away takes the credential away, at once and without a restart. The bindings are no part of the
@@ -13,11 +13,13 @@ use crate::{Addon, Edits, health, label, managed, trusted::role_name};
 
 /// What the user credential may do.
 const USER_ROLE: &str = "landfall:cluster-user";
-/// What the monitoring credential may do.
+/// The role of the credential of a namespace, in it.
+const NAMESPACE_ROLE: &str = "edit";
+/// The role of monitoring credentials.
 const MONITORING_ROLE: &str = "landfall:cluster-monitoring";
 /// The policy that keeps user credentials out of the cluster's own namespaces.
 const USER_POLICY: &str = "landfall-cluster-users";
-/// What every credential's user name and binding begin with.
+/// The prefix of every credential's user name and binding.
 const CREDENTIALS: &str = "landfall:credential:";
 
 /// What the binding of every trusted principal begins with.
@@ -30,7 +32,7 @@ const RETIRED: [&str; 3] = [
     "landfall:monitoring:view",
 ];
 
-/// Where bindings of credentials are found, among others.
+/// The watch for bindings of credentials.
 pub const CREDENTIAL_BINDINGS: Watch = managed("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None);
 
 /// The cluster's own namespaces, in which a pod may be made whoever its service account is.
@@ -41,7 +43,7 @@ pub fn credential_user(kind: CredentialKind, id: &str) -> String {
     format!("{CREDENTIALS}{}:{id}", kind.word())
 }
 
-/// All that a credential may do.
+/// The rights of a credential.
 pub fn credential_binding(kind: CredentialKind, id: &str) -> Value {
     let role = match kind {
         CredentialKind::Admin => "cluster-admin",
@@ -61,6 +63,23 @@ pub fn trusted_binding(name: &str, role: &TrustedRole, principal: &str) -> Value
     let mut binding = binding(&name, &role_name(role), "User", principal);
     label(&mut binding);
     binding
+}
+
+/// Who works in a namespace and nowhere else: the users of these credentials, with what Kubernetes' own `edit` lets them do there. Not with
+/// what a cluster's user may: a right to namespaces that is bound in one of them is a right to that Namespace itself.
+pub fn namespace_binding<'a>(namespace: &str, name: &str, ids: impl Iterator<Item = &'a String>) -> Value {
+    let subjects: Vec<Value> = ids
+        .map(|id| {
+            let user = credential_user(CredentialKind::User, id);
+            json!({ "kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io" })
+        })
+        .collect();
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": { "namespace": namespace, "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAMESPACE_ROLE },
+        "subjects": subjects
+    })
 }
 
 /// Whether a binding is a credential's, of this release or of one before, or a trusted principal's.
@@ -102,7 +121,7 @@ fn role(name: &str, labels: &Value, rules: &Value) -> Value {
     })
 }
 
-/// A role whose rules Kubernetes gathers from others.
+/// An aggregated role.
 fn gathered(name: &str, selectors: &Value) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": name },
@@ -112,7 +131,7 @@ fn gathered(name: &str, selectors: &Value) -> Value {
 
 fn objects() -> Vec<Value> {
     vec![
-        // The API server towards kubelets: logs, exec, port-forward.
+        // The API server's access to kubelets: logs, exec, port-forward.
         binding(
             "landfall:kubelet-clients",
             "system:kubelet-api-admin",
@@ -131,7 +150,8 @@ fn objects() -> Vec<Value> {
             &json!([
                 { "matchLabels": { "landfall.dev/aggregate-to-cluster-user": "true" } },
                 { "matchLabels": { "rbac.authorization.k8s.io/aggregate-to-view": "true" } },
-                // What charts bring for their own types; what Kubernetes brings lets users be any service account, cluster-wide.
+                // Roles of charts for their own types; Kubernetes' aggregated roles would let users act as
+                // any service account, cluster-wide.
                 {
                     "matchLabels": { "rbac.authorization.k8s.io/aggregate-to-edit": "true" },
                     "matchExpressions": [{ "key": "kubernetes.io/bootstrapping", "operator": "DoesNotExist" }]
@@ -167,8 +187,8 @@ fn objects() -> Vec<Value> {
     ]
 }
 
-/// What users change in namespaces, and what of the cluster they read. Neither roles and their bindings, nor tokens of service accounts,
-/// nor anything in a service account's name.
+/// Write access in namespaces, and read access to cluster-scoped objects. No access to roles and their
+/// bindings, to tokens of service accounts, or to impersonation of service accounts.
 fn user_rules() -> Value {
     let change = [
         "create",
@@ -215,8 +235,8 @@ fn user_rules() -> Value {
     ])
 }
 
-/// Users change nothing in the cluster's own namespaces: whoever makes a pod there is any service account there, and some of those may do
-/// everything.
+/// Users change nothing in the cluster's own namespaces: a pod created there could use any service account
+/// there, and some of those may do everything.
 fn user_policy() -> Value {
     let user = format!("{CREDENTIALS}{}:", CredentialKind::User.word());
     let own: Vec<String> = OWN_NAMESPACES

@@ -1,11 +1,15 @@
-//! Disks for claims: the driver as the cluster knows it, and the StorageClasses that AKS has.
+//! Disks for claims: the driver's objects in the cluster, and the StorageClasses of AKS.
 //!
-//! No pod belongs to it: the stamp's service provisions and attaches, and a program of each node's machine mounts
+//! It has no pods: the stamp's service provisions and attaches, and a program on each node's machine mounts
 //! (`cluster/bootstrap/src/volumes.rs`).
 //!
-//! Always true: a StorageClass that is there stays as it is, as AKS keeps them (`EnsureExists`): a tenant takes the annotation off `default`
-//! that makes it the cluster's default, or makes a class of one of these names anew. One that was deleted is made again. What a class asks for
-//! cannot be changed in Kubernetes: whatever a later release has in its place is for clusters that do not have the class yet.
+//! Always true: an existing StorageClass stays as it is, as in AKS (`EnsureExists`): a tenant may remove the
+//! annotation that makes `default` the cluster's default, or replace a class by another of the same name. A
+//! deleted one is created again. Parameters of a class cannot be changed in Kubernetes: those of a later
+//! release apply only to clusters without the class.
+
+mod shares;
+mod snapshots;
 
 use cluster_api::ObjectRef;
 use cluster_volumes::DRIVER;
@@ -13,11 +17,14 @@ use serde_json::{Value, json};
 
 use crate::{Addon, Edits, MODE, Place, health};
 
+pub(crate) use shares::SHARES;
+pub(crate) use snapshots::SNAPSHOTS;
+
 pub(crate) const DISKS: Addon = Addon {
     name: "disks",
     about: "StorageClasses for disks that outlive pods and nodes (not with `storageProfile.diskCSIDriver.enabled: false`)",
     images: &[],
-    // Who deletes one has it back with the next change of anything else: no reason for two more watches.
+    // A deleted object is restored at the next apply of the add-ons: not worth two more watches.
     watches: &[],
     reads: &READS,
     deployments: &[],
@@ -30,7 +37,7 @@ pub(crate) const DISKS: Addon = Addon {
 const VERSION: &str = "storage.k8s.io/v1";
 const KIND: &str = "StorageClass";
 
-/// The class of claims that name none.
+/// The default class.
 const DEFAULT: &str = "default";
 const MANAGED: &str = "managed";
 const MANAGED_CSI: &str = "managed-csi";
@@ -75,7 +82,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     std::iter::once(driver).chain(classes).collect()
 }
 
-/// The two oldest are written as they were before there was CSI.
+/// The two oldest use the names from before CSI.
 fn class(name: &str) -> Value {
     let old = |sku: &str| json!({ "cachingmode": "ReadOnly", "kind": "Managed", "storageaccounttype": sku });
     let parameters = match name {
@@ -90,7 +97,7 @@ fn class(name: &str) -> Value {
         "provisioner": DRIVER,
         "parameters": parameters,
         "reclaimPolicy": "Delete",
-        // The node of the pod that is to use it is known first.
+        // The node of the first pod is known before provisioning.
         "volumeBindingMode": "WaitForFirstConsumer",
         "allowVolumeExpansion": true
     });
@@ -110,7 +117,7 @@ mod tests {
     fn names(spec: &ClusterSpec, read: &[Value]) -> Vec<String> {
         manifests(spec, &AddonOptions::default(), read)
             .iter()
-            .filter(|object| object["apiVersion"] == VERSION)
+            .filter(|object| object["provisioner"] == DRIVER || object["metadata"]["name"] == DRIVER)
             .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
             .collect()
     }
@@ -118,7 +125,8 @@ mod tests {
     #[test]
     fn one_class_is_the_default_and_all_wait_for_a_pod() {
         let all = manifests(&testkit::cluster(), &AddonOptions::default(), &[]);
-        let classes: Vec<&Value> = all.iter().filter(|object| object["kind"] == KIND).collect();
+        let classes = all.iter().filter(|object| object["kind"] == KIND);
+        let classes: Vec<&Value> = classes.filter(|class| class["provisioner"] == DRIVER).collect();
         assert_eq!(classes.len(), READS.len());
         let defaults = classes
             .iter()

@@ -1,8 +1,10 @@
-//! Workload identity: a pod that says so by a label is given a token of its service account for the stamp's token service, and told where
-//! that is and who it is to be there. What it is given is called as azure-workload-identity's webhook calls it, because SDKs read it.
+//! Workload identity: a pod with the label gets a token of its service account for the stamp's token service,
+//! and environment variables with the service's address and its identity there. Names are those of
+//! azure-workload-identity's webhook, because SDKs read them.
 //!
-//! An admission policy in the API server does it: no pod has to run for others to start. A service account is what the policy is evaluated
-//! with, once for each of the namespace, and its condition takes the one that is the pod's.
+//! Implemented by an admission policy in the API server: no pod must run for others to start. The policy's
+//! parameters are service accounts: it is evaluated for each one of the namespace, and its condition selects
+//! the pod's own.
 //!
 //! Always true: what a pod has already is kept; a pod without the label is not looked at; where workload identity is switched off again, the
 //! policy is still there and matches nothing.
@@ -22,7 +24,7 @@ pub(crate) const WORKLOAD_IDENTITY: Addon = Addon {
     deployments: &[],
     health: health::available,
     edits: Edits::PutBack,
-    // An issuer stays, so this is put right once more when it is switched off.
+    // An issuer stays, so the objects are applied once more when it is switched off.
     wanted: |spec| spec.issuer.is_some(),
     objects,
 };
@@ -30,7 +32,7 @@ pub(crate) const WORKLOAD_IDENTITY: Addon = Addon {
 const VERSION: &str = "admissionregistration.k8s.io/v1";
 const NAME: &str = "landfall-workload-identity";
 const LABEL: &str = "azure.workload.identity/use";
-/// What tokens are for.
+/// The audience of the tokens.
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const VOLUME: &str = "azure-identity-token";
 const FILE: &str = "azure-identity-token";
@@ -42,7 +44,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
             "apiVersion": VERSION, "kind": "MutatingAdmissionPolicy", "metadata": { "name": NAME },
             "spec": {
                 "failurePolicy": "Fail",
-                // A container that another policy or webhook adds gets it as well.
+                // Containers added by another policy or webhook get it as well.
                 "reinvocationPolicy": "IfNeeded",
                 "paramKind": { "apiVersion": "v1", "kind": "ServiceAccount" },
                 "matchConstraints": {
@@ -69,7 +71,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
             "apiVersion": VERSION, "kind": "MutatingAdmissionPolicyBinding", "metadata": { "name": NAME },
             "spec": {
                 "policyName": NAME,
-                // All of the pod's namespace.
+                // All service accounts of the pod's namespace.
                 "paramRef": { "selector": {}, "parameterNotFoundAction": "Allow" }
             }
         }),
@@ -84,7 +86,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     ]
 }
 
-/// What several expressions need.
+/// Variables used by several expressions.
 fn variables(place: &Place<'_>) -> Value {
     let account =
         |name: &str| format!("params.metadata.?annotations[?'azure.workload.identity/{name}'].orValue('')");
@@ -123,7 +125,7 @@ fn variables(place: &Place<'_>) -> Value {
     ])
 }
 
-/// Environment and mount of each container that is not skipped; what it has itself is left alone.
+/// Environment and mount of each container that is not skipped; existing settings stay.
 fn containers() -> String {
     let list = |field: &str| {
         let kind = format!("Object.spec.{field}");
@@ -152,7 +154,8 @@ fn containers() -> String {
     )
 }
 
-/// The volume with the token. Sources of a projected volume are one value, which an apply configuration may not set.
+/// The volume with the token. The sources of a projected volume are atomic, so an apply configuration cannot
+/// set them.
 fn volume() -> String {
     let kind = "Object.spec.volumes";
     let token = format!(
@@ -163,7 +166,7 @@ fn volume() -> String {
         "{kind}{{name: '{VOLUME}', projected: {kind}.projected{{defaultMode: 420, sources: \
          [{kind}.projected.sources{{serviceAccountToken: {token}}}]}}}}"
     );
-    // A list of objects as one value is more than the API server of 1.36 can take: first the list, then what is in it.
+    // The API server of 1.36 rejects a list of objects as one value: first the list, then its items.
     format!(
         "object.spec.?volumes.orValue([]).exists(own, own.name == '{VOLUME}') ? [] : ((has(object.spec.volumes) ? [] : \
          [JSONPatch{{op: 'add', path: '/spec/volumes', value: []}}]) + \

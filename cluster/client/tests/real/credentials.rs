@@ -1,4 +1,4 @@
-//! What credentials may, which is what their bindings say, and for how long.
+//! The rights of credentials, which come from their bindings, and their lifetime.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) async fn may(stand: &Stand) {
     assert_eq!(set(&all, &[]).await, 3);
     assert_eq!(set(&all, &[]).await, 0, "they are so already");
     for (who, what) in all.map(|(kind, who)| (who, kind)) {
-        // Roles of which Kubernetes gathers the rules have them a moment later.
+        // Aggregated roles get their rules a moment later.
         stand
             .wait(&format!("{what:?} works"), LONG, async || {
                 stand.kubectl_as(who, "get nodes").await.map(drop)
@@ -93,7 +93,7 @@ pub(crate) async fn may(stand: &Stand) {
     let why = refused("user", "-n kube-system create configmap a --from-literal=b=c").await;
     assert!(why.contains("az aks get-credentials --admin"), "{why}");
 
-    // Whoever may do everything may hide a binding; it goes by its name.
+    // An administrator may hide a binding; it is deleted by its name.
     let name = credential_user(CredentialKind::Admin, "one");
     let hide = format!("label clusterrolebinding {name} kubernetes.azure.com/managedby-");
     stand.kubectl_as("one", &hide).await.unwrap();

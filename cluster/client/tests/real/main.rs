@@ -1,7 +1,8 @@
-//! Real clusters: what bootstrap computes, run by real programs in real machines; add-ons and nodes kept by the client.
+//! Real clusters: configurations from bootstrap, run by real programs in real machines; add-ons and nodes
+//! maintained by the client.
 //!
-//! Needs root, `runc`, `nft`, `ip` and a node image: `LANDFALL_TEST_LAYERS` names its layers, top first. Every stamp has a
-//! name and ranges of its own and no uplink.
+//! Needs root, `runc`, `nft`, `ip` and a node image: `LANDFALL_TEST_LAYERS` names its layers, top first.
+//! Every stamp has its own name and ranges and no uplink.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -37,7 +38,7 @@ fn run(plugin: PodNetworking, test: impl AsyncFnOnce(&Stand)) {
         });
 }
 
-/// Brings a cluster up as the loops do, until its add-ons serve.
+/// Starts a cluster as the loops do, until its add-ons are ready.
 async fn bring_up(stand: &Stand) {
     stand
         .wait("API ready", LONG, async || {
@@ -83,7 +84,7 @@ async fn bring_up(stand: &Stand) {
     }
 }
 
-/// Two pods a node that say who they are and who asked, behind a ClusterIP and a NodePort.
+/// Two pods per node that return their name and the client's address, behind a ClusterIP and a NodePort.
 const WEB: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -149,7 +150,7 @@ async fn from_pod(stand: &Stand, pod: &Pod, command: &str) -> Result<String, Str
         .await
 }
 
-/// Every way by which pods are reached.
+/// All paths to pods.
 async fn traffic(stand: &Stand) {
     let pods = web(stand).await;
     for from in &pods {
@@ -241,7 +242,7 @@ async fn traffic(stand: &Stand) {
     .unwrap();
     println!("pods leave their ranges as they should");
 
-    // logs, exec, port-forward, top: the API server reaches kubelets, and kubelets prove who they are.
+    // logs, exec, port-forward, top: the API server connects to kubelets and verifies their certificates.
     assert_eq!(
         stand
             .kubectl(&format!("logs {}", pods[3].name))
@@ -271,12 +272,12 @@ async fn traffic(stand: &Stand) {
             })
             .await;
     }
-    // In a pod, the API server is who the service account's CA says.
+    // In a pod, the API server's certificate is verified by the service account's CA.
     let inside = r#"timeout 5 wget -qO- http://kube-dns.kube-system.svc.cluster.local:9153/metrics | grep -c ^coredns_build_info"#;
     assert_eq!(from_pod(stand, from, inside).await.unwrap().trim(), "1");
 }
 
-/// Who may do what.
+/// Rights of users and nodes.
 async fn rights(stand: &Stand) {
     stand
         .kubectl("create secret generic hush --from-literal=word=open-sesame")
@@ -334,7 +335,7 @@ async fn rights(stand: &Stand) {
 
     credentials::may(stand).await;
 
-    // Beyond loopback listen the API server, for everybody, and etcd, for other members and with their certificates only.
+    // Beyond loopback only the API server listens, for all clients, and etcd, for clients with its certificates.
     let sockets = stand
         .inside(stand::CONTROL_PLANE, "ss -Hlnt | awk '{print $4}'")
         .await
@@ -351,7 +352,7 @@ async fn rights(stand: &Stand) {
     assert_eq!(open, ["*:10250"], "{sockets}");
 }
 
-/// Nodes as AKS shows them.
+/// Node objects as in AKS.
 async fn nodes(stand: &Stand) {
     let place = &stand.places[1];
     let text = stand
@@ -375,16 +376,16 @@ async fn nodes(stand: &Stand) {
     ] {
         assert_eq!(labels[name], value, "{name} of {labels}");
     }
-    // A Standard_DS2_v2: 2 cores and 7 GiB, on a host said to have 16 GiB.
+    // A Standard_DS2_v2: 2 cores and 7 GiB, on a host with a configured size of 16 GiB.
     let allocatable = &node["status"]["allocatable"];
     assert_eq!(allocatable["cpu"], "1900m");
     assert_eq!(allocatable["pods"], "30");
 }
 
-/// What others change is seen, and changed back.
+/// Foreign changes are detected and reverted.
 async fn drift(stand: &Stand) {
     let addons = manifests(&stand.spec, &AddonOptions::default(), &[]);
-    // Not at once: the controller that checks the types of an admission policy notes down in it what it found.
+    // Not at once: the controller that checks the types of an admission policy writes its results into it.
     stand
         .wait("nothing to change", LONG, async || {
             match stand.api.apply(&addons).await {
@@ -433,7 +434,7 @@ async fn drift(stand: &Stand) {
     assert_eq!(replicas, "2");
 }
 
-/// A node goes: its pods first.
+/// Removes a node: its pods first.
 async fn farewell(stand: &Stand) {
     let node = &stand.places[1].node_name;
     stand
@@ -462,7 +463,7 @@ async fn farewell(stand: &Stand) {
     assert_eq!(stand.api.nodes().await.unwrap().len(), 1);
 }
 
-/// Everything stops and starts again, with its data.
+/// Stops and starts everything, with its data.
 async fn reboot(stand: &Stand) {
     let id = fabric_api::MachineId::from;
     for machine in [stand::CONTROL_PLANE, "n0"] {

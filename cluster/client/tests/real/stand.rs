@@ -1,4 +1,5 @@
-//! A throw-away cluster: its own stamp, a control plane machine and nodes, run by a shell script instead of an agent.
+//! A temporary cluster: its own stamp, a control plane machine and nodes, run by a shell script instead of an
+//! agent.
 
 use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,8 +19,9 @@ use fabric_container::{ContainerConfig, ContainerFabric, Images};
 use fabric_net::{Names, route_destinations, stamp_range};
 use tokio::process::Command;
 
-/// Does what an agent would: set-up, then everything at once, each kept running; told to stop, it stops.
-/// It has no programs of its own: one that is asked for would begin everything once more.
+/// Acts like an agent: setup, then all processes at once, each restarted when it ends; on SIGTERM it stops.
+/// The agent's own subcommands are missing: such a call sleeps and fails, instead of starting everything
+/// again.
 const AGENT: &str = "#!/bin/sh\n[ $# = 0 ] || { sleep 60; exit 2; }\ntrap 'trap \"\" TERM; kill -TERM -1; sleep 3; exit 0' TERM\nsh /etc/landfall/run.sh &\nwait $!\nwhile :; do sleep 60 & wait $!; done\n";
 
 pub(crate) const NETWORK: &str = "vnet";
@@ -45,7 +47,7 @@ pub(crate) struct Stand {
     place: tempfile::TempDir,
 }
 
-/// The layers, if such a test can run; otherwise it is skipped.
+/// The layers, if these tests can run; otherwise they are skipped.
 pub(crate) fn layers() -> Option<Vec<PathBuf>> {
     if !needs::root_and(&["runc", "nft", "ip"]) {
         return None;
@@ -67,8 +69,10 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
         fqdn: "real-dns-1.hcp.local.landfall.internal".into(),
         network: testkit::network(plugin),
         pools: vec![pool],
-        // Their driver is a program of the agent's, which is not there.
+        // The drivers are a subcommand of the agent, which is missing here.
         disks_off: true,
+        files_off: true,
+        snapshots_off: true,
         ..testkit::cluster()
     }
 }
@@ -165,10 +169,10 @@ impl Stand {
         let place = ControlPlanePlace::alone(CONTROL_PLANE, self.at);
         let mut config =
             cluster_bootstrap::control_plane_config(&self.spec, &self.pki, &place, now, 1).unwrap();
-        // Nor are there the agent's own programs.
+        // The agent's own subcommands are missing.
         config.processes.retain(|process| process.name != BACKUP);
         for process in &mut config.processes {
-            // There is no agent here that would prepare its data.
+            // Without an agent, etcd's data is not prepared.
             if process.name == ETCD {
                 process.argv = cluster_bootstrap::bare_etcd(&place);
             }
@@ -198,13 +202,13 @@ impl Stand {
         machine
     }
 
-    /// A kubeconfig that is good for so long.
+    /// A kubeconfig with this lifetime.
     pub(crate) fn kubeconfig(&self, bearer: Bearer<'_>, lasts: Duration) -> String {
         let now = self.env.clock.now();
         let server = format!("https://{}", self.at.vip);
         let until = now.checked_add(lasts).unwrap();
         let certificate = cluster_bootstrap::client_certificate(&self.pki, bearer, now, until).unwrap();
-        cluster_bootstrap::kubeconfig(&self.spec, &self.pki, &server, bearer, &certificate)
+        cluster_bootstrap::kubeconfig(&self.spec, &self.pki, &server, bearer, &certificate, None)
     }
 
     pub(crate) fn node(&self, place: &NodePlace) -> MachineSpec {
@@ -223,7 +227,7 @@ impl Stand {
             .collect()
     }
 
-    /// One round of what the loops do all the time.
+    /// One round of the loops' work.
     pub(crate) async fn round(&self) -> Result<(), String> {
         let said = |error: cluster_api::ClusterError| error.to_string();
         self.api.ready().await.map_err(said)?;
@@ -235,7 +239,7 @@ impl Stand {
         Ok(())
     }
 
-    /// What a command says inside a machine; its complaint if it fails.
+    /// The output of a command inside a machine; its error output if it fails.
     pub(crate) async fn inside(&self, machine: &str, command: &str) -> Result<String, String> {
         let root = self.place.path().join("run/runc").display().to_string();
         let container = Names::new(&self.stamp).container(&MachineId::from(machine));
@@ -256,7 +260,7 @@ impl Stand {
         self.inside(CONTROL_PLANE, &command).await
     }
 
-    /// What the API server answers somebody without a credential; the status if it refuses.
+    /// The API server's answer to a request without a credential; the status if it refuses.
     pub(crate) async fn anonymously(&self, path: &str) -> Result<String, u16> {
         let mut config = kube::Config::new(format!("https://{}", self.at.vip).parse().unwrap());
         let (_, ca) = x509_parser::pem::parse_x509_pem(self.pki.cluster.certificate.as_bytes()).unwrap();
@@ -299,7 +303,7 @@ impl Stand {
         }
     }
 
-    /// The end of every log, for when something does not work.
+    /// The end of every log, for failures.
     pub(crate) fn logs(&self) -> String {
         let mut text = String::new();
         let machines = self.place.path().join("state/machines");
@@ -328,7 +332,7 @@ impl Stand {
 }
 
 impl Drop for Stand {
-    /// A test that failed leaves nothing behind either. Blocking is fine here: it is the end.
+    /// Cleans up after a failed test too. Blocking is fine here: it is the end.
     fn drop(&mut self) {
         if std::thread::panicking() {
             if let Some(keep) = std::env::var_os("LANDFALL_TEST_KEEP_LOGS") {

@@ -1,21 +1,24 @@
-//! Records among a cluster's children that its loop writes: of credentials, load balancers and volumes.
+//! Records among a cluster's children that its loop writes: of credentials, load balancers, volumes and managed namespaces.
 
 use std::sync::Arc;
 
+use arm_access::Scope;
 use control_planner::NewVolume;
 use control_records::{
-    LeaseRecord,
+    LeaseRecord, access,
     balancer::BalancerRecord,
     credential::CredentialRecord,
+    namespace::NamespaceRecord,
     unknown::{self, Kind},
     volume::VolumeRecord,
 };
-use control_store::{Stored, Txn, put_record};
+use control_store::{StoreError, Stored, Txn, put_record};
 use jiff::Timestamp;
 
-use super::{Basis, Committed};
+use super::{Basis, CommitError, Committed, cluster_id};
+use crate::ControllerDeps;
 
-/// A credential's record as it is from now on, or its removal; nothing where it is gone meanwhile.
+/// A credential's changed record, or its removal; no change if it no longer exists.
 pub(super) fn change_credential(
     txn: Txn,
     basis: &Basis,
@@ -31,7 +34,7 @@ pub(super) fn change_credential(
     };
     let uid = &basis.cluster.value.uid;
     let key = CredentialRecord::key(uid, id);
-    // Either way it is not handed out again.
+    // In either case it is not handed out again.
     let txn = txn
         .at(&key, *revision)
         .delete(CredentialRecord::certificate_key(uid, id));
@@ -41,7 +44,7 @@ pub(super) fn change_credential(
     }
 }
 
-/// A load balancer, with the lease of its address where others could take that.
+/// Records a load balancer, with the lease of its address if others could use that.
 pub(super) fn record_balancer(
     mut txn: Txn,
     basis: &Basis,
@@ -61,7 +64,7 @@ pub(super) fn record_balancer(
     txn.absent(&key).with(put_record(key, record))
 }
 
-/// A load balancer goes, and with it its lease; nothing where it is gone meanwhile.
+/// Removes a load balancer together with its lease; no change if it no longer exists.
 pub(super) fn forget_balancer(txn: Txn, basis: &Basis, service: &str) -> Txn {
     let mut known = basis.balancers.iter();
     let Some(Stored { revision, value }) = known.find(|balancer| balancer.value.uid == service) else {
@@ -84,7 +87,7 @@ fn balancer_lease(basis: &Basis, record: &BalancerRecord) -> Option<String> {
     )
 }
 
-/// A volume that is to be made, or that is there and was in no record.
+/// Records a volume that is to be made, or that exists without a record.
 pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Timestamp) -> Txn {
     let record = VolumeRecord {
         v: 1,
@@ -95,6 +98,8 @@ pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Ti
         claim_name: volume.claim.name.clone(),
         bytes: volume.bytes,
         sku: volume.sku.clone(),
+        shared: volume.shared,
+        snapshot: volume.snapshot,
         source: volume.source.clone(),
         object: volume.object.clone(),
         published: false,
@@ -102,13 +107,13 @@ pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Ti
         created_at: now,
     };
     let key = VolumeRecord::key(&basis.cluster.value.uid, &record.id);
-    // Its id follows from its name, so one of before that was removed may have had it.
+    // Its id follows from its name, so an earlier removed one may have had it.
     txn.absent(&key)
         .with(put_record(key, &record))
         .delete(unknown::removed_key(Kind::Volume, &record.id))
 }
 
-/// A volume's record as it is from now on; nothing where it is gone meanwhile.
+/// A volume's changed record; no change if it no longer exists.
 pub(super) fn change_volume(
     txn: Txn,
     basis: &Basis,
@@ -123,7 +128,8 @@ pub(super) fn change_volume(
     txn.at(&key, *revision).with(put_record(key, &changed))
 }
 
-/// The record of a volume that is gone goes. What is left of it may be removed wherever it is found. Nothing where it is gone meanwhile.
+/// Removes the record of a deleted volume. Remains of it may be removed wherever they are found. No change if
+/// the record no longer exists.
 pub(super) fn forget_volume(txn: Txn, basis: &Basis, id: &str, now: Timestamp) -> Txn {
     let Some(Stored { revision, .. }) = volume(basis, id) else {
         return txn;
@@ -132,6 +138,29 @@ pub(super) fn forget_volume(txn: Txn, basis: &Basis, id: &str, now: Timestamp) -
     txn.at(&key, *revision)
         .delete(key)
         .with(unknown::removed(Kind::Volume, id, now))
+}
+
+/// The record of a managed namespace goes, and before it who may what with it, so that another of its name begins with nothing. Nothing where
+/// it is gone meanwhile.
+pub(super) async fn forget_namespace(
+    deps: &ControllerDeps,
+    txn: Txn,
+    basis: &Basis,
+    name: &str,
+) -> Result<Txn, CommitError> {
+    let mut known = basis.namespaces.iter();
+    let Some(Stored { revision, value }) = known.find(|namespace| namespace.value.name == name) else {
+        return Ok(txn);
+    };
+    let cluster = &basis.cluster.value;
+    let key = NamespaceRecord::key(&cluster.uid, &value.name);
+    let id = format!("{}/managedNamespaces/{name}", cluster_id(cluster));
+    let scope = Scope::parse(&id).map_err(|error| StoreError::Corrupt {
+        key: key.clone(),
+        why: error.to_string(),
+    })?;
+    access::remove_below(&*deps.store, &scope).await?;
+    Ok(txn.at(&key, *revision).delete(key))
 }
 
 fn volume<'b>(basis: &'b Basis, id: &str) -> Option<&'b Stored<Arc<VolumeRecord>>> {

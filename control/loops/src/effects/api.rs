@@ -1,55 +1,72 @@
-//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes.
+//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes, managed namespaces.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base_errors::chain;
-use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish, VolumeWish};
+use cluster_api::{
+    AddonAilment, ClusterError, Drained, NamespaceSeen, NamespaceWish, NodeSeen, ServiceWish, VolumeWish,
+    WorkNotes,
+};
+use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
 use cluster_volumes::Storage;
-use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, Reach};
+use control_planner::{
+    AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, NamespaceSet, Reach, WorkSeen,
+};
 use jiff::Timestamp;
 
 use super::{EffectError, Job, commands};
 use crate::{Settings, fair_queue::Lane, state::LoopState};
 
-/// What an effect on a cluster's API found or did.
+/// The result of an effect on a cluster's API.
 pub(crate) enum ApiOutcome {
-    /// The API server answers.
+    /// The API server responds.
     Answers {
         change: u64,
         /// When the look began.
         at: Timestamp,
         nodes: Vec<NodeSeen>,
-        /// What its Services of type LoadBalancer ask for; `None`: it does not say, and what is known of them goes on.
+        /// The wishes of its Services of type LoadBalancer; `None`: they were not read, and the previous ones
+        /// stay.
         services: Option<Vec<Wish>>,
-        /// What it holds of volumes; `None`: as for Services.
+        /// Its objects about volumes; `None`: as for Services.
         storage: Option<Storage>,
     },
-    /// A node object is as wished.
+    /// A node object has its desired state.
     NodeSet { machine: String, inputs: String },
     /// Serving certificates were approved.
     Approved { change: u64 },
-    /// Add-ons are as they should be.
+    /// Add-ons have their desired state.
     AddonsApplied {
         inputs: String,
         change: u64,
         ailments: Vec<AddonAilment>,
     },
-    /// Credentials work as they should, and no others.
+    /// Credentials have their desired state.
     CredentialsSet { wish: CredentialsWish, change: u64 },
     /// Pods were evicted once.
     Drained { machine: String, drained: Drained },
     /// A node object is gone.
     NodeDeleted(String),
-    /// A command is so far; `true`: nothing is left to do for it.
+    /// The present step of a command; `true`: no work is left for it.
     Command(String, bool),
-    /// A Service is as wished.
+    /// A Service has its desired state.
     ServiceSet(ServiceWish),
-    /// An object that has to do with a volume is as wished.
+    /// An object of a volume has its desired state.
     VolumeSet(VolumeWish),
+    /// The cluster's pods and nodes were read for the autoscaler.
+    WorkFound(WorkSeen),
+    /// The autoscaler's status and events are written.
+    WorkTold(WorkNotes),
+    /// What became of a managed namespace.
+    NamespaceSet {
+        wish: NamespaceWish,
+        seen: NamespaceSeen,
+        change: u64,
+    },
 }
 
-/// Its lane, and how much of its tenant's share it takes.
+/// Its lane, and its cost in the tenant's share.
 pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
     match effect {
         ApiEffect::Look
@@ -61,11 +78,14 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => (Lane::Call, 1),
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_)
+        | ApiEffect::SetNamespace(_) => (Lane::Call, 1),
     }
 }
 
-/// The longest that it may take.
+/// Its time limit.
 pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
     match effect {
         ApiEffect::Look
@@ -77,11 +97,14 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => settings.api_bound,
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_)
+        | ApiEffect::SetNamespace(_) => settings.api_bound,
     }
 }
 
-/// What is being done, for people.
+/// A description of the effect, for people.
 pub(super) fn describe(effect: &ApiEffect) -> String {
     match effect {
         ApiEffect::Look => "looking at the API server".to_owned(),
@@ -94,6 +117,9 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::Command(id) => format!("running command {id}"),
         ApiEffect::SetService(wish) => format!("writing to the Service {}/{}", wish.namespace, wish.name),
         ApiEffect::SetVolume(wish) => format!("writing to the {}", wish.object()),
+        ApiEffect::LookAtWork => "looking at the cluster's pods".to_owned(),
+        ApiEffect::TellWork(_) => "telling what the autoscaler does".to_owned(),
+        ApiEffect::SetNamespace(wish) => format!("bringing the namespace {} to what it is to be", wish.name),
     }
 }
 
@@ -186,11 +212,21 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.set_volume(wish).await?;
             Ok(ApiOutcome::VolumeSet(wish.clone()))
         }
+        ApiEffect::LookAtWork => Ok(ApiOutcome::WorkFound(work(job).await?)),
+        ApiEffect::TellWork(notes) => {
+            job.api()?.tell_work(notes).await?;
+            Ok(ApiOutcome::WorkTold(notes.clone()))
+        }
+        ApiEffect::SetNamespace(wish) => Ok(ApiOutcome::NamespaceSet {
+            seen: job.api()?.set_namespace(wish).await?,
+            wish: wish.clone(),
+            change: job.change,
+        }),
     }
 }
 
-/// What the cluster's Services of type LoadBalancer ask for. A tenant may have so many of them that they are not read: the cluster answers
-/// all the same.
+/// The wishes of the cluster's Services of type LoadBalancer. `None` if a tenant has too many of them to be
+/// read; the look succeeds all the same.
 async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
     match job.api()?.services().await {
         Ok(found) => {
@@ -211,7 +247,7 @@ async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
     }
 }
 
-/// What the cluster holds of volumes. It may have too many objects for them to be read, as for Services.
+/// The cluster's objects about volumes. `None` if there are too many to be read, as for Services.
 async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
     match job.api()?.volumes().await {
         Ok(objects) => Ok(Some(Storage::read(&objects))),
@@ -223,7 +259,19 @@ async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
     }
 }
 
-/// Takes in how it ended.
+/// Reads the cluster's pods and nodes for the autoscaler. If there are too many objects to be read, this
+/// fails, and the autoscaler decides nothing.
+async fn work(job: &Job) -> Result<WorkSeen, EffectError> {
+    let at = job.deps.env.clock.now();
+    let objects = job.api()?.work().await?;
+    Ok(WorkSeen {
+        at,
+        change: job.change,
+        work: Arc::new(Work::read(&objects)),
+    })
+}
+
+/// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) {
     match outcome {
         ApiOutcome::Answers {
@@ -277,10 +325,21 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
         }
         ApiOutcome::ServiceSet(wish) => state.service_set(&wish),
         ApiOutcome::VolumeSet(wish) => state.volume_set(wish),
+        ApiOutcome::WorkFound(found) => state.work_found(found),
+        ApiOutcome::WorkTold(notes) => state.work_told(notes),
+        ApiOutcome::NamespaceSet { wish, seen, change } => {
+            let set = NamespaceSet {
+                at: now,
+                seen,
+                change,
+                wish,
+            };
+            state.api.namespaces.insert(set.wish.name.clone(), set);
+        }
     }
 }
 
-/// What its failure makes doubtful.
+/// The parts of the state that are uncertain after its failure.
 pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
     match effect {
         ApiEffect::Look => {
@@ -298,8 +357,11 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => {
-            // Refused or not answered: a look tells which.
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_)
+        | ApiEffect::SetNamespace(_) => {
+            // Refused, or without a response: a look shows which.
             state.api.change += 1;
         }
     }

@@ -1,7 +1,7 @@
-//! A command, a step at a time: run it; see how far it is; write down what came of it; remove what it left; be done.
+//! Steps of a command: run its pod; check its progress; store its result; remove its objects.
 //!
-//! Always true: what came of it is in the store before anything of it is removed, so that it is never run twice for having been lost; a
-//! command that nobody could run in time ends, and says why.
+//! Always true: the result is in the store before its objects are removed, so that a command never runs twice
+//! because its result was lost; a command that did not run in time ends with an error.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use zeroize::Zeroizing;
 
 use super::{EffectError, Job};
 
-/// Between two looks at one that runs.
+/// Interval between two checks of a running command.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
-/// A pod that does not run by then does not get to: there is no room, or no node.
+/// A pod that does not run by then fails: there is no room, or no node.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// Longer than a pod may run, whatever happened to it.
+/// Longer than a pod may run in any case.
 const ENDS_WITHIN: Duration = Duration::from_secs(20 * 60);
 
-/// Takes it a step further; whether that was the last.
+/// Carries out the next step; gives whether it was the last.
 pub(super) async fn step(job: &Job, id: &str) -> Result<bool, EffectError> {
     let key = CommandRecord::key(&job.uid, id);
     let Some(stored) = get_record::<CommandRecord>(&*job.deps.store, &key).await? else {
         return Ok(true);
     };
     let record = &stored.value;
-    // What is written rests on the record as it was read.
+    // The write depends on the record as it was read.
     let txn = job
         .fence
         .guard(Txn::default(), &job.uid)
@@ -67,7 +67,7 @@ pub(super) async fn step(job: &Job, id: &str) -> Result<bool, EffectError> {
     Ok(false)
 }
 
-/// Makes it run, where it does not; what came of it, once it has ended.
+/// Runs it if necessary; gives the result after it has ended.
 async fn look(job: &Job, record: &CommandRecord) -> Result<Option<CommandOutput>, EffectError> {
     let now = job.deps.env.clock.now();
     let waited = now.duration_since(record.accepted_at).unsigned_abs();

@@ -1,4 +1,4 @@
-//! Effects on what machines are configured with: rendered, sealed, stored, published.
+//! Effects on the configurations of machines: rendered, sealed, stored, published.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,27 +23,27 @@ struct StoredConfig {
     config: MachineConfig,
 }
 
-/// What is known of a machine's configuration after an effect on it: published, or that there is none.
+/// The state of a machine's configuration after an effect on it: published, or none.
 pub(crate) struct ConfigOutcome {
     pub(crate) machine: String,
     pub(crate) config: ConfigSeen,
 }
 
-/// Its lane, and how much of its tenant's share it takes.
+/// Its lane, and its cost in the tenant's share.
 pub(super) fn cost(effect: &ConfigEffect) -> (Lane, u32) {
     match effect {
         ConfigEffect::Load(_) | ConfigEffect::Render { .. } => (Lane::Call, 1),
     }
 }
 
-/// The longest that it may take.
+/// Its time limit.
 pub(super) fn bound(effect: &ConfigEffect, settings: &Settings) -> Duration {
     match effect {
         ConfigEffect::Load(_) | ConfigEffect::Render { .. } => settings.fabric_bound,
     }
 }
 
-/// What is being done, for people.
+/// A description of the effect, for people.
 pub(super) fn describe(job: &Job, effect: &ConfigEffect) -> String {
     match effect {
         ConfigEffect::Load(id) => format!("reading the configuration of {}", job.label(id)),
@@ -70,13 +70,13 @@ pub(super) async fn act(job: &Job, effect: &ConfigEffect) -> Result<ConfigOutcom
     })
 }
 
-/// Takes in how it ended.
+/// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: ConfigOutcome) {
     let ConfigOutcome { machine, config } = outcome;
     state.configs.insert(machine, config);
 }
 
-/// What its failure makes doubtful.
+/// The parts of the state that are uncertain after its failure.
 pub(super) fn doubt(state: &mut LoopState, effect: &ConfigEffect) {
     match effect {
         ConfigEffect::Render { machine, .. } => {
@@ -131,12 +131,13 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
         txn = txn.absent(name);
     }
     job.deps.store.txn(txn).await?;
-    // Only what is in the store goes out: after a restart, the same generation must mean the same thing.
+    // Only a stored configuration is published: after a restart, a generation must have the same content.
     Ok(publish(job, machine, stored))
 }
 
 fn publish(job: &Job, machine: &str, mut stored: StoredConfig) -> ConfigSeen {
-    // Of a store that was put back: its machine may have one of a larger number, or another one of this number, and would not take this.
+    // After a restore of the store, its machine may have a larger generation, or another configuration with
+    // this one, and would not accept this.
     let generation = job.deps.epoch.lift(stored.config.generation);
     stored.config.generation = generation;
     job.deps.agents.publish(machine, Arc::new(stored.config));

@@ -1,4 +1,4 @@
-//! Effects on machines, networks and volumes: looking, making, starting again, giving, removing.
+//! Effects on machines, networks and volumes: listing, making, restarting, attaching, removing.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,48 +20,52 @@ use crate::{
     state::LoopState,
 };
 
-/// What an effect on the fabric found or did.
+/// The result of an effect on the fabric.
 pub(crate) enum FabricOutcome {
-    /// The machines and volumes that there are, as far as they are this cluster's.
+    /// The machines and volumes of this cluster in the fabric.
     Found {
         machines: BTreeMap<String, Presence>,
         volumes: BTreeMap<String, VolumeThere>,
     },
-    /// The VNET is there.
+    /// The VNET exists.
     NetworkMade(NetworkLayout),
     /// The VNET is gone.
     NetworkGone,
     /// The machine runs.
     MachineRuns(String),
-    /// The machine is to start on its disk, and has none any more.
+    /// The machine is to start with its disk, which no longer exists.
     MachineVanished(String),
-    /// The machine stands still; or there is none.
+    /// The machine is stopped, or does not exist.
     MachineStopped { machine: String, there: bool },
-    /// The machine was stopped and started, for the repair or upgrade written down then.
+    /// The machine was stopped and started, for the repair or upgrade recorded at that time.
     MachineRestarted {
         machine: String,
         at: Timestamp,
-        /// The boot before, as far as it was heard of.
+        /// The previous boot, if it was reported.
         ended_boot: Option<String>,
     },
-    /// The machine and its disk are gone, to be made anew, for the repair written down then.
+    /// The machine and its disk were removed, to be made anew, for the repair recorded at that time.
     MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
     MachineGone(String),
-    /// The volume is there, and at least so large.
-    VolumeMade { volume: String, bytes: u64 },
-    /// The machine has the volume.
+    /// The volume exists, and is at least this large; a share is open to all machines.
+    VolumeMade {
+        volume: String,
+        bytes: u64,
+        shared: bool,
+    },
+    /// The volume is attached to the machine.
     VolumeAttached { volume: String, machine: String },
-    /// Nobody has the volume.
+    /// The volume is attached to no machine.
     VolumeDetached(String),
     /// The volume is gone.
     VolumeGone(String),
 }
 
-/// Its lane, and how much of its tenant's share it takes: a machine is made of many small things.
+/// Its lane, and its cost in the tenant's share: making a machine consists of many small steps.
 pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
     match effect {
-        // One listing serves all who wait for it.
+        // One listing is shared by all waiting loops.
         FabricEffect::Look => (Lane::Call, 1),
         FabricEffect::AttachVolume { .. } | FabricEffect::DetachVolume(_) => (Lane::Host, 1),
         FabricEffect::EnsureMachine(_) | FabricEffect::RestartMachine { .. } => (Lane::Host, 4),
@@ -75,7 +79,7 @@ pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
     }
 }
 
-/// The longest that it may take.
+/// Its time limit.
 pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
     match effect {
         FabricEffect::Look
@@ -93,7 +97,7 @@ pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
     }
 }
 
-/// What is being done, for people.
+/// A description of the effect, for people.
 pub(super) fn describe(job: &Job, effect: &FabricEffect) -> String {
     match effect {
         FabricEffect::Look => "looking for machines".to_owned(),
@@ -125,7 +129,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
         FabricEffect::EnsureNetwork(layout) => {
             let mut spec = job.deps.recipes.network(job.site()?, layout);
             if !layout.kept_balancers.is_empty() {
-                // Of these, only the fabric knows what they are for.
+                // The purpose of these is known to the fabric only.
                 let before = fabric.network(&spec.id).await?;
                 let before = before.into_iter().flat_map(|before| before.balancers);
                 spec.balancers
@@ -154,7 +158,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 Err(FabricError::NotFound(_)) => false,
                 Err(error) => return Err(error.into()),
             };
-            // What it said last says nothing about its next start.
+            // The last report does not describe the machine's next start.
             job.deps.agents.forget(machine);
             Ok(FabricOutcome::MachineStopped {
                 machine: machine.to_owned(),
@@ -204,6 +208,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             volume,
             bytes,
             source,
+            shared,
         } => {
             let labels = BTreeMap::from([
                 (CLUSTER_LABEL.to_owned(), job.uid.clone()),
@@ -214,12 +219,14 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 id: VolumeId::from(volume.as_str()),
                 bytes: *bytes,
                 source: source.as_deref().map(VolumeId::from),
+                shared: *shared,
                 labels,
             };
             fabric.ensure_volume(&spec).await?;
             Ok(FabricOutcome::VolumeMade {
                 volume: volume.clone(),
                 bytes: *bytes,
+                shared: *shared,
             })
         }
         FabricEffect::AttachVolume { volume, machine } => {
@@ -241,7 +248,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
     }
 }
 
-/// Takes in how it ended.
+/// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
     match outcome {
         FabricOutcome::Found { machines, volumes } => {
@@ -269,14 +276,18 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
         FabricOutcome::MachineGone(machine) => {
             state.presence.insert(machine, Presence::Gone);
         }
-        FabricOutcome::VolumeMade { volume, bytes } => state.volume_made(volume, bytes),
+        FabricOutcome::VolumeMade {
+            volume,
+            bytes,
+            shared,
+        } => state.volume_made(volume, bytes, shared),
         FabricOutcome::VolumeAttached { volume, machine } => state.volume_given(&volume, Some(machine)),
         FabricOutcome::VolumeDetached(volume) => state.volume_given(&volume, None),
         FabricOutcome::VolumeGone(volume) => state.volume_gone(&volume),
     }
 }
 
-/// What its failure makes doubtful.
+/// The parts of the state that are uncertain after its failure.
 pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
     match effect {
         FabricEffect::EnsureMachine(machine) => {
@@ -287,7 +298,7 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
             let machine = permit.machine().to_owned();
             state.presence.insert(machine, Presence::Partial);
         }
-        // It runs, or it does not: the fabric knows.
+        // It runs, or it does not: the fabric has to be asked.
         FabricEffect::StopMachine(permit) => {
             let machine = permit.machine().to_owned();
             state.presence.insert(machine, Presence::Unknown);
@@ -302,8 +313,8 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
     }
 }
 
-/// Makes a machine that is new. One that has enrolled before starts on its disk only: without it, it would come up with a token that is
-/// used up, and nobody would know it.
+/// Makes a new machine. A machine that has enrolled starts only with its disk: without it, it would have a
+/// used token and no key, so its agent could not authenticate.
 async fn bring_up(job: &Job, spec: &MachineSpec) -> Result<(), EffectError> {
     let fabric = &job.deps.fabric;
     if job.machine(spec.id.as_str())?.enrolled_key.is_some() {
@@ -329,7 +340,7 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
             let presence = match power {
                 None => Presence::Absent,
                 Some(Power::Running) => Presence::Running,
-                // It was whole once, and its disk is not there any more: what is left of it is not the machine.
+                // It was complete once, and its disk is missing: the rest cannot run as this machine.
                 Some(Power::Partial) if record.enrolled_key.is_some() && !record.deleting => Presence::Absent,
                 Some(Power::Stopped) => Presence::Stopped,
                 Some(Power::Partial) => Presence::Partial,
@@ -337,7 +348,7 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
             (id.clone(), presence)
         })
         .collect();
-    // Those in no record, too: the store may be older than they are.
+    // Including volumes without a record: the store may be older than they are.
     let own = inventory.volumes.iter().filter(|seen| {
         seen.labels.get(CLUSTER_LABEL) == Some(&job.uid) || job.volumes.contains_key(seen.id.as_str())
     });
@@ -345,6 +356,7 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
         let there = VolumeThere {
             bytes: seen.bytes,
             attached: seen.attached.as_ref().map(|machine| machine.0.clone()),
+            open: seen.open,
         };
         (seen.id.0.clone(), there)
     });
@@ -354,8 +366,8 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
     })
 }
 
-/// What the fabric wrote down about a machine that runs and cannot read any more is written anew, from its record. The machine is left alone;
-/// of one that stands still it is written anew when it starts.
+/// Writes the fabric's unreadable metadata of a running machine anew, from its record. The machine is not
+/// touched; the metadata of a stopped machine is written when it starts.
 async fn rewrite_metadata(job: &Job, inventory: &Inventory) -> Result<(), EffectError> {
     for seen in &inventory.machines {
         let damaged = seen.power == Power::Running && seen.spec_hash.is_none();
@@ -404,7 +416,8 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
             }
             _ => {
                 labels.insert(ROLE_LABEL.to_owned(), CONTROL_PLANE.to_owned());
-                // Members hold it among themselves, so no card of theirs tells of it.
+                // The members pass the VIP among themselves, so no network interface has it permanently: the
+                // label shows it.
                 labels.insert(VIP_LABEL.to_owned(), site.addresses.vip.to_string());
                 (
                     match site
@@ -418,7 +431,7 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
                     },
                     settings.control_plane_cpu_millis,
                     settings.control_plane_memory_mib,
-                    // It runs nobody's pods, and etcd bounds itself.
+                    // It runs no tenants' pods, and etcd limits its own size.
                     None,
                 )
             }

@@ -1,7 +1,8 @@
-//! Carries effects out. No choices here: what to do was planned, and everything may be repeated.
+//! Carries effects out. No decisions here: effects are planned, and each may be repeated.
 //!
-//! Two levels, as in the planner: a module for each thing that is acted on, which says of each of its effects what it costs, how
-//! long it may take, how it is carried out, what is learnt from its end and what its failure makes doubtful.
+//! Two levels, as in the planner: a module for each kind of subject, which defines for each of its effects
+//! the cost, the time limit, the action, the changes of the state after it, and the uncertain parts of the
+//! state after a failure.
 
 mod api;
 mod commands;
@@ -34,21 +35,21 @@ use api::ApiOutcome;
 use config::ConfigOutcome;
 use fabric::FabricOutcome;
 
-/// What an effect found or did.
+/// The result of an effect.
 pub(crate) enum Outcome {
     Fabric(FabricOutcome),
     Config(ConfigOutcome),
     Api(ApiOutcome),
 }
 
-/// An effect that did not work.
+/// A failed effect.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// What was being done and why it did not work, for people.
+    /// The action and the cause of its failure, for people.
     pub(crate) why: String,
 }
 
-/// Which lane an effect takes, and how much of its tenant's share.
+/// The lane of an effect, and its cost in the tenant's share.
 pub(crate) fn cost(effect: &Effect) -> (Lane, u32) {
     match effect {
         Effect::Fabric(effect) => fabric::cost(effect),
@@ -65,7 +66,7 @@ fn bound(effect: &Effect, settings: &Settings) -> Duration {
     }
 }
 
-/// Takes in how an effect ended.
+/// Updates the state with an effect's end.
 pub(crate) fn ended(
     state: &mut LoopState,
     effect: &Effect,
@@ -84,7 +85,7 @@ pub(crate) fn ended(
             let attempts = state.held.get(&subject).map_or(0, |held| held.attempts) + 1;
             let pause = pacing::pause(seed.child(&format!("{subject:?}")), attempts);
             let until = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-            // The first failures are part of life: something is not up yet.
+            // The first failures are normal, e.g. while a component starts.
             if attempts < 3 {
                 tracing::debug!(cluster = state.uid, attempts, ?pause, "{why}");
             } else {
@@ -95,7 +96,7 @@ pub(crate) fn ended(
     }
 }
 
-/// Takes in what an effect found or did.
+/// Updates the state with an effect's result.
 fn learn(state: &mut LoopState, outcome: Outcome, now: Timestamp) {
     match outcome {
         Outcome::Fabric(outcome) => fabric::learn(state, outcome),
@@ -104,7 +105,7 @@ fn learn(state: &mut LoopState, outcome: Outcome, now: Timestamp) {
     }
 }
 
-/// What an effect's failure makes doubtful.
+/// Marks the parts of the state that are uncertain after an effect's failure.
 fn doubt(state: &mut LoopState, effect: &Effect) {
     match effect {
         Effect::Fabric(effect) => fabric::doubt(state, effect),
@@ -113,7 +114,7 @@ fn doubt(state: &mut LoopState, effect: &Effect) {
     }
 }
 
-/// Why an effect did not work.
+/// The reason of an effect's failure.
 #[derive(Debug, thiserror::Error)]
 enum EffectError {
     #[error(transparent)]
@@ -132,17 +133,17 @@ enum EffectError {
     Missing(String),
 }
 
-/// All that one effect may use: a snapshot of the moment it was planned.
+/// The inputs of an effect: a snapshot of the time when it was planned.
 #[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) deps: Arc<ControllerDeps>,
     pub(crate) inventory: Arc<InventoryCache>,
-    /// A look at the fabric needs nothing that is newer.
+    /// The oldest listing that a look at the fabric may use.
     pub(crate) since: Mark,
     pub(crate) uid: String,
-    /// The right to write for the cluster, as it was when the effect was planned.
+    /// The permission to write for the cluster, as it was when the effect was planned.
     pub(crate) fence: Fence,
-    /// `None` before the addresses are leased; nothing that needs them is planned then.
+    /// `None` before the addresses are leased; no effect that needs them is planned then.
     pub(crate) site: Option<Site>,
     pub(crate) machines: Arc<BTreeMap<String, Arc<MachineRecord>>>,
     pub(crate) volumes: Arc<BTreeMap<String, Arc<VolumeRecord>>>,
@@ -175,7 +176,7 @@ impl Job {
         })
     }
 
-    /// What is being done, for people.
+    /// A description of the effect, for people.
     fn describe(&self, effect: &Effect) -> String {
         match effect {
             Effect::Fabric(effect) => fabric::describe(self, effect),
@@ -343,10 +344,11 @@ mod tests {
             volume: "v".to_owned(),
             bytes: 1,
             source: None,
+            shared: false,
         }
     }
 
-    /// What is known of volumes, if anything.
+    /// The known volumes, if any are known.
     fn volumes(state: &mut LoopState) -> Option<BTreeMap<String, VolumeThere>> {
         let lent = state.lend_volumes();
         state.take_volumes_back(lent.clone());
@@ -371,6 +373,7 @@ mod tests {
                 FabricOutcome::VolumeMade {
                     volume: "v".to_owned(),
                     bytes: 1,
+                    shared: false,
                 },
             ),
             (
@@ -394,12 +397,13 @@ mod tests {
         let there = VolumeThere {
             bytes: 1,
             attached: Some("m".to_owned()),
+            open: false,
         };
         assert_eq!(
             volumes(&mut state),
             Some(BTreeMap::from([("v".to_owned(), there)]))
         );
-        // The next one knows.
+        // The next listing shows it.
         state.begins(&FabricEffect::Look.into(), std::iter::empty());
         looked(&mut state, BTreeMap::new(), BTreeMap::new());
         assert_eq!(volumes(&mut state), Some(BTreeMap::new()));
@@ -412,7 +416,7 @@ mod tests {
         let make = Effect::from(ensure());
         let failed = || Err(Failure { why: "no".to_owned() });
         state.begins(&make, std::iter::empty());
-        // It begins while the volume may still be made, so it says nothing of it.
+        // The look begins while the volume may still be made, so its result does not count for this volume.
         state.begins(&FabricEffect::Look.into(), std::iter::once(&make));
         ended(&mut state, &make, failed(), Seed::new(1), now);
         assert_eq!(volumes(&mut state), None);
@@ -423,6 +427,7 @@ mod tests {
             VolumeThere {
                 bytes: 1,
                 attached: None,
+                open: false,
             },
         )]);
         state.begins(&FabricEffect::Look.into(), std::iter::empty());
@@ -467,7 +472,7 @@ mod tests {
             look(&mut state, Presence::Absent);
             assert_eq!(state.presence["m"], Presence::Running, "{order:?}");
         }
-        // The next one knows.
+        // The next listing shows it.
         state.begins(&FabricEffect::Look.into(), std::iter::empty());
         look(&mut state, Presence::Absent);
         assert_eq!(state.presence["m"], Presence::Absent);

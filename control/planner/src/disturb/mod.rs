@@ -7,17 +7,18 @@
 //!
 //! The answer is yes for what was let through when it was written down ([`Disturb::Proceed`]), and for what a person asks for: a cluster that is
 //! deleted or stopped, a smaller pool. How many nodes of a pool leave at a time is counted by `features::nodes`, which knows what takes
-//! their place. Maintenance windows are kept, and nothing goes by them.
+//! their place. What nobody has asked for ([`Disturb::Release`]) waits for its maintenance window, and while an operator holds planned work up.
 
 mod members;
 mod nodes;
 mod permit;
 mod repairs;
+mod windows;
 
 pub use permit::Permit;
 pub(crate) use repairs::{Kind, preserved};
 
-use control_records::{RepairStep, Role};
+use control_records::{RepairStep, Role, planned::Waiting};
 
 use crate::{Draft, Effect, Machine, Symptom, Write};
 
@@ -28,6 +29,12 @@ pub(crate) enum Disturb<'d> {
     Upgrade { id: &'d str, member: &'d Machine },
     /// A machine takes the configuration with these inputs, and may have to start programs again for it.
     Configure {
+        id: &'d str,
+        machine: &'d Machine,
+        inputs: &'d str,
+    },
+    /// The same, where nothing but a newer release of the service asks for it.
+    Release {
         id: &'d str,
         machine: &'d Machine,
         inputs: &'d str,
@@ -65,6 +72,7 @@ impl<'d> Disturb<'d> {
         match *self {
             Self::Upgrade { id, .. }
             | Self::Configure { id, .. }
+            | Self::Release { id, .. }
             | Self::Shrink { id }
             | Self::Retire { id }
             | Self::End { id }
@@ -83,12 +91,12 @@ impl Draft<'_> {
     pub(crate) fn may(&self, disturb: Disturb<'_>) -> Result<Permit, String> {
         match disturb {
             Disturb::Upgrade { id, member } => members::upgrade(self, id, member)?,
-            Disturb::Configure { id, machine, inputs } => {
-                if !matches!(machine.role(), Some(Role::ControlPlane { .. })) {
-                    nodes::configure(self, id, machine)?;
-                } else if !members::may_configure(self, id, machine, inputs) {
-                    return Err("the other control plane members come first".to_owned());
+            Disturb::Configure { id, machine, inputs } => self.may_configure(id, machine, inputs)?,
+            Disturb::Release { id, machine, inputs } => {
+                if let Some(waiting) = windows::release(self) {
+                    return Err(waiting.obstacle);
                 }
+                self.may_configure(id, machine, inputs)?;
             }
             Disturb::Shrink { .. } => members::shrink(self)?,
             Disturb::Remove { id, machine } => {
@@ -116,6 +124,21 @@ impl Draft<'_> {
             | Disturb::Proceed { .. } => {}
         }
         Ok(Permit::granted(disturb.machine()))
+    }
+
+    fn may_configure(&self, id: &str, machine: &Machine, inputs: &str) -> Result<(), String> {
+        if !matches!(machine.role(), Some(Role::ControlPlane { .. })) {
+            return nodes::configure(self, id, machine);
+        }
+        if !members::may_configure(self, id, machine, inputs) {
+            return Err("the other control plane members come first".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What a newer release of the service waits for, until when; `None` where machines may take it.
+    pub(crate) fn release_waits(&self) -> Option<Waiting> {
+        windows::release(self)
     }
 
     /// Plans an effect that disturbs a machine, if it may be disturbed now; if not, people are told what it waits for.

@@ -24,8 +24,13 @@ pub(super) fn configure(draft: &Draft<'_>, id: &str, node: &Machine) -> Result<(
     let Some(frame) = draft.frame() else {
         return Ok(());
     };
+    // A newer release that is held up gives members no other configuration: they have the one that they are to have until then.
+    let held = draft.older_frame().filter(|_| draft.release_waits().is_some());
     let has = |machine: &Machine| match &machine.config {
-        ConfigSeen::Published { inputs, .. } => *inputs == frame.config_inputs(&machine.record),
+        ConfigSeen::Published { inputs, .. } => [Some(&frame), held.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|frame| *inputs == frame.config_inputs(&machine.record)),
         ConfigSeen::Unknown | ConfigSeen::Absent => false,
     };
     let members = control_plane::staying(draft);

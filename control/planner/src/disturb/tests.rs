@@ -36,8 +36,11 @@ fn permit(effect: &Effect) -> Option<(&'static str, &Permit)> {
             | ApiEffect::SetCredentials(_)
             | ApiEffect::DeleteNode(_)
             | ApiEffect::Command(_)
+            | ApiEffect::SetNamespace(_)
             | ApiEffect::SetService(_)
-            | ApiEffect::SetVolume(_) => return None,
+            | ApiEffect::SetVolume(_)
+            | ApiEffect::LookAtWork
+            | ApiEffect::TellWork(_) => return None,
         },
     })
 }
@@ -107,6 +110,11 @@ fn a_preserved_machine_is_not_repaired_for_the_asking_and_goes_with_its_cluster(
         Disturb::TurnOff { id },
         Disturb::Proceed { id },
         Disturb::Configure {
+            id,
+            machine,
+            inputs: "",
+        },
+        Disturb::Release {
             id,
             machine,
             inputs: "",

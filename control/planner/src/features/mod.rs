@@ -11,6 +11,7 @@ use crate::{
 pub(crate) mod addons;
 pub(crate) mod addresses;
 pub(crate) mod api;
+pub(crate) mod autoscale;
 pub(crate) mod backup;
 pub(crate) mod balancers;
 pub(crate) mod commands;
@@ -21,6 +22,7 @@ pub(crate) mod halt;
 pub(crate) mod heal;
 pub(crate) mod machines;
 pub(crate) mod members;
+pub(crate) mod namespaces;
 pub(crate) mod network;
 pub(crate) mod nodes;
 pub(crate) mod pki;
@@ -48,9 +50,12 @@ pub(crate) const FEATURES: &[Feature] = &[
     addons::FEATURE,
     rotation::FEATURE,
     credentials::FEATURE,
+    // After them: it says of its own credentials whether they work.
+    namespaces::FEATURE,
     balancers::FEATURE,
     volumes::FEATURE,
     commands::FEATURE,
+    autoscale::FEATURE,
     restore::FEATURE,
 ];
 

@@ -32,8 +32,12 @@ pub(super) struct Ideal {
     pub(super) stored: BTreeMap<String, ConfigSeen>,
     /// Volumes in the fabric.
     pub(super) disks: BTreeMap<String, VolumeThere>,
-    /// Machines of nodes whose pods may not be evicted.
+    /// Machines of nodes with pods that cannot be evicted.
     pub(super) stubborn: BTreeSet<String>,
+    /// Pods in the cluster, as read for the autoscaler.
+    pub(super) pods: Vec<cluster_autoscaler::Pod>,
+    /// Names of Namespaces that nobody manages.
+    pub(super) strangers: BTreeSet<String>,
 }
 
 impl Ideal {
@@ -57,6 +61,8 @@ impl Ideal {
             stored: BTreeMap::new(),
             disks: BTreeMap::new(),
             stubborn: BTreeSet::new(),
+            pods: Vec::new(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -292,14 +298,20 @@ impl Ideal {
             | Write::VolumePublished(_)
             | Write::MarkVolume(_)
             | Write::ForgetVolume(_) => self.write_volume(write),
+            Write::Scale(sizes) => self.scale(sizes),
+            Write::ForgetNamespace(name) => self.forget_namespace(name),
             Write::Progress { id, progress } => {
-                let mut operations = self.seen.operations.iter_mut();
+                let operations = self.seen.operations.iter_mut();
+                let mut operations = operations.chain(&mut self.seen.namespace_operations);
                 let operation = operations.find(|operation| operation.id == *id).unwrap();
                 assert!(operation.progress.percent <= progress.percent && progress.percent < 100);
                 operation.progress = progress.clone();
             }
             Write::EndOperation { id, status, .. } => {
                 self.seen.operations.retain(|operation| operation.id != *id);
+                self.seen
+                    .namespace_operations
+                    .retain(|operation| operation.id != *id);
                 self.ended.push((id.clone(), *status));
             }
             Write::Forget => {
@@ -453,6 +465,17 @@ impl Ideal {
                 services.retain(|service| !service.deleting || service.finalizer);
             }
             Effect::Api(ApiEffect::SetVolume(wish)) => self.set_volume(wish),
+            Effect::Api(ApiEffect::LookAtWork) => self.look_at_work(),
+            Effect::Api(ApiEffect::TellWork(notes)) => {
+                for event in &notes.events {
+                    let message = event.note.message.clone();
+                    api.work_told.insert(event.uid.clone(), message);
+                }
+                if notes.status.is_some() {
+                    api.work_status.clone_from(&notes.status);
+                }
+            }
+            Effect::Api(ApiEffect::SetNamespace(wish)) => self.set_namespace(wish),
             Effect::Fabric(
                 effect @ (FabricEffect::EnsureVolume { .. }
                 | FabricEffect::AttachVolume { .. }

@@ -25,6 +25,8 @@ use super::*;
 
 #[path = "../features/addons/tests.rs"]
 mod addons;
+#[path = "../features/autoscale/tests.rs"]
+mod autoscale;
 #[path = "../features/backup/tests.rs"]
 mod backup;
 #[path = "../features/balancers/tests.rs"]
@@ -42,9 +44,12 @@ mod healing;
 #[path = "../features/heal/tests_members.rs"]
 mod healing_members;
 mod ideal;
+mod ideal_namespaces;
 mod ideal_volumes;
 #[path = "../features/members/tests.rs"]
 mod members;
+#[path = "../features/namespaces/tests.rs"]
+mod namespaces;
 #[path = "../features/network/tests.rs"]
 mod network;
 #[path = "../features/nodes/tests.rs"]
@@ -66,6 +71,10 @@ mod upgrade_settings;
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
 mod volumes_attachments;
+#[path = "../features/volumes/tests_shares.rs"]
+mod volumes_shares;
+#[path = "../features/volumes/tests_snapshots.rs"]
+mod volumes_snapshots;
 
 use ideal::Ideal;
 
@@ -93,6 +102,7 @@ fn nothing_yet() -> Observation {
     Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
+        maintenance: Maintenance::default(),
         pki: None,
         rotation: Default::default(),
         stamp: StampRanges {
@@ -111,8 +121,10 @@ fn nothing_yet() -> Observation {
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
+        namespace_operations: Vec::new(),
         credentials: Vec::new(),
         trusted: Vec::new(),
+        namespaces: Vec::new(),
         balancers: Vec::new(),
         volumes: Vec::new(),
         volumes_there: None,

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{
-    ApiAccess, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkProfile, PodNetworking, PoolMode,
-    PoolSpec, Tier, Undrainable, count_or_percent, ip_range, taint,
+    ApiAccess, AutoscalerProfile, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkProfile, PodNetworking,
+    PoolMode, PoolRange, PoolSpec, Tier, Undrainable, count_or_percent, ip_range, taint,
 };
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -59,11 +59,15 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
             .unwrap_or_default(),
         directory: directory(body)?,
         disks_off: optional(body, "/properties/storageProfile/diskCSIDriver/enabled")? == Some(false),
+        files_off: optional(body, "/properties/storageProfile/fileCSIDriver/enabled")? == Some(false),
+        snapshots_off: optional(body, "/properties/storageProfile/snapshotController/enabled")?
+            == Some(false),
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
+        autoscaler: autoscaler(body)?,
     })
 }
 
-/// Until when upgrades pass over what would refuse them. As AKS: an override without an end is none.
+/// The end of the override of upgrade checks. As in AKS, an override without an end has no effect.
 fn forced_until(body: &Value) -> Result<Option<i64>, Malformed> {
     const SETTINGS: &str = "/properties/upgradeSettings/overrideSettings";
     if optional(body, &format!("{SETTINGS}/forceUpgrade"))? != Some(true) {
@@ -76,6 +80,23 @@ fn forced_until(body: &Value) -> Result<Option<i64>, Malformed> {
         .transpose()
         .map_err(|_error| malformed(&path, "is no time"))?;
     Ok(until.map(Timestamp::as_millisecond))
+}
+
+/// The settings of the autoscaler: strings, and some booleans, as in AKS.
+fn autoscaler(body: &Value) -> Result<AutoscalerProfile, Malformed> {
+    const PROFILE: &str = "/properties/autoScalerProfile";
+    let settings = body.pointer(PROFILE).and_then(Value::as_object);
+    let texts = settings.into_iter().flatten().filter_map(|(name, value)| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(flag) => flag.to_string(),
+            _ => return None,
+        };
+        Some((name.as_str(), text))
+    });
+    let texts: Vec<(&str, String)> = texts.collect();
+    let profile = AutoscalerProfile::read(texts.iter().map(|(name, text)| (*name, text.as_str())));
+    profile.ok_or_else(|| malformed(PROFILE, "has a setting that is not known or not of its form"))
 }
 
 /// A range that is everything is no restriction.
@@ -184,6 +205,13 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         renewed: decided.renewed,
         subnet: decided.subnet,
         stopped: optional::<String>(body, "/powerState/code")?.as_deref() == Some("Stopped"),
+        autoscale: match optional(body, "/enableAutoScaling")? {
+            Some(true) => Some(PoolRange {
+                min: required(body, "/minCount")?,
+                max: required(body, "/maxCount")?,
+            }),
+            _ => None,
+        },
     })
 }
 

@@ -42,7 +42,11 @@ impl DesiredState {
                     "adminGroupObjectIDs": directory.admins,
                     "enableAzureRBAC": directory.roles,
                 })),
-                "storageProfile": { "diskCSIDriver": { "enabled": !spec.disks_off } },
+                "storageProfile": {
+                    "diskCSIDriver": { "enabled": !spec.disks_off },
+                    "fileCSIDriver": { "enabled": !spec.files_off },
+                    "snapshotController": { "enabled": !spec.snapshots_off },
+                },
                 "apiServerAccessProfile": { "enablePrivateCluster": private, "authorizedIPRanges": ranges },
                 "networkProfile": {
                     "networkPlugin": plugin,
@@ -58,6 +62,10 @@ impl DesiredState {
                 "agentPoolProfiles": spec.pools.iter().map(pool_body).collect::<Vec<_>>(),
             },
         });
+        let mut body = body;
+        if !spec.autoscaler.is_default() {
+            body["properties"]["autoScalerProfile"] = json!(spec.autoscaler.texts());
+        }
         let decided = Decided {
             name: spec.name.clone(),
             resource_group: spec.resource_group.clone(),
@@ -158,6 +166,11 @@ fn pool_body(spec: &PoolSpec) -> Value {
     });
     if spec.stopped {
         body["powerState"] = json!({ "code": "Stopped" });
+    }
+    if let Some(range) = spec.autoscale {
+        body["enableAutoScaling"] = json!(true);
+        body["minCount"] = json!(range.min);
+        body["maxCount"] = json!(range.max);
     }
     body
 }

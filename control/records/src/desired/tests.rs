@@ -1,4 +1,6 @@
-use cluster_spec::{ClusterSpec, DirectoryAccess, PodNetworking, Tier, testkit};
+use cluster_spec::{
+    AutoscalerProfile, ClusterSpec, DirectoryAccess, PodNetworking, PoolRange, Tier, testkit,
+};
 
 use super::*;
 
@@ -11,6 +13,7 @@ fn pool(name: &str) -> PoolSpec {
         drain_minutes: 45,
         soak_minutes: 5,
         undrainable: cluster_spec::Undrainable::Cordon,
+        autoscale: Some(PoolRange { min: 1, max: 5 }),
         ..testkit::pool(name, 3)
     }
 }
@@ -37,6 +40,12 @@ fn spec() -> ClusterSpec {
         }),
         disks_off: true,
         forced_until: Some(1_767_225_600_000),
+        files_off: true,
+        snapshots_off: true,
+        autoscaler: AutoscalerProfile {
+            unneeded: 60,
+            ..AutoscalerProfile::default()
+        },
         ..testkit::cluster()
     }
 }

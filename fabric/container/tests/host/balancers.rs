@@ -1,6 +1,7 @@
-//! Balancers: who reaches them, whom they lead to, and what becomes of connections when that changes.
+//! Balancers: permitted clients, targets, and the fate of connections when they change.
 //!
-//! Servers and clients are threads of the test inside the machines' networks: busybox has no server that says who asked.
+//! Servers and clients are threads of the test inside the machines' networks: busybox has no server that
+//! reports its client.
 
 use std::{
     collections::BTreeSet,
@@ -24,17 +25,18 @@ use crate::{
     stand::{Stand, machine, network, on_subnet},
 };
 
-/// Where machines listen.
+/// The port of the machines' servers.
 const TCP: u16 = 30080;
 const UDP: u16 = 30053;
 
-/// For an answer that comes, and for one that does not.
+/// The time to wait for an answer, expected or not.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// So often does chance not miss one of two.
+/// Enough attempts that chance does not miss one of two machines.
 const OFTEN: usize = 20;
 
-/// Does something inside a machine's network, or on the host. Sockets stay where they were made.
+/// Runs a function inside a machine's network, or on the host. Sockets stay in the namespace where they were
+/// created.
 fn within<T: Send + 'static>(
     stand: &Stand,
     machine: Option<&str>,
@@ -53,7 +55,8 @@ fn within<T: Send + 'static>(
     there.join().unwrap()
 }
 
-/// Has a machine tell everybody who it is and whom it sees. The threads end with the process.
+/// Starts servers in a machine that report the machine and the client's address. The threads end with the
+/// process.
 fn serve(stand: &Stand, id: &'static str) {
     let (tcp, udp) = within(stand, Some(id), || {
         (
@@ -81,7 +84,7 @@ fn serve(stand: &Stand, id: &'static str) {
     });
 }
 
-/// A connection, with what it was greeted with.
+/// A connection with its greeting.
 struct Connection {
     greeting: String,
     stream: BufReader<TcpStream>,
@@ -136,7 +139,7 @@ fn ask(
     answer.map_err(|error| error.kind())
 }
 
-/// All answers that there are to connections to port 80.
+/// All distinct answers on connections to port 80.
 fn answers(stand: &Stand, from: Option<&str>, to: Ipv4Addr) -> BTreeSet<String> {
     (0..OFTEN)
         .map(|_| ask(stand, from, to, Protocol::Tcp, 80).unwrap_or_else(|error| error.to_string()))
@@ -162,7 +165,7 @@ fn balancer(address: Ipv4Addr, side: Side, ports: Vec<BalancedPort>) -> Balancer
     }
 }
 
-/// What the machines in rotation say to this client.
+/// The answers of all machines in rotation to this client.
 fn both(client: impl std::fmt::Display) -> BTreeSet<String> {
     ["a1", "a2"].map(|id| format!("{id} {client}")).into()
 }
@@ -208,7 +211,7 @@ fn an_address_leads_to_all_machines_in_rotation_and_a_connection_stays_with_one(
                 vec![port(Protocol::Tcp, 80, TCP, &ROTATION)],
             ),
         ];
-        // Twice: it is there already.
+        // Twice: the second time changes nothing.
         for _ in 0..2 {
             fabric.ensure_network(&spec).await.unwrap();
             assert_eq!(
@@ -223,13 +226,13 @@ fn an_address_leads_to_all_machines_in_rotation_and_a_connection_stays_with_one(
             "another VNET, translated to its uplink"
         );
         for address in [outside, inside] {
-            // Where answers come back through the router, the client is seen as itself.
+            // Where answers return through the router, machines see the client's own address.
             assert_eq!(
                 answers(stand, Some("cp"), address),
                 both("10.239.0.4"),
                 "{address}"
             );
-            // From the same bridge, and from the machine that is asked itself.
+            // From the same bridge, and from the target machine itself.
             assert_eq!(
                 answers(stand, Some("a1"), address),
                 both("10.224.0.1"),
@@ -241,7 +244,7 @@ fn an_address_leads_to_all_machines_in_rotation_and_a_connection_stays_with_one(
         let udp = ask(stand, Some("b1"), outside, Protocol::Udp, 53);
         assert_eq!(udp, Ok(format!("a1 {}", stand.address(11))));
 
-        // Nobody there is said at once; what is no port does not answer, and nothing else is opened.
+        // A port without machines refuses at once; other ports do not answer, and no others are opened.
         for from in [None, Some("b1"), Some("a1")] {
             for (protocol, port) in [(Protocol::Tcp, 81), (Protocol::Udp, 54)] {
                 let refused = ask(stand, from, outside, protocol, port);
@@ -260,7 +263,7 @@ fn an_address_leads_to_all_machines_in_rotation_and_a_connection_stays_with_one(
             );
         }
 
-        // One is taken out. Who talks to it goes on; nobody else gets there.
+        // One machine is removed. Its connections stay; new ones go elsewhere.
         let mut held = loop {
             let connection = Connection::open(stand, None, outside, 80).unwrap();
             if connection.greeting.starts_with("a2") {
@@ -272,7 +275,7 @@ fn an_address_leads_to_all_machines_in_rotation_and_a_connection_stays_with_one(
         let only = BTreeSet::from([format!("a1 {}", stand.network.gateway())]);
         assert_eq!(answers(stand, None, outside), only);
         assert_eq!(held.say_something().unwrap(), "still a2");
-        // A client that is to be sent to the same one always is; and nobody finds out what is behind what it may not see.
+        // A sticky client always gets the same machine; clients without permission get no answer.
         spec.balancers[0].ports[0] = port(Protocol::Tcp, 80, TCP, &ROTATION);
         spec.balancers[0].ports[0].sticky = true;
         spec.balancers[0].sources = vec![stand.address(11).into()];
@@ -288,7 +291,7 @@ fn an_address_leads_to_all_machines_in_rotation_and_a_connection_stays_with_one(
         }
         assert_eq!(held.say_something().unwrap(), "still a2");
 
-        // The address goes with its balancer, and the other VNET may have it at once.
+        // The address is released with its balancer, and the other VNET may use it at once.
         spec.balancers.remove(0);
         fabric.ensure_network(&spec).await.unwrap();
         assert!(ask(stand, Some("a1"), outside, Protocol::Tcp, 80).is_err());
@@ -351,7 +354,8 @@ fn a_filter_sees_the_machine_behind_an_address() {
             fabric.ensure_machine(&spec).await.unwrap();
             serve(stand, id);
         }
-        // Answers come by the router here, also from a neighbour; only who asks itself cannot be told so.
+        // Answers come through the router here, also from a neighbour; only a machine's connection to itself
+        // needs translation.
         for (from, seen) in [
             (None, stand.network.gateway().to_string()),
             (Some("a2"), ROTATION[1].to_owned()),

@@ -1,4 +1,4 @@
-//! What machines keep: their disks, what is written down about them, and what is set aside when one is made anew.
+//! Persistent state of machines: their disks, their metadata, and disks that are set aside at a reset.
 
 use fabric_api::{Fabric as _, KeptDisk, Power};
 
@@ -94,7 +94,7 @@ fn a_machine_that_fills_its_disk_harms_nobody_else() {
             "seed of m\n"
         );
         assert!(stand.output("m", "cat /etc/hosts").await.contains("host-m"));
-        // All that it can write to is one filesystem of the size that was asked for.
+        // All writable directories are on one filesystem of the requested size.
         let size = "for d in / /var/lib/containerd /var/lib/kubelet /var/lib/etcd /var/log; do stat -f -c '%b %S' $d; done";
         for line in stand.output("m", size).await.lines() {
             let (blocks, block) = line.split_once(' ').unwrap();
@@ -109,7 +109,7 @@ fn a_machine_that_fills_its_disk_harms_nobody_else() {
         stand
             .output("m", "mkdir /var/lib/kubelet/x; rm /etc/landfall/seed.json; sync")
             .await;
-        // It is all there after a restart, at once, and again.
+        // Everything is there after a restart, at once, and again.
         for _ in 0..3 {
             fabric.stop_machine(&spec.id).await.unwrap();
             fabric.ensure_machine(&spec).await.unwrap();
@@ -131,7 +131,7 @@ fn a_machine_that_fills_its_disk_harms_nobody_else() {
         .await;
         fabric.ensure_machine(&spec).await.unwrap();
         assert_eq!(stand.output("m", "cat /root.txt").await, "kept\n");
-        // What was deleted inside takes no room outside.
+        // Space of deleted files is returned to the host.
         let file = stand.machine_dir("m").join("disk.img");
         stand
             .output(
@@ -147,7 +147,7 @@ fn a_machine_that_fills_its_disk_harms_nobody_else() {
             }
         })
         .await;
-        // Made anew, it is empty.
+        // A new disk is empty.
         fabric.reset_machine(&spec.id).await.unwrap();
         fabric.ensure_machine(&spec).await.unwrap();
         assert_eq!(
@@ -170,7 +170,7 @@ fn damaged_metadata_costs_a_machine_nothing() {
         let file = |name: &str| stand.machine_dir("m").join(name);
         let pid = stand.pid("m").await;
 
-        // Emptied, torn, or gone, while the machine runs: it is what it was, and is written anew.
+        // Emptied, torn, or gone, while the machine runs: the machine stays, and the file is written again.
         for damage in ["", "{\"v\":1,\"ha", "gone"] {
             std::fs::write(file("spec.json"), damage).unwrap();
             if damage == "gone" {
@@ -185,7 +185,7 @@ fn damaged_metadata_costs_a_machine_nothing() {
             assert_eq!(found.labels["cluster"], "c1");
             assert_eq!(stand.pid("m").await, pid, "{damage}");
         }
-        // While it stands still, too.
+        // Also while it is stopped.
         fabric.stop_machine(id).await.unwrap();
         std::fs::write(file("spec.json"), "").unwrap();
         std::fs::remove_file(file("ready")).unwrap();
@@ -193,7 +193,7 @@ fn damaged_metadata_costs_a_machine_nothing() {
         fabric.ensure_machine(&spec).await.unwrap();
         assert_eq!(stand.output("m", "cat /var/lib/etcd/db").await, "kept\n");
         assert!(stand.pings("m", &stand.network.gateway().to_string()).await);
-        // With its network in place it can be stopped and started by what is left.
+        // With its network in place it can be stopped and started with the remaining files.
         std::fs::write(file("spec.json"), "").unwrap();
         fabric.stop_machine(id).await.unwrap();
         fabric.ensure_machine(&spec).await.unwrap();
@@ -240,7 +240,7 @@ fn a_disk_with_a_database_is_kept_when_its_machine_is_made_anew() {
             assert_eq!(std::fs::read_to_string(db(name)).unwrap(), content);
         }
 
-        // Whoever deletes the machine means all of it.
+        // A deletion of the machine includes the kept disk.
         fabric.ensure_machine(&spec).await.unwrap();
         stand.output("m", "echo fourth > /var/lib/etcd/db").await;
         fabric.reset_machine(id).await.unwrap();

@@ -1,4 +1,5 @@
-//! Filters of subnets: they hold between machines on one bridge, too, come and go while machines run, and leave alone what was let through.
+//! Filters of subnets: they also hold between machines on one bridge, change while machines run, and keep
+//! permitted connections.
 
 use fabric_api::{Fabric as _, Filter, FilterRule, Protocol};
 
@@ -15,7 +16,7 @@ fn rule(allow: bool, protocol: Protocol, from: &str, to: &str) -> FilterRule {
     }
 }
 
-/// The one machine does not reach the other; everything else is as it was.
+/// One machine does not reach the other; everything else is unchanged.
 fn filter() -> Filter {
     let all = "0.0.0.0/0";
     Filter {
@@ -39,7 +40,7 @@ fn a_filter_holds_within_a_subnet_and_follows_the_specification() {
         }
         assert!(stand.pings("a1", "10.224.0.5").await, "there is no filter yet");
         spec.subnets[0].filter = Some(filter());
-        // Twice: it is there already.
+        // Twice: the second time changes nothing.
         for _ in 0..2 {
             fabric.ensure_network(&spec).await.unwrap();
             assert!(!stand.pings("a1", "10.224.0.5").await, "on the same bridge");
@@ -47,7 +48,7 @@ fn a_filter_holds_within_a_subnet_and_follows_the_specification() {
             assert!(stand.pings("cp", "10.224.0.5").await, "from another subnet");
             assert!(stand.pings("a1", "10.239.0.4").await, "to another subnet");
         }
-        // One that comes later is no exception.
+        // A machine that is added later is filtered too.
         let later = machine("a3", vec![on_subnet("na", "10.224.0.6")]);
         fabric.ensure_machine(&later).await.unwrap();
         assert!(stand.pings("a3", "10.224.0.5").await);
@@ -59,12 +60,13 @@ fn a_filter_holds_within_a_subnet_and_follows_the_specification() {
         }
         fabric.ensure_network(&spec).await.unwrap();
         assert!(!stand.pings("a3", "10.224.0.5").await);
-        // A machine that is made again is no exception either. It asks somebody whom it never reached: a ping is told apart by the number of
-        // its process, these begin anew with the machine, and what goes on from before the filter is let through.
+        // A recreated machine is filtered too. It pings an address that it never reached: a ping is
+        // identified by its process id, ids start again with the machine, and flows from before the filter
+        // stay permitted.
         fabric.stop_machine(&later.id).await.unwrap();
         fabric.ensure_machine(&later).await.unwrap();
         assert!(!stand.pings("a3", "10.224.0.4").await);
-        // What no rule is about does not pass.
+        // Traffic without a matching rule is dropped.
         spec.subnets[0].filter = Some(Filter::default());
         fabric.ensure_network(&spec).await.unwrap();
         assert!(!stand.pings("cp", "10.224.0.5").await);

@@ -1,8 +1,8 @@
 //! The driver on a real host: real namespaces, bridges, rules, control groups and `runc`, with a node image of one program (busybox) and a
 //! shell script for an agent.
 //!
-//! Runs where there is root, `runc`, `nft`, `ip` and a static busybox; says so and passes where not. Every stamp has a name and ranges of its
-//! own and no uplink, so that runs do not meet.
+//! Runs on hosts with root, `runc`, `nft`, `ip` and a static busybox; otherwise the tests are skipped. Every
+//! stamp has its own name and ranges and no uplink, so that runs do not interfere.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -23,7 +23,7 @@ use fabric_net::Names;
 
 use stand::{Stand, machine, network, on_stamp, on_subnet, wait};
 
-/// One runtime for all: the tests are about the host, and it is one.
+/// One runtime for all: the tests share one host.
 fn run(name: &str, test: impl AsyncFnOnce(&Stand)) {
     if !stand::possible() {
         return;
@@ -98,7 +98,7 @@ fn machines_reach_their_own_network_and_no_other() {
             !stand.pings("b1", &stand.address(10).to_string()).await,
             "the other VNET's uplink forwards nothing"
         );
-        // Nobody has these, and nothing of them leaves by the default route.
+        // These addresses are unused, and packets to them must not leave by the default route.
         let names = Names::new(&stand.stamp);
         let inside = names.network_namespace(&NetworkId::from("na"));
         for nobody in ["10.230.0.1", "10.244.9.9"] {
@@ -117,7 +117,7 @@ fn machines_reach_their_own_network_and_no_other() {
         assert!(!stand.pings("a1", "192.0.2.2").await, "the host's other address");
         assert!(!stand.connects("a1", &gateway, 22).await, "a port of the host");
 
-        // The machine is what was asked for.
+        // The machine matches its specification.
         assert_eq!(stand.output("a1", "hostname").await.trim(), "host-a1");
         assert_eq!(
             stand.output("a1", "cat /etc/landfall/seed.json").await.trim(),
@@ -130,7 +130,8 @@ fn machines_reach_their_own_network_and_no_other() {
                 .trim(),
             "600"
         );
-        // Each machine has the agent for itself. Its root may undo the mount's read-only flag and write there: no other one sees it.
+        // Each machine has its own agent file. Its root may undo the mount's read-only flag and write there:
+        // no other machine sees it.
         let program = "/opt/landfall/agent/landfall-agent";
         let write = "echo x >/opt/landfall/agent/x || echo read-only";
         assert!(stand.output("a1", write).await.contains("read-only"));
@@ -144,7 +145,7 @@ fn machines_reach_their_own_network_and_no_other() {
                 .await;
             assert_eq!(seen, format!("{}landfall-agent\n", stand::AGENT), "{other}");
         }
-        // Another release puts its agent into all that run, and what one of them has written is no hindrance.
+        // Another release writes its agent into all running machines, whatever one of them has written there.
         let mut config = stand.config();
         config.agent = format!("{}# another\n", stand::AGENT).into_bytes().into();
         let next = fabric_container::ContainerFabric::new(stand.env.clone(), config.clone()).unwrap();
@@ -153,7 +154,7 @@ fn machines_reach_their_own_network_and_no_other() {
         for machine in ["a1", "a2", "b1", "cp"] {
             assert_eq!(stand.output(machine, &format!("cat {program}")).await, text);
         }
-        // As a node does at its start; what its pods mount stays inside.
+        // As a node does at its start; mounts of its pods stay inside.
         let share =
             "mount --make-rshared / && mount -t tmpfs inner /var/lib/kubelet && cat /proc/1/mountinfo";
         let mounts = stand.output("a1", share).await;
@@ -199,7 +200,7 @@ fn machines_reach_their_own_network_and_no_other() {
             )
             .await;
         assert!(limit.contains(&(64 << 20).to_string()), "{limit}");
-        // What it sees of its limits it may lift; those that hold are out of its sight.
+        // It may change the limits that it sees; the effective ones are outside its view.
         let group = Names::new(&stand.stamp).machine_cgroup(&MachineId::from("a1"));
         let lift = "for f in memory/memory.limit_in_bytes memory.max pids/pids.max pids.max; do \
                     [ -e /sys/fs/cgroup/$f ] && (echo max > /sys/fs/cgroup/$f || echo -1 > /sys/fs/cgroup/$f); done 2>/dev/null; \
@@ -216,7 +217,7 @@ fn machines_reach_their_own_network_and_no_other() {
         let held = held.concat();
         let held: Vec<&str> = held.split_whitespace().collect();
         assert_eq!(held, [(64 << 20).to_string().as_str(), "16384"]);
-        // Nothing of it shows on the host.
+        // No mount is visible on the host.
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(
             !mounts.contains(&stand.state_dir().display().to_string()),
@@ -245,7 +246,7 @@ fn a_network_follows_its_specification() {
             .unwrap();
         stand.output("a1", "ip address add 10.244.0.9/32 dev lo").await;
         assert!(stand.pings("a2", "10.244.0.9").await, "by the route table");
-        // The same again changes nothing, and cuts nothing.
+        // The same specification changes nothing, and interrupts no connection.
         fabric.ensure_network(&spec).await.unwrap();
         assert!(stand.pings("a2", "10.244.0.9").await);
         spec.routes.clear();
@@ -335,12 +336,12 @@ fn what_was_cut_short_is_found_and_finished() {
         fabric.delete_machine(id).await.unwrap();
         assert_eq!(power().await, None);
 
-        // A creation cut short after the first file; and a name without a namespace behind it.
+        // A creation interrupted after the first file; and a name without a namespace.
         std::fs::create_dir_all(stand.machine_dir("m").join("upper/etc")).unwrap();
         std::fs::write(stand.machine_dir("m").join("upper/etc/half"), "").unwrap();
         assert_eq!(power().await, Some(Power::Partial));
         std::fs::write(format!("/run/netns/{space}"), "").unwrap();
-        // It is no machine that could come back as itself.
+        // It has no disk to start on.
         let refused = fabric.start_machine(&spec).await.unwrap_err();
         assert!(matches!(refused, FabricError::NoDisk(_)), "{refused}");
         assert_eq!(power().await, Some(Power::Partial));
@@ -348,19 +349,19 @@ fn what_was_cut_short_is_found_and_finished() {
         assert_eq!(power().await, Some(Power::Running));
         assert!(!stand.output("m", "ls /etc").await.contains("half"));
 
-        // A deletion cut short while the machine runs: it is not taken for a healthy one.
+        // A deletion interrupted while the machine runs: it does not count as a healthy machine.
         std::fs::write(stand.machine_dir("m").join("condemned"), "").unwrap();
         assert_eq!(power().await, Some(Power::Partial));
         let pid = stand.pid("m").await;
         fabric.ensure_machine(&spec).await.unwrap();
         assert_ne!(stand.pid("m").await, pid);
 
-        // Runtime state lost under a running machine: it is killed by its control group, not doubled.
+        // Runtime state lost under a running machine: it is killed by its control group, not started twice.
         let pid = stand.pid("m").await;
         std::fs::remove_dir_all(stand.run_dir().join("runc")).unwrap();
         fabric.ensure_machine(&spec).await.unwrap();
         assert_ne!(stand.pid("m").await, pid);
-        // Whoever adopted it may take a moment to collect what is left of it.
+        // The process that adopted it may take a moment to reap it.
         wait(
             stand,
             "the old machine to be dead",
@@ -392,7 +393,7 @@ fn errors_say_what_is_wrong() {
         assert!(
             matches!(fabric.ensure_machine(&spec).await, Err(FabricError::NotFound(what)) if what == "network nowhere")
         );
-        // Nothing was started, but there is a directory: it is found, so that it can be swept.
+        // Nothing was started, but a directory exists: it is listed, so that it can be swept.
         let seen = &fabric.list().await.unwrap().machines[0];
         assert_eq!(seen.power, Power::Stopped);
         fabric.delete_machine(&spec.id).await.unwrap();
@@ -408,7 +409,8 @@ fn errors_say_what_is_wrong() {
         fabric.delete_network(&NetworkId::from("none")).await.unwrap();
         fabric.delete_machine(&spec.id).await.unwrap();
 
-        // An image without a place for the agent: what runc says arrives, and nothing is left that would stop the next try.
+        // An image without a directory for the agent: runc's error is returned, and nothing is left that
+        // would break the next attempt.
         let in_the_way = stand.layer().join("opt");
         std::fs::write(&in_the_way, "").unwrap();
         let spec = machine("m", vec![on_stamp(stand, 20, None)]);

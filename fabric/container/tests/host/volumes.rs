@@ -1,4 +1,4 @@
-//! Volumes: who has them, what is on them, and that nothing of them is lost or left.
+//! Volumes: attachment and content; no data is lost and nothing is left behind.
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// Runs a test with two machines, `a1` and `a2`, where volumes are possible.
+/// Runs a test with two machines, `a1` and `a2`, on hosts that support volumes.
 fn run_with_machines(name: &str, test: impl AsyncFnOnce(&Stand)) {
     run(name, async |stand| {
         if let Err(why) = fabric_container::disk_limits_possible() {
@@ -36,6 +36,7 @@ fn volume(id: &str, mib: u64) -> VolumeSpec {
         id: VolumeId::from(id),
         bytes: mib * MIB,
         source: None,
+        shared: false,
         labels: BTreeMap::from([("cluster".to_owned(), "c1".to_owned())]),
     }
 }
@@ -53,7 +54,7 @@ fn image(stand: &Stand, id: &str) -> PathBuf {
     stand.state_dir().join("volumes").join(id).join("volume.img")
 }
 
-/// A volume as a machine finds it in `/sys/block`: number of the device and MiB.
+/// A volume as a machine finds it in `/sys/block`: device number and MiB.
 async fn found(stand: &Stand, machine: &str, id: &str) -> Option<(String, u64)> {
     // Volumes of other tests are on this host as well.
     let volumes = stand.state_dir().canonicalize().unwrap().join("volumes");
@@ -82,7 +83,7 @@ async fn write(stand: &Stand, machine: &str, id: &str, text: &str) {
     assert_eq!(stand.output(machine, &write).await, "done\n");
 }
 
-/// The first line of what is on a volume.
+/// The first line of a volume's content.
 async fn read(stand: &Stand, machine: &str, id: &str) -> String {
     node(stand, machine, id).await;
     let read = format!("dd if=/dev/{id} bs=512 count=1 2>/dev/null");
@@ -111,6 +112,7 @@ fn a_volume_outlives_the_machines_that_have_it() {
             bytes: 64 * MIB,
             labels: spec.labels.clone(),
             attached: None,
+            open: false,
         };
         assert_eq!(seen(stand, "v1").await, Some(expected.clone()));
         let file = std::fs::metadata(image(stand, "v1")).unwrap();
@@ -138,7 +140,8 @@ fn a_volume_outlives_the_machines_that_have_it() {
         assert_eq!(found(stand, "a1", "v1").await.unwrap().1, 96);
         assert_eq!(read(stand, "a1", "v1").await, "kept");
 
-        // A file that grew while its device did not: the volume is as large as the machine has it, and the next call finishes.
+        // A file that grew while its device did not: the volume's size is that of the device, and the next
+        // call completes it.
         let longer = std::fs::OpenOptions::new()
             .write(true)
             .open(image(stand, "v1"))
@@ -155,13 +158,13 @@ fn a_volume_outlives_the_machines_that_have_it() {
         let refused = failure(fabric.delete_volume(&id).await);
         assert!(refused.ends_with("machine a1 has it"), "{refused}");
 
-        // Another driver, as after a crash, finds it by what is on the host.
+        // Another driver, as after a crash, finds the attachment from the host's state.
         let another = ContainerFabric::new(stand.env.clone(), stand.config()).unwrap();
         let volumes = another.list().await.unwrap().volumes;
         assert_eq!(volumes.len(), 1);
         assert_eq!(volumes[0].attached, Some(one.clone()));
 
-        // The machine keeps it when it stops and starts.
+        // It stays attached when the machine stops and starts.
         fabric.stop_machine(&one).await.unwrap();
         assert_eq!(holder(stand, "v1").await, Some(one.clone()));
         assert!(matches!(
@@ -170,7 +173,7 @@ fn a_volume_outlives_the_machines_that_have_it() {
         ));
         start(stand, "a1", 20).await;
         assert_eq!(read(stand, "a1", "v1").await, "kept");
-        // And is named when it is gone.
+        // And after the machine is deleted.
         fabric.delete_machine(&one).await.unwrap();
         assert_eq!(holder(stand, "v1").await, Some(one));
         failure(fabric.attach_volume(&id, &two).await);
@@ -213,7 +216,7 @@ fn a_volume_in_use_stays_where_it_is() {
         failure(fabric.delete_volume(&id).await);
         fabric.attach_volume(&id, &one).await.unwrap();
 
-        // It goes with what uses it.
+        // It is released when its use ends.
         stand
             .output("a1", &format!("/bin/busybox kill -9 {}", user.trim()))
             .await;
@@ -227,7 +230,7 @@ fn a_volume_in_use_stays_where_it_is() {
         fabric.detach_volume(&id).await.unwrap();
         fabric.attach_volume(&id, &two).await.unwrap();
 
-        // Who had it was lost: it is given to another one, but not while it is used.
+        // The record of its machine was lost: it can be attached elsewhere, but not while it is in use.
         node(stand, "a2", "v1").await;
         let user = stand.output("a2", hold).await;
         let attached = stand.state_dir().join("volumes/v1/attached");
@@ -252,6 +255,94 @@ fn a_volume_in_use_stays_where_it_is() {
 }
 
 #[test]
+fn a_share_is_used_by_several_machines_at_once() {
+    run_with_machines("share", async |stand| {
+        let fabric = &stand.fabric;
+        let mut spec = VolumeSpec {
+            shared: true,
+            ..volume("s1", 64)
+        };
+        for _ in 0..2 {
+            fabric.ensure_volume(&spec).await.unwrap();
+        }
+        let there = seen(stand, "s1").await.unwrap();
+        assert!(there.open && there.attached.is_none(), "{there:?}");
+        let told = failure(fabric.attach_volume(&spec.id, &MachineId::from("a1")).await);
+        assert!(told.contains("all machines have it"), "{told}");
+        for machine in ["a1", "a2"] {
+            node(stand, machine, "s1").await;
+            let mount = "/bin/busybox mkdir -p /share; /bin/busybox mount -t ext4 /dev/s1 /share && \
+                         /bin/busybox stat -c %a /share";
+            assert_eq!(stand.output(machine, mount).await, "777\n");
+        }
+        stand.output("a1", "echo one > /share/one").await;
+        assert_eq!(stand.output("a2", "/bin/busybox cat /share/one").await, "one\n");
+        stand.output("a2", "echo two >> /share/one").await;
+        assert_eq!(
+            stand.output("a1", "/bin/busybox cat /share/one").await,
+            "one\ntwo\n"
+        );
+
+        // A copy has all written data, also without sync, and writes continue afterwards.
+        let copy = VolumeSpec {
+            source: Some(spec.id.clone()),
+            shared: true,
+            ..volume("s2", 64)
+        };
+        fabric.ensure_volume(&copy).await.unwrap();
+        node(stand, "a2", "s2").await;
+        let look = "/bin/busybox mkdir -p /copy; /bin/busybox mount -t ext4 /dev/s2 /copy && \
+                    /bin/busybox cat /copy/one; /bin/busybox umount /copy";
+        assert_eq!(stand.output("a2", look).await, "one\ntwo\n");
+        stand.output("a1", "echo three > /share/three").await;
+        assert_eq!(
+            stand.output("a2", "/bin/busybox cat /share/three").await,
+            "three\n"
+        );
+        fabric.delete_volume(&copy.id).await.unwrap();
+        // An attached disk that is not mounted cannot be frozen.
+        let disk = volume("d1", 64);
+        fabric.ensure_volume(&disk).await.unwrap();
+        fabric
+            .attach_volume(&disk.id, &MachineId::from("a1"))
+            .await
+            .unwrap();
+        let of_disk = VolumeSpec {
+            source: Some(disk.id.clone()),
+            ..volume("d2", 64)
+        };
+        let told = failure(fabric.ensure_volume(&of_disk).await);
+        assert!(told.contains("a machine has it"), "{told}");
+        fabric.delete_volume(&of_disk.id).await.unwrap();
+        fabric.detach_volume(&disk.id).await.unwrap();
+        fabric.delete_volume(&disk.id).await.unwrap();
+
+        // It grows while both have it mounted.
+        spec.bytes = 96 * MIB;
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert_eq!(found(stand, "a2", "s1").await.unwrap().1, 96);
+        for machine in ["a1", "a2"] {
+            stand.output(machine, "/bin/busybox umount /share").await;
+        }
+        // A share that no machine has mounted is copied as well.
+        fabric.ensure_volume(&copy).await.unwrap();
+        node(stand, "a2", "s2").await;
+        assert_eq!(stand.output("a2", look).await, "one\ntwo\n");
+        fabric.delete_volume(&copy.id).await.unwrap();
+        // As after a reboot of the host: it is available once it is ensured.
+        let (number, _) = found(stand, "a1", "s1").await.unwrap();
+        let device = format!("/dev/loop{}", number.rsplit_once(':').unwrap().1);
+        stand.host(&["losetup", "--detach", &device]).await;
+        assert!(!seen(stand, "s1").await.unwrap().open);
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert!(seen(stand, "s1").await.unwrap().open);
+        fabric.delete_volume(&spec.id).await.unwrap();
+        assert_eq!(seen(stand, "s1").await, None);
+        assert_eq!(found(stand, "a1", "s1").await, None);
+    });
+}
+
+#[test]
 fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
     run_with_machines("reboot", async |stand| {
         let fabric = &stand.fabric;
@@ -261,7 +352,8 @@ fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
         fabric.attach_volume(&id, &one).await.unwrap();
         write(stand, "a1", "v1", "kept").await;
 
-        // The host lost the device, and `attached` names the machine: nobody has it, and whoever asks gets it.
+        // The host lost the device, and `attached` still names the machine: the volume is not attached, and
+        // can be attached to any machine.
         let (number, _) = found(stand, "a1", "v1").await.unwrap();
         let device = format!("/dev/loop{}", number.rsplit_once(':').unwrap().1);
         stand.host(&["losetup", "--detach", &device]).await;
@@ -272,7 +364,7 @@ fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
             fabric.detach_volume(&id).await.unwrap();
         }
 
-        // A copy of it, larger; the source is where it was.
+        // A larger copy of it, while the source stays attached.
         let of = |source: &VolumeId| VolumeSpec {
             source: Some(source.clone()),
             ..volume("v2", 128)
@@ -303,7 +395,7 @@ fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
         }
         assert_eq!(read(stand, "a2", "v1").await, "changed");
         assert_eq!(read(stand, "a2", "v2").await, "kept");
-        // Attached as they are, they go with the stamp when it is closed.
+        // Attached volumes are removed with the stamp when it is closed.
     });
 }
 
@@ -315,7 +407,7 @@ fn what_is_lost_or_cut_short_is_told_and_finished() {
         let spec = volume("v1", 64);
         let dir = stand.state_dir().join("volumes/v1");
 
-        // A creation that was cut short after the first files.
+        // A creation that was interrupted after the first files.
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("volume.new"), "half").unwrap();
         let half = seen(stand, "v1").await.unwrap();
@@ -332,7 +424,7 @@ fn what_is_lost_or_cut_short_is_told_and_finished() {
         fabric.attach_volume(&spec.id, &one).await.unwrap();
         write(stand, "a1", "v1", "kept").await;
 
-        // What is written down about it is lost: it is what it was.
+        // Its metadata is lost: the volume is unchanged.
         for damage in ["", "{\"v\":1,\"ma"] {
             std::fs::write(dir.join("spec.json"), damage).unwrap();
             let found = seen(stand, "v1").await.unwrap();
@@ -351,7 +443,8 @@ fn what_is_lost_or_cut_short_is_told_and_finished() {
             Err(FabricError::Invalid { .. })
         ));
 
-        // Its file is lost under the machine: the device goes all the same, and no empty volume takes its place.
+        // Its file is lost while attached: the device is released all the same, and no empty volume takes its
+        // place.
         std::fs::remove_file(dir.join("volume.img")).unwrap();
         fabric.detach_volume(&spec.id).await.unwrap();
         let told = failure(fabric.ensure_volume(&spec).await);

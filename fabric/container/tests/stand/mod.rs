@@ -1,4 +1,5 @@
-//! A throw-away stamp for a test: its own name, ranges and directories, and a check that nothing of it is left.
+//! A temporary stamp for a test: its own name, ranges and directories, and a check that nothing of it is
+//! left.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +22,14 @@ use tokio::process::Command;
 
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Where agents would find the service.
+/// The service's port.
 pub(crate) const SERVICE_PORT: u16 = 7443;
 
-/// Waits for a trap to be set and to fire; says so on the console.
+/// An agent that sets a trap for SIGTERM and prints on the console when it fires.
 pub(crate) const AGENT: &str =
     "#!/bin/sh\ntrap 'echo asked to stop; exit 0' TERM\necho started\nwhile :; do sleep 1 & wait $!; done\n";
 
-/// Whether such a test can run here; otherwise it is skipped.
+/// Whether these tests can run here; otherwise they are skipped.
 pub(crate) fn possible() -> bool {
     needs::root_and(&["runc", "nft", "ip", "unshare", "busybox"])
 }
@@ -80,7 +81,7 @@ impl Stand {
         config(&self.stamp, self.place.path(), &self.network)
     }
 
-    /// Deletes the stamp, twice, and looks for what is left.
+    /// Deletes the stamp, twice, and checks for left-overs.
     pub(crate) async fn close(&self) {
         self.fabric.delete_stamp().await.unwrap();
         self.fabric.delete_stamp().await.unwrap();
@@ -89,7 +90,7 @@ impl Stand {
         assert!(!self.run_dir().exists(), "the run directory is left");
     }
 
-    /// Nothing of the stamp is on the host but files.
+    /// Checks that nothing of the stamp is on the host except files.
     pub(crate) async fn nothing_but_disks(&self) {
         let names = Names::new(&self.stamp);
         let tag = names.tag();
@@ -131,7 +132,7 @@ impl Stand {
             );
         }
         assert!(!self.run_dir().join("runc").exists());
-        // The last of a machine's disk goes in the kernel's own time; a volume is waited for.
+        // The kernel releases the last of a machine's disk asynchronously; a volume is waited for.
         let volumes = self.place.path().canonicalize().unwrap().join("state/volumes");
         for device in fs::read_dir("/sys/block").unwrap().flatten() {
             let held = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
@@ -170,7 +171,7 @@ impl Stand {
         self.place.path().join("image")
     }
 
-    /// What a command prints inside a machine.
+    /// The output of a command inside a machine.
     pub(crate) async fn output(&self, id: &str, command: &str) -> String {
         let root = self.run_dir().join("runc").display().to_string();
         let container = Names::new(&self.stamp).container(&MachineId::from(id));
@@ -187,7 +188,7 @@ impl Stand {
             == "yes"
     }
 
-    /// The ones of these addresses that answer; all are tried at once, because each that does not takes its time.
+    /// Those of these addresses that answer; all are tried at once, because each failure takes its time-out.
     pub(crate) async fn answering(&self, id: &str, addresses: &[String]) -> Vec<String> {
         let pings: String = addresses
             .iter()
@@ -197,7 +198,7 @@ impl Stand {
         answers.lines().map(str::to_owned).collect()
     }
 
-    /// Whether something takes a connection.
+    /// Whether a connection succeeds.
     pub(crate) async fn connects(&self, id: &str, address: &str, port: u16) -> bool {
         let command = format!("/bin/busybox nc -w1 {address} {port} </dev/null && echo yes");
         self.output(id, &command).await.trim() == "yes"
@@ -215,7 +216,7 @@ impl Stand {
         assert!(status(argv).await, "{argv:?}");
     }
 
-    /// The first process of a machine, as the host numbers it.
+    /// The first process of a machine, by its process id on the host.
     pub(crate) async fn pid(&self, id: &str) -> u32 {
         let names = Names::new(&self.stamp);
         let pids = output(&[
@@ -238,7 +239,7 @@ impl Stand {
 }
 
 impl Drop for Stand {
-    /// A test that failed leaves nothing behind either. Blocking is fine here: it is the end.
+    /// Cleans up after a failed test too. Blocking is fine here: it is the end.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let fabric = self.fabric.clone();

@@ -1,24 +1,24 @@
-//! What a cluster's own controllers make of claims, volumes and attachments: the scheduler, the binder, the attacher, the kubelets.
+//! A cluster's own controllers for claims, volumes and attachments: scheduler, binder, attacher, kubelets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_volumes::DRIVER;
+use cluster_volumes::{DRIVER, FILES, is_shared};
 use serde_json::{Value, json};
 
 use super::{
-    ATTACHMENT, CLAIM, CLAIM_PROTECTION, CLASS, Objects, TOLD, USER, VOLUME, VOLUME_PROTECTION, claim_key,
-    delete, is_deleted, is_empty, is_kept, keys, let_go, of_kind, same, seen, text,
+    ATTACHMENT, CLAIM, CLAIM_PROTECTION, CLASS, CONTENT, Objects, TOLD, USER, VOLUME, VOLUME_PROTECTION,
+    claim_key, delete, is_deleted, is_empty, is_kept, keys, let_go, of_kind, same, seen, text,
 };
 use crate::state::Cluster;
 
-/// Whose claim it is to provision for.
+/// The annotation with a claim's provisioner.
 pub(super) const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
-/// The same by its older name, which is still written.
+/// Its older name, which is still written.
 const PROVISIONER_BEFORE: &str = "volume.beta.kubernetes.io/storage-provisioner";
-/// The node that the first pod with a claim is to come to.
+/// The node of the first pod that uses a claim.
 pub(super) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
-/// What the cluster's own controllers make of what there is.
+/// Runs the controllers on the current state.
 pub(crate) fn settle(cluster: &mut Cluster) {
     if is_empty(cluster) {
         return;
@@ -37,7 +37,8 @@ pub(crate) fn settle(cluster: &mut Cluster) {
     }
 }
 
-/// The same after the cluster went back to an earlier state: its controllers have just begun, and wait for no node that they do not find.
+/// The same after a restore to an earlier state: the controllers have just started, and do not wait for
+/// missing nodes.
 pub(crate) fn begin_again(cluster: &mut Cluster) {
     settle(cluster);
     for key in keys(&cluster.objects, ATTACHMENT) {
@@ -49,7 +50,7 @@ pub(crate) fn begin_again(cluster: &mut Cluster) {
     settle(cluster);
 }
 
-/// Pods go with their nodes.
+/// Pods end with their nodes.
 fn end_of_users(cluster: &mut Cluster) {
     for key in keys(&cluster.objects, CLAIM) {
         let Some(claim) = cluster.objects.get_mut(&key) else {
@@ -68,7 +69,7 @@ pub(super) fn user(claim: &Value) -> Option<String> {
     user.map(str::to_owned)
 }
 
-/// The pod that uses a claim ends.
+/// Ends the pod that uses a claim.
 pub(super) fn leave(claim: &mut Value) {
     let annotations = claim.pointer_mut("/metadata/annotations");
     if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
@@ -76,20 +77,23 @@ pub(super) fn leave(claim: &mut Value) {
     }
 }
 
-/// Claims without a volume are told who is to provision one, once their classes say so.
+/// Sets the provisioner of claims without a volume, when their classes require it.
 fn choose(objects: &mut Objects) {
-    let classes: BTreeMap<String, bool> = of_kind(objects, CLASS)
-        .filter(|(_, class)| class["provisioner"] == DRIVER)
+    let classes: BTreeMap<String, (String, bool)> = of_kind(objects, CLASS)
         .map(|(_, class)| {
             let waits = class["volumeBindingMode"] == "WaitForFirstConsumer";
-            (text(&class["metadata"]["name"]), waits)
+            (
+                text(&class["metadata"]["name"]),
+                (text(&class["provisioner"]), waits),
+            )
         })
+        .filter(|(_, (driver, _))| is_shared(driver).is_some())
         .collect();
     for key in keys(objects, CLAIM) {
         let Some(claim) = objects.get_mut(&key) else {
             continue;
         };
-        let Some(waits) = classes.get(&text(&claim["spec"]["storageClassName"])) else {
+        let Some((driver, waits)) = classes.get(&text(&claim["spec"]["storageClassName"])) else {
             continue;
         };
         if claim["spec"]["volumeName"].is_string() || is_deleted(claim) {
@@ -101,12 +105,12 @@ fn choose(objects: &mut Objects) {
             let Some(node) = user else { continue };
             annotations[SELECTED_NODE] = json!(node);
         }
-        annotations[PROVISIONER] = json!(DRIVER);
-        annotations[PROVISIONER_BEFORE] = json!(DRIVER);
+        annotations[PROVISIONER] = json!(driver);
+        annotations[PROVISIONER_BEFORE] = json!(driver);
     }
 }
 
-/// Volumes and the claims that they name find each other; a volume whose claim is gone is released.
+/// Binds volumes and the claims that they name; releases a volume whose claim is gone.
 fn bind(objects: &mut Objects) {
     for key in keys(objects, VOLUME) {
         let Some(volume) = objects.get(&key) else {
@@ -137,7 +141,12 @@ fn bind(objects: &mut Objects) {
     }
 }
 
-/// A node that has a volume that has grown makes use of it all.
+/// Whether a PersistentVolume is a share, which all nodes have.
+fn is_share(volume: &Value) -> bool {
+    volume["spec"]["csi"]["driver"] == FILES
+}
+
+/// A node grows the filesystem of a volume that has grown.
 fn expand(objects: &mut Objects) {
     let attached: BTreeSet<String> = of_kind(objects, ATTACHMENT)
         .filter(|(_, attachment)| attachment["status"]["attached"] == true)
@@ -147,14 +156,18 @@ fn expand(objects: &mut Objects) {
         let Some(claim) = objects.get(&key) else {
             continue;
         };
-        let volume = text(&claim["spec"]["volumeName"]);
-        if claim["status"]["allocatedResourceStatuses"].is_null() || !attached.contains(&volume) {
+        let name = text(&claim["spec"]["volumeName"]);
+        let used = user(claim).is_some();
+        if claim["status"]["allocatedResourceStatuses"].is_null() {
             continue;
         }
-        let volume = objects.get(&format!("{VOLUME}{volume}"));
-        let Some(capacity) = volume.map(|volume| volume["spec"]["capacity"].clone()) else {
+        let Some(volume) = objects.get(&format!("{VOLUME}{name}")) else {
             continue;
         };
+        if !attached.contains(&name) && !(is_share(volume) && used) {
+            continue;
+        }
+        let capacity = volume["spec"]["capacity"].clone();
         if let Some(status) = objects
             .get_mut(&key)
             .and_then(|claim| claim["status"].as_object_mut())
@@ -167,7 +180,7 @@ fn expand(objects: &mut Objects) {
     }
 }
 
-/// A claim that is used is attached to its user's node, once no other node has it.
+/// Attaches a used claim to its user's node, once no other node has it. Shares are never attached.
 fn attach(cluster: &mut Cluster) {
     let wanted: BTreeMap<String, String> = of_kind(&cluster.objects, CLAIM)
         .filter(|(_, claim)| claim["status"]["phase"] == "Bound")
@@ -180,7 +193,7 @@ fn attach(cluster: &mut Cluster) {
         };
         let volume = text(&attachment["spec"]["source"]["persistentVolumeName"]);
         let node = text(&attachment["spec"]["nodeName"]);
-        // A node that is gone does not say that it has let go.
+        // A lost node does not confirm the detachment.
         let heard = cluster.nodes.contains_key(&node);
         if heard && wanted.get(&volume) != Some(&node) {
             delete(&mut cluster.objects, &key);
@@ -191,7 +204,8 @@ fn attach(cluster: &mut Cluster) {
     }
     let number = *cluster.changes.borrow() + 1;
     for (volume, node) in wanted {
-        if taken.contains(&volume) || !cluster.objects.contains_key(&format!("{VOLUME}{volume}")) {
+        let there = cluster.objects.get(&format!("{VOLUME}{volume}"));
+        if taken.contains(&volume) || there.is_none_or(is_share) {
             continue;
         }
         let name = format!("csi-{volume}-{node}");
@@ -205,9 +219,10 @@ fn attach(cluster: &mut Cluster) {
     }
 }
 
-/// What is deleted goes once nothing keeps it: a claim is kept by its user, a volume by its claim, all by others' finalizers.
+/// Removes deleted objects once nothing keeps them: a claim is kept by its user, a volume by its claim, all
+/// by others' finalizers.
 fn sweep(objects: &mut Objects) {
-    for kind in [CLAIM, VOLUME, ATTACHMENT] {
+    for kind in [CLAIM, VOLUME, ATTACHMENT, CONTENT] {
         for key in keys(objects, kind) {
             let Some(object) = objects.get_mut(&key).filter(|object| is_deleted(object)) else {
                 continue;

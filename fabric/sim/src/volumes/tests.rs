@@ -1,4 +1,4 @@
-//! What happens to claims and volumes in a cluster without a service.
+//! Claims and volumes in a cluster without a service.
 
 use cluster_api::{ClaimRef, Note};
 use cluster_volumes::DRIVER;
@@ -28,7 +28,7 @@ fn claim(cluster: &Cluster) -> &Value {
     &cluster.objects[&own("data")]
 }
 
-/// A volume for the claim is published.
+/// Publishes a volume for the claim.
 fn provision(cluster: &mut Cluster) {
     let uid = text(&claim(cluster)["metadata"]["uid"]);
     let object = json!({
@@ -110,7 +110,7 @@ fn a_claim_waits_for_its_user_and_is_on_one_node_at_a_time() {
     let (name, uid, node, deleted) = attachment(&cluster);
     assert_eq!((node.as_str(), deleted), ("n2", false));
 
-    // Its pod goes with the node; nobody says that the node has let go, until it is said here.
+    // Its pod ends with the node; the detachment is not confirmed until the end of this test.
     cluster.nodes.remove("n2");
     settle(&mut cluster);
     assert!(user(claim(&cluster)).is_none());

@@ -1,4 +1,4 @@
-//! Applications, service principals, and what they log in with.
+//! Applications, service principals, and their credentials.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ async fn a_secret_is_told_once_and_holds_until_it_is_removed() {
     }
     let shown = stamp.get(&path).await;
     assert_eq!(shown.body["passwordCredentials"][0]["keyId"], made.body["keyId"]);
-    // The token service asks the service principal's record.
+    // The token service reads the service principal's record.
     let record = identity_directory::principal(&*stamp.store, &principal.text("id"))
         .await
         .unwrap()
@@ -187,7 +187,8 @@ async fn certificates_are_added_kept_and_removed_as_a_whole() {
         (shown[0]["key"].clone(), shown.as_array().unwrap().len()),
         (Value::Null, 1)
     );
-    // What was read and one more, as `az ad app credential reset --append` sends it; a PEM's lines may be broken.
+    // The certificates that were read and a new one, as `az ad app credential reset --append` sends them; a
+    // PEM's lines may be broken.
     let broken = certificate()
         .as_bytes()
         .chunks(64)

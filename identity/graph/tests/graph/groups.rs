@@ -48,7 +48,7 @@ async fn members_come_and_go_and_are_found_from_both_sides() {
     assert_eq!(listed.all("@odata.type"), ["#microsoft.graph.user"]);
     let all = stamp.get(&format!("/groups/{outer}/transitiveMembers")).await;
     assert_eq!(all.body["value"].as_array().unwrap().len(), 2);
-    // What somebody is in, it may ask itself.
+    // A principal may read its own groups.
     for (path, names) in [
         ("memberOf", vec!["inner"]),
         ("transitiveMemberOf", vec!["inner", "outer"]),

@@ -1,4 +1,4 @@
-//! Graph through the edge: as clients ask, for those who may and those who may not.
+//! Graph through the edge: requests as clients send them, with and without permission.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 

@@ -1,4 +1,4 @@
-//! Who may what, and what leads nowhere.
+//! Permissions, and unknown paths.
 
 use arm_wire::PrincipalKind;
 use serde_json::{Value, json};
@@ -64,12 +64,12 @@ async fn owners_change_it_readers_read_it_others_neither() {
             let ask = async |who: &Who| -> u16 { stamp.ask(who, method, &path, body.clone()).await.status };
             assert_eq!(ask(&nobody).await, 403, "{method} {path}");
             for who in [&reader, &contributor] {
-                // Who may not give rights may not become somebody who may.
+                // A caller that may not assign roles may not take over a principal that may.
                 assert_eq!(ask(who).await == 403, !asks, "{method} {path}");
             }
         }
     }
-    // A refusal is written down.
+    // A refusal is logged.
     let refused = stamp
         .log()
         .await
@@ -106,7 +106,8 @@ async fn tokens_of_one_api_are_good_for_nothing_at_the_other() {
         .with_token(&graph, "GET", "/subscriptions?api-version=2022-12-01", None)
         .await;
     assert_eq!(at_arm.status, 401);
-    // Clients reach a stamp by more than one address, and ask for Graph by the one that they use.
+    // Clients reach a stamp by more than one address, and request tokens of Graph by the address that they
+    // use.
     for (resource, holds) in [
         ("https://10.0.0.1:8443/graph", true),
         ("https://10.0.0.1:8443/graph/", true),

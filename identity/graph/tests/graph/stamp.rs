@@ -11,7 +11,7 @@ use control_store::{Txn, list_records};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use serde_json::Value;
 
-/// Somebody with tokens of both APIs.
+/// A principal with tokens for both APIs.
 #[derive(Debug, Clone)]
 pub(crate) struct Who {
     pub(crate) id: String,
@@ -22,7 +22,7 @@ pub(crate) struct Who {
 
 pub(crate) struct Stamp {
     inner: arm_testkit::Stamp,
-    /// Owner of everything.
+    /// Owner of the stamp.
     pub(crate) owner: Who,
 }
 
@@ -54,12 +54,12 @@ impl Stamp {
         Self { inner, owner }
     }
 
-    /// A new principal, who may nothing, with tokens.
+    /// A new principal, without roles, with tokens.
     pub(crate) async fn somebody(&self, kind: PrincipalKind, login: &str) -> Who {
         somebody(&self.inner, kind, login).await
     }
 
-    /// Somebody with the rights of a role at the whole stamp.
+    /// Gives a principal a role at the whole stamp.
     pub(crate) async fn with_role(&self, who: &Who, role: &str) {
         let role = arm_access_role(role);
         let record = access::AssignmentRecord {
@@ -86,7 +86,7 @@ impl Stamp {
         self.inner.ask(token, method, path, body).await
     }
 
-    /// Asks Graph.
+    /// Sends a request to Graph.
     pub(crate) async fn ask(&self, who: &Who, method: &str, path: &str, body: Option<Value>) -> Answer {
         let path = format!("/graph/v1.0{path}");
         self.with_token(&who.graph, method, &path, body).await
@@ -108,7 +108,7 @@ impl Stamp {
         self.ask(&self.owner, "DELETE", path, None).await
     }
 
-    /// The activity log of what is in no subscription: actions and what became of them.
+    /// The activity log outside subscriptions: actions and their outcomes.
     pub(crate) async fn log(&self) -> Vec<(String, &'static str)> {
         let (found, _) = list_records::<ActivityRecord>(&*self.store, "/activity/")
             .await

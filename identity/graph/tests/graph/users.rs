@@ -130,7 +130,7 @@ async fn everybody_changes_their_own_password_and_nobody_elses() {
     );
     assert!(stamp.password_token(&bob.login, PASSWORD, ARM).await.is_none());
     assert!(stamp.password_token(&bob.login, new, ARM).await.is_some());
-    // Who guesses with a token that was found is stopped.
+    // Guessing a password with a stolen token is stopped.
     let mut last = 0;
     for _ in 0..6 {
         last = stamp

@@ -1,4 +1,4 @@
-//! Applications, service principals, and what they prove themselves with.
+//! Credentials of applications and service principals.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::{Kind, Session, path, text};
 use crate::{args, arm::SECRET, problem::Problem, stamp};
 
-/// What has secrets and certificates; an application's are its service principal's as well.
+/// Kinds with secrets and certificates; an application's are also its service principal's.
 const HOLDERS: &[Kind] = &[Kind::Application, Kind::Program];
-/// How long a secret is good where that is not said, in days; and that of this stamp's own application.
+/// The default validity of a secret, and that of this stamp's own application, in days.
 const DAYS: u32 = 365;
 const OWN_DAYS: u32 = 3650;
 
@@ -211,7 +211,7 @@ impl Session<'_> {
         let made = self.add_secret(kind, &found, days, "landfall").await?;
         let mut more = String::new();
         if own {
-            // Before the others go: whoever is cut short here still has one that holds.
+            // Before the others are removed: after an interruption here one valid secret is left.
             let file = self.context.places.secrets().join(SECRET);
             stamp::write_whole(&file, text(&made, "secretText").as_bytes(), 0o600)?;
             more = format!(

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::{Kind, Session, path, text};
 use crate::args;
 
-/// What can be a member.
+/// Kinds that can be members.
 const MEMBERS: &[Kind] = &[Kind::User, Kind::ServicePrincipal, Kind::Group];
 
-/// What a member is, for people.
+/// The kind of a member, for people.
 fn what(member: &Value) -> &str {
     let kind = member["@odata.type"].as_str().unwrap_or_default();
     kind.rsplit('.').next().unwrap_or_default()
@@ -75,7 +75,7 @@ impl Session<'_> {
                 Ok(())
             }
             args::Group::Delete { group, yes } => {
-                let with = "; its members lose what it gives them";
+                let with = "; its members lose its roles";
                 self.remove(Kind::Group, group, *yes, with).await
             }
             args::Group::Member(command) => self.member(command).await,

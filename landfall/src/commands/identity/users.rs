@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Kind, Session, path, text};
 use crate::{args, arm::ADMINISTRATOR, problem::Problem, stamp};
 
-/// The longest password that is read.
+/// The longest password in a file.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 
 impl Session<'_> {
@@ -85,7 +85,7 @@ impl Session<'_> {
             .await?;
         let mut value = json!({ "id": found["id"] });
         let mut sentence = format!("{login} has another password, and has to log in again.\n");
-        // The administrator's is in a file, which `landfall up` names: it goes on holding.
+        // The administrator's password is in a file, which `landfall up` names: that file must stay correct.
         if login.eq_ignore_ascii_case(&self.settings.administrator()) {
             let file = self.context.places.secrets().join(ADMINISTRATOR);
             stamp::write_whole(&file, password.as_bytes(), 0o600)?;
@@ -106,7 +106,7 @@ fn password(file: Option<&Path>) -> Result<(String, bool)> {
         loop {
             let made = generate_secret();
             let has = |kind: fn(&u8) -> bool| made.as_bytes().iter().any(kind);
-            // As the directory wants passwords to be; almost every one is.
+            // The directory's rules of passwords; almost every generated one fulfils them.
             if has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit) {
                 return Ok((made, true));
             }

@@ -11,18 +11,18 @@ use crate::{
     systemd::{self, Unit},
 };
 
-/// What the commands depend on.
+/// The facts that the printed commands depend on.
 pub(super) struct Facts {
-    /// How this program is called from here.
+    /// The command that calls this program from here.
     pub(super) landfall: String,
-    /// ` --name STAMP`, or nothing.
+    /// ` --name STAMP`, or empty.
     pub(super) flag: String,
     pub(super) kubeconfig: PathBuf,
     /// Whether PATH leads to a kubectl.
     pub(super) kubectl: bool,
     /// Whether PATH leads to an az.
     pub(super) az: bool,
-    /// Whether the stamp could start at boot and does not.
+    /// Whether the stamp could be started at boot but is not.
     pub(super) offer_boot: bool,
 }
 
@@ -39,7 +39,7 @@ impl Facts {
         }
     }
 
-    /// Titles and commands; a line without a title goes on with the one before.
+    /// Titles and commands; a line without a title continues the one before.
     pub(super) fn commands(&self) -> Vec<(&'static str, String)> {
         let (me, flag) = (&self.landfall, &self.flag);
         let mut lines = Vec::new();
@@ -67,7 +67,7 @@ impl Facts {
         lines
     }
 
-    /// What is not there, in words.
+    /// Missing programs, as a sentence.
     pub(super) fn remark(&self) -> Option<&'static str> {
         (!self.az).then_some(
             "The Azure CLI is not on PATH; README.md says how to get it and how to log in with it.",
@@ -75,8 +75,8 @@ impl Facts {
     }
 }
 
-/// How this program is called from here: by its name where PATH leads to it, else by its path; with the environment that says
-/// where the stamp is, which the next shell may not have.
+/// How to call this program from here: by its name if PATH leads to it, else by its path; with the
+/// environment variables of the stamp's place, which the next shell may not have.
 fn landfall() -> String {
     let mut words = Vec::new();
     for name in ["LANDFALL_STATE_DIR", "LANDFALL_RUN_DIR"] {

@@ -1,4 +1,4 @@
-//! What goes wrong in a machine while it runs: programs that hang, data that vanishes, files that are no longer wanted.
+//! Failures in a running machine: programs that hang, data that vanishes, files that are no longer wanted.
 
 use std::{fs, process::Command};
 
@@ -86,7 +86,7 @@ async fn what_it_needs_vanishes_and_what_it_says_is_told() {
             .contains("/data")
     );
     assert!(world.path("/data").exists());
-    // It was ready each time.
+    // It was ready after each start.
     assert_eq!(fs::read_to_string(world.path("/quick")).unwrap(), "q=\nq=\n");
 }
 

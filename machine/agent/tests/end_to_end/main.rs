@@ -1,5 +1,5 @@
-//! The agent as a program, against a real hub: what a machine goes through in its life. `LANDFALL_AGENT_PROGRAM` names
-//! another build of it, e.g. the static one.
+//! The agent as a program, against a real hub. `LANDFALL_AGENT_PROGRAM` names another build of it, e.g. the
+//! static one.
 #![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
 mod faults;
@@ -15,7 +15,7 @@ use agent_protocol::{Command, MachineConfig, Probe, ProcessState, Report, Task};
 use world::{BOUND, MACHINE, TOKEN, World, file, shell};
 
 const STAYS: &str = "exec sleep 100000";
-/// What a machine may spend on its agent, KiB.
+/// The limit of the agent's resident memory, KiB.
 const RSS_KIB: u64 = 10 * 1024;
 
 fn ready(report: &Report, name: &str) -> bool {
@@ -39,7 +39,7 @@ async fn from_nothing_to_running() {
     let root = world.path("/").display().to_string();
     let mut missing = shell(&world, "missing", "");
     missing.argv = argv(&["/no/such/program"]);
-    // No shell around it: a shell may clear the mask itself.
+    // Without a shell: a shell may clear the mask itself.
     let mut masked = shell(&world, "masked", "");
     masked.argv = argv(&["/bin/grep", "SigBlk", "/proc/self/status"]);
     world.publish(MachineConfig {
@@ -177,7 +177,7 @@ async fn a_machine_starts_without_its_service_and_is_heard_when_it_is_back() {
     assert_eq!(again.generation, 7);
     assert_ne!(again.boot, first.boot);
 
-    // The service alone goes and comes: the machine is heard again without a change, long before its next heartbeat.
+    // Only the service restarts: the machine reports again without a change, long before its next heartbeat.
     world.stop_service().await;
     world.start_service().await;
     let heard = world
@@ -213,7 +213,7 @@ async fn what_cannot_be_put_into_force_is_told_and_tried_again() {
     });
     world.start_machine();
     let before = world.report("it to run", |report| ready(report, "stays")).await;
-    // A file where the configuration wants a directory.
+    // A file in the place of a directory of the configuration.
     fs::write(world.path("/etc/taken"), "").unwrap();
     world.publish(MachineConfig {
         generation: 2,
@@ -281,7 +281,8 @@ async fn a_machine_shuts_down_in_order() {
             });
             process
         };
-        // Does not trap anything, and its grace is longer than the wait: only the signal itself can end it in time.
+        // It traps no signal, and its grace is longer than the wait: only the signal itself can end it in
+        // time.
         let mut plain = shell(&world, "plain", "");
         plain.argv = argv(&["/bin/sleep", "100000"]);
         (plain.stop_order, plain.grace_seconds) = (10, 120);

@@ -1,4 +1,4 @@
-//! Agents of different releases: who takes whose place, and who is given what.
+//! Agents of different releases: replacement and handover.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
         .await;
     let (pid, at_first) = (world.agent_pid(), world.agent_program());
 
-    // What the service knows nothing of is not started at all.
+    // A program that the service has not announced is not started.
     world.sessions().offer_agent(&"0".repeat(64));
     let trace = world.path("/slipped");
     world.slip_agent(format!("#!/bin/sh\ntouch {}\n", trace.display()).as_bytes());
@@ -50,7 +50,7 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
     assert!(!trace.exists());
     assert_eq!(world.agent_program(), at_first);
 
-    // One that cannot even start is not become.
+    // A program that does not start is not used.
     world.put_agent(b"#!/bin/sh\nexit 2\n");
     world
         .file("/var/log/landfall/agent.log", |log| {
@@ -59,7 +59,7 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
         .await;
     assert_eq!(world.agent_program(), at_first);
 
-    // Another program: what is behind the end of an executable does not matter to it.
+    // Another program with the same behaviour: bytes after the end of an executable are ignored.
     let mut another = fs::read(world::program()).unwrap();
     another.push(b'\n');
     world.put_agent(&another);
@@ -70,7 +70,7 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
         .await;
     assert_eq!(world.agent_pid(), pid);
     assert_eq!(world.agent_program(), world.path(agent_protocol::AGENT_PATH));
-    // It speaks to the service, watches its children, and takes what is new.
+    // It contacts the service, watches its children, and accepts new configurations.
     let restarts = before.processes["ends"].restarts;
     let after = world
         .report("it to restart what ends", |report| {
@@ -91,7 +91,7 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
         .report("the next configuration", |report| ready(report, "new"))
         .await;
     assert_eq!(last.processes["stays"].pid, before.processes["stays"].pid);
-    // What was handed over is of no use to anybody later.
+    // The handover file is not needed any more.
     assert!(!world.path("/run/landfall-agent.json").exists());
     world.shut_down("-TERM").await;
 }
@@ -110,7 +110,7 @@ async fn an_agent_is_not_given_what_it_is_too_old_for() {
     let report = world.report("the first", |report| report.generation == 1).await;
     assert_eq!(report.agent_level, agent_protocol::LEVEL);
     world.publish(config(2, agent_protocol::LEVEL + 1, &world));
-    // It was told of the log after it was not told of the configuration.
+    // The agent receives the log request after a poll that did not return the configuration.
     world.sessions().logs(MACHINE, "agent", 1).await.unwrap();
     assert_eq!(world.sessions().report(MACHINE).unwrap().generation, 1);
     world.publish(config(3, agent_protocol::LEVEL, &world));

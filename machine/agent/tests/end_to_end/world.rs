@@ -1,5 +1,5 @@
-//! A service and a machine: a real hub on a loopback port, and the real agent as first process of a pid namespace of its
-//! own below a temporary root. The machine dies as a whole with its agent, as it does in a container.
+//! A service and a machine: a real hub on a loopback port, and the real agent as first process of a pid
+//! namespace, with a temporary root. The machine dies as a whole with its agent, as in a container.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ pub(crate) const MACHINE: &str = "m-1";
 /// Its token.
 pub(crate) const TOKEN: &str = "token";
 const SHA256_OF_TOKEN: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
-/// Longer than anything here takes on a busy machine.
+/// Longer than any wait takes here on a busy machine.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
 /// One machine, in memory.
@@ -34,7 +34,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(30);
 pub(crate) struct Book {
     key: Mutex<Option<String>>,
     used: Mutex<bool>,
-    /// How often somebody asked about a token.
+    /// The number of token look-ups.
     pub(crate) asked: AtomicU32,
 }
 
@@ -70,18 +70,18 @@ impl Book {
     }
 }
 
-/// The service, while it is there.
+/// The running service.
 struct Service {
     sessions: Sessions,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
 
-/// Service, machine and the directory that is the machine's root.
+/// The service, the machine, and the machine's root directory.
 pub(crate) struct World {
     /// Clock and ids.
     pub(crate) env: Env,
-    /// What the service knows of the machine.
+    /// The service's record of the machine.
     pub(crate) book: Arc<Book>,
     ca: AgentCa,
     address: SocketAddr,
@@ -91,7 +91,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A service that runs and a machine that is seeded with this token and switched off.
+    /// A running service and a stopped machine whose seed has this token.
     pub(crate) async fn new(token: &str) -> Self {
         let env = Env::system();
         let ca = AgentCa::generate(env.clock.now()).unwrap();
@@ -125,7 +125,7 @@ impl World {
         let hub = Hub::new(self.env.clone(), self.ca.clone(), sessions.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let (server, addresses) = (hub, [self.address.ip()]);
-        // A runtime of its own: when it is dropped, every connection is gone, as with a service that is killed.
+        // A separate runtime: when it is dropped, every connection is closed, as with a killed service.
         let served = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -146,14 +146,14 @@ impl World {
         });
     }
 
-    /// The service goes away, with everything that it had in memory.
+    /// Stops the service, with all its state in memory.
     pub(crate) async fn stop_service(&mut self) {
         let service = self.service.take().expect("it runs");
         service.stop.send(()).unwrap();
         service.served.await.unwrap();
     }
 
-    /// A new service at the same address, which knows nothing yet.
+    /// Starts a new service at the same address, without state.
     pub(crate) async fn start_service(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.serve(listener);
@@ -164,7 +164,7 @@ impl World {
         &self.service.as_ref().expect("it runs").sessions
     }
 
-    /// Switches the machine on.
+    /// Starts the machine.
     pub(crate) fn start_machine(&mut self) {
         assert!(self.agent.is_none(), "it is off");
         let program = program();
@@ -181,7 +181,7 @@ impl World {
         self.agent = Some(command.spawn().expect("util-linux is there"));
     }
 
-    /// The agent's process id, as seen from here.
+    /// The agent's process id in the pid namespace of the test.
     pub(crate) fn agent_pid(&self) -> u32 {
         let unshare = self.agent.as_ref().expect("it is on").id();
         let children = format!("/proc/{unshare}/task/{unshare}/children");
@@ -189,12 +189,12 @@ impl World {
         children.trim().parse().expect("unshare has one child")
     }
 
-    /// The file that the agent runs from.
+    /// The file of the running agent.
     pub(crate) fn agent_program(&self) -> PathBuf {
         fs::read_link(format!("/proc/{}/exe", self.agent_pid())).unwrap()
     }
 
-    /// Puts another agent where the fabric keeps it, and the service says so, as an upgrade does.
+    /// Puts another agent at the agent path and announces it, as an upgrade does.
     pub(crate) fn put_agent(&self, program: &[u8]) {
         let sum: String = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, program)
             .as_ref()
@@ -205,7 +205,7 @@ impl World {
         self.slip_agent(program);
     }
 
-    /// Puts another agent there that the service knows nothing of.
+    /// Puts another agent there without an announcement.
     pub(crate) fn slip_agent(&self, program: &[u8]) {
         let place = self.path(agent_protocol::AGENT_PATH);
         let new = place.with_extension("new");
@@ -226,13 +226,13 @@ impl World {
         );
     }
 
-    /// `kill -9` of the agent: the power is cut.
+    /// Kills the agent (`kill -9`), as at a power cut.
     pub(crate) fn cut_power(&mut self) {
         self.signal("-KILL");
         self.agent.take().expect("it is on").wait().unwrap();
     }
 
-    /// Asks the machine to shut down, and waits until it has.
+    /// Requests a shut-down of the machine, and waits for its end.
     pub(crate) async fn shut_down(&mut self, signal: &str) {
         self.signal(signal);
         let agent = Mutex::new(self.agent.as_mut().expect("it is on"));
@@ -251,7 +251,7 @@ impl World {
         self.sessions().publish(MACHINE, Arc::new(config));
     }
 
-    /// Waits for a report of which this is true.
+    /// Waits for a report that satisfies the condition.
     pub(crate) async fn report(&self, what: &str, is: impl Fn(&Report) -> bool) -> Arc<Report> {
         let mut news = self.sessions().subscribe();
         let found = self.env.clock.timeout(BOUND, async {
@@ -271,7 +271,7 @@ impl World {
         }
     }
 
-    /// Waits until a file of the machine has a content of which this is true.
+    /// Waits until the content of a file of the machine satisfies the condition.
     pub(crate) async fn file(&self, path: &str, is: impl Fn(&str) -> bool) -> String {
         base_testkit::wait_for(&self.env.clock, path, BOUND, || async {
             match fs::read_to_string(self.path(path)) {
@@ -283,7 +283,7 @@ impl World {
         .await
     }
 
-    /// Where a file of the machine is.
+    /// The path of a file of the machine on the host.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.root.path().join(path.trim_start_matches('/'))
     }
@@ -292,12 +292,12 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if let Some(mut agent) = self.agent.take() {
-            // Takes the whole pid namespace along.
+            // Ends the whole pid namespace.
             agent.kill().expect("it was not waited for");
             agent.wait().expect("it was not waited for");
         }
         if let Some(service) = self.service.take() {
-            // Its end is not waited for: the runtime of the test does that.
+            // Its end is not awaited here: the test's runtime does that.
             let _stopped_already = service.stop.send(());
         }
     }
@@ -311,7 +311,7 @@ pub(crate) fn program() -> PathBuf {
         .into()
 }
 
-/// A process that runs a line of shell; `$R` in it is the machine's root.
+/// A process that runs a shell line; `$R` in it is the machine's root.
 pub(crate) fn shell(world: &World, name: &str, line: &str) -> Process {
     Process {
         name: name.to_owned(),

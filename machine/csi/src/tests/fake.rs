@@ -1,4 +1,4 @@
-//! A machine that is made up.
+//! A simulated machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::{
     node::Step,
 };
 
-/// A machine of which everything is made up.
+/// A machine whose state is simulated.
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) state: Mutex<State>,
@@ -31,7 +31,7 @@ pub(crate) struct State {
     pub(crate) loop_nodes: bool,
     /// Whether filesystems grow only while they are not mounted.
     pub(crate) offline: bool,
-    /// What was done, in a word each.
+    /// The steps that were performed, one word each.
     pub(crate) done: Vec<&'static str>,
     /// The step that fails.
     pub(crate) fails: Option<&'static str>,
@@ -62,6 +62,7 @@ fn word(step: &Step) -> &'static str {
         Step::Mount { .. } => "mount",
         Step::Check(_) => "check",
         Step::Grow(_) => "grow",
+        Step::GrowAlone(_) => "grow-alone",
         Step::Directory(_) => "directory",
         Step::File(_) => "file",
         Step::Bind { .. } => "bind",
@@ -136,7 +137,7 @@ impl Host for Arc<Fake> {
             options: vec!["rw".to_owned()],
         };
         match step {
-            Step::Format(node) | Step::Grow(node) => {
+            Step::Format(node) | Step::Grow(node) | Step::GrowAlone(node) => {
                 let number = state.nodes[node];
                 let device = state.devices.values().find(|device| device.number == number);
                 let bytes = device.unwrap().bytes;

@@ -1,4 +1,4 @@
-//! The driver on this host, where it has loop devices to give.
+//! The driver on this host, if the host has free loop devices.
 
 use std::{
     fs,
@@ -20,14 +20,14 @@ use crate::{
     wire::{CapacityRange, ExpandRequest, Expanded, PublishRequest, Stats, StatsRequest},
 };
 
-/// A file that a loop device of this host holds.
+/// A file with a loop device of this host.
 struct Loop {
     file: PathBuf,
     device: String,
 }
 
 impl Loop {
-    /// `None`: this host has none to give.
+    /// `None`: this host has no free loop device.
     fn new(directory: &Path) -> Option<Self> {
         let file = directory.join(format!("volumes/{ID}/volume.img"));
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -58,7 +58,7 @@ impl Drop for Loop {
     }
 }
 
-/// What was mounted below a directory, gone whatever happens.
+/// The mounts below a directory, removed on drop.
 struct Mounts(PathBuf);
 
 impl Drop for Mounts {
@@ -93,7 +93,7 @@ fn a_real_device_is_formatted_once_and_keeps_what_is_on_it() {
     let _mounts = Mounts(stand.directory.path().to_owned());
     let nodes = stand.directory.path().join("dev");
     let node = nodes.join(node::node_name(HANDLE));
-    let driver = Driver::new(stand.config.clone(), Machine::default(), &nodes, quiet);
+    let driver = Driver::new(&stand.config, "n".to_owned(), Machine::default(), &nodes, quiet);
     let ask = |method: &str, request: &dyn Fn() -> Vec<u8>| {
         let method = format!("/csi.v1.Node/{method}");
         driver.call(&method, &request())
@@ -172,7 +172,7 @@ fn a_real_device_is_formatted_once_and_keeps_what_is_on_it() {
     assert_eq!(expanded().unwrap(), 1 << 29, "nothing is left to do");
     ask("NodeUnstageVolume", &unstage).unwrap();
 
-    // Somebody else's data, where the filesystem was.
+    // Foreign data in the place of the filesystem.
     fs::write(&volume.file, vec![7; 1 << 21]).unwrap();
     let file = fs::OpenOptions::new().write(true).open(&volume.file).unwrap();
     file.set_len(GIB / 2).unwrap();

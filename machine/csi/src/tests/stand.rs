@@ -1,11 +1,11 @@
-//! A driver at sockets, and a client as a kubelet has it.
+//! A driver with its sockets, and a client like a kubelet's.
 
 use std::{path::Path, sync::Arc};
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::CsiDriver;
 use http::Request;
 use prost::Message;
-use tokio::{net::UnixStream, sync::oneshot};
+use tokio::{net::UnixStream, sync::watch};
 
 use super::fake::Fake;
 use crate::{
@@ -28,12 +28,12 @@ pub(crate) const NUMBER: Number = Number { major: 7, minor: 3 };
 
 pub(crate) fn quiet(_line: &str) {}
 
-/// A driver that serves at sockets, and is gone with this.
+/// A driver that serves at sockets until it is dropped.
 pub(crate) struct Stand {
     pub(crate) directory: tempfile::TempDir,
-    pub(crate) config: CsiConfig,
+    pub(crate) config: CsiDriver,
     pub(crate) fake: Arc<Fake>,
-    pub(crate) leave: Option<oneshot::Sender<()>>,
+    pub(crate) leave: Option<watch::Sender<bool>>,
     pub(crate) ended: Option<tokio::task::JoinHandle<Result<(), String>>>,
 }
 
@@ -41,9 +41,9 @@ impl Stand {
     pub(crate) fn new(fake: Fake) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-        let config = CsiConfig {
+        let config = CsiDriver {
             driver: DRIVER.to_owned(),
-            node: "aks-np1-1-vmss000000".to_owned(),
+            shares: false,
             most_volumes: 4,
             socket: place("plugins/csi.sock"),
             registration: place("registry/landfall@disk.csi.azure.com"),
@@ -65,12 +65,12 @@ impl Stand {
 
     pub(crate) async fn start(&mut self) {
         let driver: Arc<dyn Service> = Arc::new(self.driver());
-        let (leave, left) = oneshot::channel();
+        let (leave, left) = watch::channel(false);
         let config = self.config.clone();
         let ended = tokio::spawn(async move { serve(&config, driver, left, quiet).await });
         self.leave = Some(leave);
         self.ended = Some(ended);
-        // Runs until it waits for connections.
+        // Lets tasks run until the driver waits for connections.
         for _ in 0..100 {
             if Path::new(&self.config.registration).exists() {
                 return;
@@ -82,13 +82,14 @@ impl Stand {
     }
 
     pub(crate) async fn stop(&mut self) -> Result<(), String> {
-        self.leave.take().unwrap().send(()).unwrap();
+        self.leave.take().unwrap().send(true).unwrap();
         self.ended.take().unwrap().await.unwrap()
     }
 
     pub(crate) fn driver(&self) -> Driver<Arc<Fake>> {
         let nodes = self.directory.path().join("dev");
-        Driver::new(self.config.clone(), Arc::clone(&self.fake), &nodes, quiet)
+        let node = "aks-np1-1-vmss000000".to_owned();
+        Driver::new(&self.config, node, Arc::clone(&self.fake), &nodes, quiet)
     }
 
     pub(crate) fn place(&self, name: &str) -> String {
@@ -138,12 +139,12 @@ impl Stand {
         call(socket, "localhost", &format!("/csi.v1.{method}"), request).await
     }
 
-    /// As [`Self::ask`], of a call that is to succeed.
+    /// As [`Self::ask`], for a call that must succeed.
     pub(crate) async fn done(&self, method: &str, request: &impl Message) {
         self.ask::<Empty>(method, request).await.unwrap();
     }
 
-    /// What was done since it was last asked.
+    /// The steps since the last call of this function.
     pub(crate) fn steps(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.fake.state().done)
     }
@@ -167,7 +168,7 @@ pub(crate) fn by_block() -> VolumeCapability {
     }
 }
 
-/// The number and the words of a status.
+/// The code and the message of a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) String, pub(crate) String);
 
@@ -177,7 +178,7 @@ impl Refused {
     }
 }
 
-/// Calls as a kubelet does: a connection for each.
+/// Calls like a kubelet: a new connection for each call.
 pub(crate) async fn call<A: Message + Default>(
     socket: &Path,
     authority: &str,

@@ -22,7 +22,7 @@ fn keys_leases_and_watches() {
     let _etcd = world.alone();
     let client = world.client(0);
 
-    // Every byte is kept, and pages meet without a gap, as of one revision.
+    // All bytes are stored, and pages follow each other without a gap, at one revision.
     let mut last = 0;
     for index in 0..25_u8 {
         last = client
@@ -47,7 +47,7 @@ fn keys_leases_and_watches() {
     assert_eq!(client.local_value(b"/k\x05\xff").unwrap().unwrap(), b"later");
     assert_eq!(client.local_value(b"/none").unwrap(), None);
 
-    // A watch from the past gives everything since, and goes on; what is quiet says so.
+    // A watch from the past returns all changes since, and continues; without changes it reports progress.
     let mut watch = client.watch(&[0], &[0], last, BOUND).unwrap();
     let batch = watch.next().unwrap();
     let revisions: Vec<i64> = batch.events.iter().map(|event| event.kv.mod_revision).collect();
@@ -98,7 +98,7 @@ fn keys_leases_and_watches() {
     let progress = watch.next().unwrap();
     assert_eq!((progress.events.len(), progress.revision), (0, both.unwrap()));
 
-    // What was compacted is told apart from every other error, by range and by watch.
+    // A compacted revision has an error of its own, for a range and for a watch.
     let now = client.delete(b"/k", b"/l").unwrap();
     client.compact(now).unwrap();
     let page = client.range(b"/k", b"/l", last, 10);

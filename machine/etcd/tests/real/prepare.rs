@@ -1,4 +1,4 @@
-//! Members that come about by themselves, each started as the machine's agent would.
+//! Members prepared by the program itself, each started as the machine's agent would start it.
 #![expect(clippy::print_stderr, reason = "a test that fails shows what was said")]
 
 use std::{fs, path::Path, process::Command};
@@ -15,7 +15,7 @@ use machine_etcd::{
 
 use crate::world::{Running, World, program, wait_for};
 
-/// Restores what was copied here before; as a backup would, into a cluster of one.
+/// A restorer without a backup.
 struct Nothing;
 
 impl Restorer for Nothing {
@@ -59,7 +59,7 @@ impl World {
         Running::spawn(command, &self.path(&format!("{}.log", config.member)))
     }
 
-    /// All members, once there is a leader to say so: while members come and go, another one is elected now and then.
+    /// All members, once there is a leader: while members change, elections happen.
     fn members(&self, index: u8) -> Vec<Member> {
         wait_for("the members to be listed", || self.client(index).members().ok())
     }
@@ -86,7 +86,8 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
     }
     let revision = wait_for("a write", || world.client(0).put(b"/a", b"1", 0).ok());
 
-    // Its machine's disk is empty: even when nobody told it that the cluster was formed, it must not found another.
+    // Its machine's disk is empty: even with `formed` false in its configuration, it must not found another
+    // cluster.
     etcds[2].kill();
     fs::remove_dir_all(world.path("data-2")).unwrap();
     fs::remove_file(world.path("data-2.marker.json")).unwrap();
@@ -105,7 +106,7 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
         world.client(0).promote(id(&members).unwrap()).ok()
     });
 
-    // With data it starts as it is, and needs nobody.
+    // With data it starts at once, without the others.
     etcds[2].kill();
     etcds[2] = world.start(&world.config(2, &all, true));
     wait_for("it to be back", || {
@@ -113,12 +114,12 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
     });
     assert_eq!(id(&world.members(0)), id(&members));
 
-    // A machine that takes the place of a lost one.
+    // A machine that replaces a lost one.
     etcds[1].kill();
     let joins = world.config(3, &[0, 2, 3], true);
     let third = std::thread::scope(|scope| {
         let third = scope.spawn(|| world.start(&joins));
-        // etcd adds nobody while a voter is away: the membership controller has to remove that one first.
+        // etcd refuses additions while a voter is away: the membership controller must remove that one first.
         wait_for("the refusal to be told", || {
             let status = world.status_of(&joins)?;
             (status.phase == EtcdPhase::Joining && status.why?.contains("unhealthy")).then_some(())
@@ -152,7 +153,7 @@ fn one_of_three_stays_though_another_leads() {
         .into_iter()
         .find(|index| world.well(*index).is_some_and(|status| !status.leads()));
     let stays = follows.expect("two of three follow");
-    // The leader's machine is told nothing any more.
+    // The leader's machine gets no further configuration.
     let mut controller = Controller::of(
         &format!("https://{}:2379", world.address(stays)),
         MembershipConfig {
@@ -163,7 +164,7 @@ fn one_of_three_stays_though_another_leads() {
         },
     );
     wait_for("the others to be let go", || {
-        // Refusals are looked at again.
+        // A refusal is retried at the next check.
         let _pause = controller.look(&|line| eprintln!("membership: {line}"));
         let members = world.client(stays).members().ok()?;
         (members.len() == 1 && members[0].name == world.member(stays).name).then_some(())
@@ -192,7 +193,7 @@ fn who_votes_is_told_without_a_leader_and_not_by_a_learner() {
                 .to_string();
             let config = MembershipConfig {
                 member: world.member(index).name,
-                // The learner is not wanted, so nobody makes a voter of it.
+                // The learner is not wanted, so it is not promoted.
                 members: vec![world.member(0), world.member(1)],
                 identity: world.identity(),
                 status: status.clone(),
@@ -210,7 +211,7 @@ fn who_votes_is_told_without_a_leader_and_not_by_a_learner() {
             });
         }
     };
-    // A membership controller of the leader itself would let the learner go.
+    // A membership controller of the leader itself would remove the learner.
     let leads = wait_for("a leader", || world.well(0)).leads();
     if leads {
         standings("all to be led", [Some(Standing::Led), Some(Standing::Learner)]);
@@ -245,7 +246,7 @@ fn a_lone_member_that_lost_everything_waits_for_its_backup_and_says_so() {
         });
         assert_eq!(status.phase, EtcdPhase::Restoring);
         assert_eq!(status.why.as_deref(), Some("there is no backup"));
-        // Somebody puts data there by hand.
+        // An operator restores data by hand.
         fs::create_dir_all(world.path("data-0/member/wal")).unwrap();
         fs::create_dir_all(world.path("data-0/member/snap")).unwrap();
         fs::write(world.path("data-0/member/snap/db"), "").unwrap();

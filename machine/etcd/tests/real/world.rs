@@ -1,4 +1,4 @@
-//! Real etcd members on loopback addresses, each with a directory of its own.
+//! Real etcd members on loopback addresses, each with its own directory.
 
 use std::{
     fs,
@@ -13,16 +13,16 @@ use cluster_pki::{ClusterPki, Subject};
 use machine_etcd::client::Client;
 use machine_program::pause;
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any wait takes here on a busy machine.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The etcd to try with.
+/// The etcd binary under test.
 pub(crate) fn program() -> PathBuf {
     PathBuf::from(std::env::var_os(base_testkit::needs::ETCD).expect("the test has asked for it"))
 }
 
-/// A directory, certificates, and addresses that nobody else of this host's tests has.
+/// A directory, certificates, and addresses that no other test on this host uses.
 pub(crate) struct World {
     root: tempfile::TempDir,
     net: [u8; 2],
@@ -31,7 +31,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        // Enough to keep tests apart that run side by side: each member needs the fixed ports at an address of its own.
+        // Enough to separate tests that run in parallel: each member needs the fixed ports at its own
+        // address.
         let name = root.path().file_name().unwrap().as_encoded_bytes();
         let hash = name.iter().fold(7_u32, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(u32::from(*byte))
@@ -84,7 +85,7 @@ impl World {
         }
     }
 
-    /// Flags of etcd besides those that say who it is.
+    /// Flags of etcd besides those that identify the member.
     pub(crate) fn flags(&self, index: u8) -> Vec<String> {
         let address = self.address(index);
         let (ca, certificate, key) = (self.text("ca.crt"), self.text("leaf.crt"), self.text("leaf.key"));
@@ -110,7 +111,7 @@ impl World {
         Client::new(&endpoint, &self.identity(), PATIENCE).unwrap()
     }
 
-    /// A cluster of one.
+    /// A cluster of one member.
     pub(crate) fn alone(&self) -> Running {
         let peer = format!("https://{}:2380", self.address(0));
         let mut command = Command::new(program());
@@ -130,7 +131,7 @@ impl World {
     }
 }
 
-/// A child that goes with the test.
+/// A child process that ends with the test.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
@@ -155,7 +156,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Ended already is as good.
+        // A process that has already ended is fine.
         let _ended = self.0.kill();
         let _reaped = self.0.wait();
     }

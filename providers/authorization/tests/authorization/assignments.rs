@@ -81,7 +81,7 @@ async fn wrong_assignments_are_refused_in_arms_words() {
     let unknown = "0d0d0d0d-0000-4000-8000-000000000000";
 
     assert_eq!(put(&scope, NAME, assignment(&reader, &ada.id)).await.0, 201);
-    // The same again changes nothing; a description is all that can change.
+    // Repeating the request changes nothing; only the description can change.
     assert_eq!(put(&scope, NAME, assignment(&reader, &ada.id)).await.0, 200);
     let mut described = assignment(&reader, &ada.id);
     described["properties"]["description"] = json!("why");
@@ -95,7 +95,7 @@ async fn wrong_assignments_are_refused_in_arms_words() {
     ] {
         assert_eq!(put(&scope, NAME, body).await, refused(400, wanted));
     }
-    // A name is had once in all.
+    // A name is unique in the stamp.
     assert_eq!(
         put(&group_id("h"), NAME, assignment(&reader, &ada.id)).await,
         refused(400, "RoleAssignmentUpdateNotPermitted")
@@ -168,7 +168,7 @@ async fn wrong_assignments_are_refused_in_arms_words() {
             "{scope}"
         );
     }
-    // Of whom it is said what it is, it may still come.
+    // With its type given, the principal may be made later.
     let later = json!({ "properties": { "roleDefinitionId": reader, "principalId": unknown, "principalType": "ServicePrincipal" } });
     assert_eq!(put(&scope, NAME_2, later).await.0, 201);
 }
@@ -222,7 +222,7 @@ async fn somebody_is_left_who_can_give_rights() {
     let own = assignment_path("/", own.names()[0]);
     let delete = async || stamp.arm(&stamp.owner, "DELETE", &own, None).await;
     assert_eq!(delete().await.code(), "CannotDeleteLastRbacAdminAssignment");
-    // Who cannot give rights, who could only in a part, and who is not there do not count.
+    // Principals that cannot assign roles, can do so only in a part, or do not exist, do not count.
     stamp.grant(&ada, "Contributor", "/").await;
     stamp.grant(&ada, "Owner", &subscription_id()).await;
     let gone = stamp.principal("gone").await;
@@ -245,7 +245,7 @@ async fn rights_in_a_group_go_with_it_and_who_deleted_it_sees_it_end() {
     let bob = stamp.principal("bob").await;
     let group = format!("{}?{GROUPS}", group_id("g"));
     assert_eq!(stamp.arm(&ada, "DELETE", &group, None).await.status, 202);
-    // Nothing is given at a group that goes.
+    // No assignment is made at a group that is being deleted.
     let late = assignment(&role_id("Reader"), &bob.id);
     let late = stamp
         .arm(&ada, "PUT", &assignment_path(&group_id("g"), NAME), Some(late))
@@ -257,7 +257,7 @@ async fn rights_in_a_group_go_with_it_and_who_deleted_it_sees_it_end() {
         "{}/providers/Microsoft.Resources/locations/local/operations/{id}?{GROUPS}",
         subscription_id()
     );
-    // To others it looks as one that is not there.
+    // Other callers get the same response as for an operation that does not exist.
     let stranger = stamp.get(&bob, &poll).await;
     let nothing = stamp.get(&bob, &poll.replace(&id, "none")).await;
     assert_eq!((stranger.status, nothing.status), (403, 403));
@@ -274,7 +274,7 @@ async fn rights_in_a_group_go_with_it_and_who_deleted_it_sees_it_end() {
     reaper.abort();
     assert_eq!(ended.body["status"], "Succeeded");
     assert_eq!(stamp.get(&ada, &group).await.status, 403);
-    // Another group of that name begins with nothing.
+    // A later group of that name has no assignments.
     let again = json!({ "location": "local" });
     assert_eq!(
         stamp.arm(&stamp.owner, "PUT", &group, Some(again)).await.status,
@@ -298,7 +298,7 @@ async fn what_is_assigned_to_a_group_its_members_have_until_they_leave_it() {
     body["properties"]["principalType"] = json!("User");
     let refused = stamp.arm(&stamp.owner, "PUT", &path, Some(body.clone())).await;
     assert_eq!(refused.code(), "UnmatchedPrincipalType", "{refused:?}");
-    // Where the request does not say what the principal is, the answer does.
+    // Where the request does not name the principal's type, the response does.
     body["properties"]
         .as_object_mut()
         .unwrap()
@@ -309,7 +309,7 @@ async fn what_is_assigned_to_a_group_its_members_have_until_they_leave_it() {
         (201, &json!("Group"))
     );
     assert_eq!(stamp.get(&who, &group).await.status, 200);
-    // Clients ask what somebody has with everything that its groups have.
+    // Clients list a principal's assignments together with those of its groups.
     for (filter, count) in [("assignedTo", 1), ("principalId eq", 0)] {
         let filter = match filter {
             "assignedTo" => format!("assignedTo('{}')", who.id),

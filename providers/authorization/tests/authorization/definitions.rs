@@ -226,11 +226,11 @@ async fn a_role_is_changed_by_who_may_it_wherever_it_can_be_assigned() {
         stamp.arm(&ada, "PUT", &path, Some(body)).await.status
     };
     let (own, other) = (group_id("g"), group_id("h"));
-    // What the path names is not all that the body does.
+    // The caller needs permission at the scopes of the body, not only at that of the path.
     assert_eq!(put(&[&own, &other]).await, 403);
     assert_eq!(put(&["/"]).await, 403);
     assert_eq!(put(&[&own]).await, 201);
-    // Somebody has it made assignable elsewhere: then she cannot change it any more.
+    // The owner makes the role assignable at another scope: then she cannot change it any more.
     let body = role("Hers", &["*/read"], &[&own, &other]);
     let widened = stamp
         .arm(&stamp.owner, "PUT", &definition("/", ID), Some(body))

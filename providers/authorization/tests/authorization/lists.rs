@@ -1,4 +1,4 @@
-//! Lists show what their reader may see.
+//! Lists show only items that the caller may see.
 
 use serde_json::json;
 
@@ -38,7 +38,7 @@ async fn lists_show_what_their_reader_may_read_instead_of_failing() {
             "{path}"
         );
     }
-    // Who sees a part of a subscription sees that it is there and where, nothing more.
+    // A caller with a role in a part of a subscription sees that the subscription exists, and its locations.
     for (path, status) in [
         (format!("{}?{GROUPS}", subscription_id()), 200),
         (format!("{}/locations?{GROUPS}", subscription_id()), 200),

@@ -43,7 +43,7 @@ async fn a_lock_holds_for_everybody_until_it_is_deleted() {
             group_id("g")
         )
     );
-    // It can still be changed, also what is in it.
+    // The group can still be changed, also the resources in it.
     assert_eq!(stamp.arm(owner, "PUT", &group, body()).await.status, 200);
     let cluster = format!("{}?api-version=2026-06-01", cluster_id("g"));
     assert_eq!(
@@ -106,7 +106,7 @@ async fn a_lock_holds_for_everybody_until_it_is_deleted() {
 async fn what_has_something_locked_in_it_is_not_deleted() {
     let stamp = Stamp::new().await;
     let owner = &stamp.owner;
-    // Of other providers nothing is known here, so a resource of theirs can be locked.
+    // Resources of other providers are not known here, so any may be locked.
     let resource = format!("{}/providers/Microsoft.Network/virtualNetworks/v", group_id("g"));
     assert_eq!(put(&stamp, &resource, "l", "ReadOnly").await.status, 201);
     let group = format!("{}?{GROUPS}", group_id("g"));
@@ -115,7 +115,7 @@ async fn what_has_something_locked_in_it_is_not_deleted() {
     assert!(refused.message().contains(&resource), "{refused:?}");
     let body = json!({ "location": "local" });
     assert_eq!(stamp.arm(owner, "PUT", &group, Some(body)).await.status, 200);
-    // Who may not at all does not learn of locks.
+    // A caller without permission does not learn of locks.
     let nobody = stamp.principal("nobody").await;
     assert_eq!(
         stamp.arm(&nobody, "DELETE", &group, None).await.code(),
@@ -128,7 +128,7 @@ async fn what_has_something_locked_in_it_is_not_deleted() {
         .await;
     assert_eq!(unlock.code(), "AuthorizationFailed");
     assert_eq!(stamp.get(&contributor, &lock(&resource, "l")).await.status, 200);
-    // The resource's own lock goes with its group, once that goes.
+    // The resource's own lock is deleted with its group.
     assert_eq!(
         stamp
             .arm(owner, "DELETE", &lock(&resource, "l"), None)

@@ -1,4 +1,5 @@
-//! Who may do what, through the edge: every route for every kind of principal, and what roles, assignments and locks come to.
+//! Authorization through the edge: every route for every kind of principal, and the effects of roles,
+//! assignments and locks.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 

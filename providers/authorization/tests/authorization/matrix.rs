@@ -1,6 +1,6 @@
-//! Every route of the registry for every kind of principal. What is expected follows from what the roles are known for, not from their
-//! patterns; the whole table is kept beside the test, to be read by people. That no operation of a stamp is without a row is a test of
-//! the simulation, which knows all that is routed.
+//! Every route of the registry for every kind of principal. The expected results follow from the documented
+//! purpose of the roles, not from their patterns; the whole table is stored beside the test, to be reviewed.
+//! A test of the simulation, which has all routes, checks that no operation is without a row.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::stamp::{OTHER, SUBSCRIPTION, Stamp, Who, cluster_id, group_id, role_id, subscription_id};
 
-/// A kind of principal: a letter for the table, a role, and where it has it.
+/// A kind of principal: a letter for the table, a role, and its scope.
 struct Kind {
     letter: char,
     role: Option<&'static str>,
@@ -20,10 +20,10 @@ struct Kind {
     becomes: Becomes,
 }
 
-/// What is done with a principal that has its role.
+/// A change of a principal that has its role.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Becomes {
-    /// Nothing.
+    /// No change.
     Itself,
     /// A group has the role, and the principal is in a group of that group.
     Member,
@@ -72,7 +72,7 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// What each role is known for.
+/// The documented purpose of each role.
 fn known_for(role: &str, action: &str) -> bool {
     let action = action.to_ascii_lowercase();
     let cluster = "microsoft.containerservice/managedclusters";
@@ -128,7 +128,7 @@ impl Kind {
     }
 }
 
-/// A name for a type, so that what is asked for is there as far as it can be.
+/// A name for a type, so that the requested resource exists as far as possible.
 fn name(kind: &str) -> &'static str {
     match kind {
         "subscriptions" => SUBSCRIPTION,
@@ -174,7 +174,7 @@ fn paths(namespace: &str, route: &Route) -> Vec<String> {
     }
 }
 
-/// Gives a role without asking: a cluster has no record here.
+/// Assigns a role without the API: a cluster has no record here.
 async fn give(stamp: &Stamp, holder: &str, role: &str, scope: &str) {
     let now = stamp.env.clock.now();
     let record = AssignmentRecord {
@@ -251,7 +251,7 @@ async fn everybody_may_what_their_roles_are_known_for_and_nothing_else() {
     insta::assert_snapshot!("everybody_may", table);
 }
 
-/// A refusal is the same for what is there, for a group that is not, and for a subscription that is not.
+/// A refusal is the same for an existing group, a missing group and a missing subscription.
 async fn same_whatever_is_there(stamp: &Stamp, who: &Who, uri: &str, message: &str) {
     let unknown = "0c0c0c0c-0000-4000-8000-000000000000";
     for other in [

@@ -1,5 +1,5 @@
-//! A stamp in memory with the real edge, `Microsoft.Resources` and `Microsoft.Authorization`, and the routes of the other namespaces with
-//! nothing behind them.
+//! A stamp in memory with the real edge, `Microsoft.Resources` and `Microsoft.Authorization`, and the routes
+//! of the other namespaces with handlers that do nothing.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -26,7 +26,7 @@ pub(crate) const OTHER: &str = "0b0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 pub(crate) const ROLES: &str = "api-version=2022-04-01";
 pub(crate) const LOCKS: &str = "api-version=2016-09-01";
 
-/// Somebody with a token.
+/// A principal with a token.
 #[derive(Debug, Clone)]
 pub(crate) struct Who {
     pub(crate) id: String,
@@ -35,7 +35,7 @@ pub(crate) struct Who {
 
 pub(crate) struct Stamp {
     inner: arm_testkit::Stamp,
-    /// Owner of everything.
+    /// Owner of the stamp.
     pub(crate) owner: Who,
 }
 
@@ -47,7 +47,7 @@ impl Deref for Stamp {
     }
 }
 
-/// The routes of a namespace, which answer with nothing.
+/// The routes of a namespace, with empty responses.
 struct Shell {
     namespace: &'static str,
     routes: Vec<Route>,
@@ -136,7 +136,7 @@ impl Stamp {
         Self { inner, owner }
     }
 
-    /// A new principal, who may nothing, with a token.
+    /// A new principal, without roles, with a token.
     pub(crate) async fn principal(&self, login: &str) -> Who {
         somebody(&self.inner, login).await
     }
@@ -175,7 +175,7 @@ impl Stamp {
         directory::Writer::unnoted(&*self.store, &self.env)
     }
 
-    /// What is there of a principal.
+    /// The record of a principal.
     pub(crate) async fn record(&self, who: &Who) -> PrincipalRecord {
         let found = control_store::get_record(&*self.store, &key::principal(&who.id)).await;
         found.unwrap().unwrap().value

@@ -1,7 +1,7 @@
-//! Whether what a change asks for fits: the subscription's quota, and the room of the stamp. Pure.
+//! Limits of a change: the subscription's quota, and the room of the stamp. Pure.
 //!
-//! It is asked about each change of a cluster or pool, last, when all else is decided. That the sums it goes by are still true when the
-//! change is written, the transaction sees to ([`control_records::usage`]).
+//! Checked for each change of a cluster or pool, after all other decisions. The transaction makes sure that
+//! the sums are still true when the change is written ([`control_records::usage`]).
 
 use arm_wire::{ArmError, Detail, ErrorCode};
 use control_records::usage::{Amounts, Excess, upgrade};
@@ -9,7 +9,7 @@ use control_records::usage::{Amounts, Excess, upgrade};
 use super::{State, draft::ClusterChange};
 use crate::ProviderConfig;
 
-/// Refuses what passes a limit. `target`: what of the body asks for it.
+/// Refuses a change that exceeds a limit. `target`: the property of the body that requests it.
 pub(crate) fn admit(
     config: &ProviderConfig,
     state: &State,
@@ -21,7 +21,7 @@ pub(crate) fn admit(
         .map(|before| Amounts::of(before.spec()))
         .unwrap_or_default();
     let asked = Amounts::of(after.spec());
-    // Nodes of a cluster that stands still are upgraded when it is started; then as many are added at a time.
+    // Nodes of a stopped cluster are upgraded when it is started, with surge nodes as in any upgrade.
     let meanwhile = before.map_or((0, 0), |before| upgrade(before.spec(), after.spec()));
     let usage = &state.usage.record;
     let excesses = config
@@ -39,7 +39,7 @@ pub(crate) fn admit(
     })
 }
 
-/// With the figures as ARM writes them, which clients read out, and whose limit it is.
+/// The message, with the figures as ARM writes them, which clients parse, and the owner of the limit.
 fn words(excess: &Excess, location: &str, subscription: &str) -> String {
     let Excess {
         quota,

@@ -1,7 +1,9 @@
-//! Whose tokens a cluster issues, and whose it takes: `oidcIssuerProfile`, `securityProfile.workloadIdentity`, `aadProfile`. Pure.
+//! Token issuers of a cluster, and the tokens it accepts: `oidcIssuerProfile`,
+//! `securityProfile.workloadIdentity`, `aadProfile`. Pure.
 //!
-//! Always true: an issuer that was asked for stays, under its first name, and so does the directory: others rely on them. What a PUT
-//! does not name stays as it is, for nobody is to lose access because a template does not know of it.
+//! Always true: once enabled, the issuer keeps its name, and the directory stays enabled: others depend on
+//! them. Settings that a PUT does not name stay as they are, so that a template that does not know them locks
+//! no user out.
 
 use arm_kernel::schema::Problems;
 use arm_wire::ErrorCode;
@@ -12,10 +14,10 @@ use crate::ProviderConfig;
 
 const ISSUER: &str = "/properties/oidcIssuerProfile/enabled";
 const WORKLOADS: &str = "/properties/securityProfile/workloadIdentity/enabled";
-/// Below the stamp's URL, what a cluster's issuer publishes.
+/// The path of clusters' issuers below the stamp's URL.
 pub const ISSUERS: &str = "oidc";
 
-/// Checks and fills in what the table cannot say. `before`: the body that there is.
+/// Checks and completes the settings that the property table cannot express. `before`: the present body.
 pub(crate) fn decide(
     config: &ProviderConfig,
     properties: &mut Map<String, Value>,
@@ -72,7 +74,7 @@ fn workload_identity(
     }
 }
 
-/// Who, of those that the directory knows, is known to the cluster.
+/// The principals of the directory that the cluster accepts.
 pub(crate) fn directory(
     config: &ProviderConfig,
     properties: &mut Map<String, Value>,
@@ -91,7 +93,7 @@ pub(crate) fn directory(
         problems.add(
             ErrorCode::PROPERTY_CHANGE_NOT_ALLOWED,
             target("managed"),
-            "A cluster that knows the directory cannot stop to know it.",
+            "Directory integration of a cluster cannot be disabled.",
         );
     }
     if before.is_none() && managed != Some(true) {
@@ -125,7 +127,7 @@ pub(crate) fn directory(
         problems.add(
             ErrorCode::INVALID_PARAMETER,
             "properties.enableRBAC",
-            "A cluster that knows the directory has Kubernetes' roles enabled: leave enableRBAC out.",
+            "A cluster with directory integration has Kubernetes' roles enabled: leave enableRBAC out.",
         );
     }
     let mut profile = json!({ "adminGroupObjectIDs": [], "enableAzureRBAC": false });
@@ -139,7 +141,7 @@ pub(crate) fn directory(
     properties.insert(PROFILE.to_owned(), profile);
 }
 
-/// A member that is an object, made if it is not there.
+/// A member that is an object, added if it is absent.
 fn object<'a>(properties: &'a mut Map<String, Value>, name: &str) -> &'a mut Value {
     let member = properties.entry(name).or_insert_with(|| json!({}));
     if !member.is_object() {
@@ -148,7 +150,7 @@ fn object<'a>(properties: &'a mut Map<String, Value>, name: &str) -> &'a mut Val
     member
 }
 
-/// What the cluster is to be, with a name for its issuer if it needs one and has none.
+/// The cluster's decision, with a name for its issuer if it needs one and has none.
 pub(crate) fn with_issuer(
     config: &ProviderConfig,
     record: &ClusterRecord,

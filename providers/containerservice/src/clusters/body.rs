@@ -1,4 +1,4 @@
-//! The canonical body of a cluster's record: where its pools stand in it.
+//! The canonical body of a cluster's record: the place of its pools.
 
 use arm_kernel::schema::Problems;
 use arm_wire::{ArmError, ErrorCode};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Pools a cluster may have.
 pub(crate) const MAX_POOLS: usize = 100;
-/// Where pools stand in a cluster's body.
+/// The place of the pools in a cluster's body.
 pub(crate) const POOLS: &str = "properties.agentPoolProfiles";
 
 /// A pool's canonical properties.

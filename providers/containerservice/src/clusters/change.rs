@@ -11,7 +11,7 @@ use super::{
     hooks::refuse_change,
 };
 
-/// What a restore is called as an operation.
+/// The operation name of a restore.
 pub(crate) const RESTORE: &str = "Backups_Restore";
 
 /// The tags that a cluster has.
@@ -42,7 +42,7 @@ pub(crate) fn tags(
     )
 }
 
-/// Decides the deletion of a cluster that is there and not being deleted yet.
+/// Decides the deletion of an existing cluster that is not being deleted yet.
 pub(crate) fn delete(
     context: &Context<'_>,
     name: &Name<'_>,

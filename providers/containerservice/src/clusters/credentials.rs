@@ -62,13 +62,14 @@ pub trait Credentials: Send + Sync + 'static {
         certificate: &[u8],
     ) -> Result<Option<String>, ArmError>;
 
-    /// The same for whoever the directory knows, without any credential in it.
+    /// The same for whoever the directory knows, without any credential in it; in `namespace`, where there is one.
     async fn directory_kubeconfig(
         &self,
         cluster: &ClusterRecord,
         observed: &ObservedRecord,
         directory: &DirectoryAccess,
         format: TokenFormat,
+        namespace: Option<&str>,
     ) -> Result<Option<String>, ArmError>;
 }
 
@@ -82,8 +83,8 @@ fn token_format(request: &Request) -> TokenFormat {
 
 /// Which kubeconfig a caller gets.
 enum Given<'a> {
-    /// One with a certificate of the cluster's own, of this kind.
-    Certificate(CredentialKind),
+    /// One with a certificate of the cluster's own.
+    Certificate,
     /// One for whoever the directory knows, without any credential in it.
     Directory(&'a DirectoryAccess, TokenFormat),
 }
@@ -98,7 +99,7 @@ fn given<'a>(
         (Some(directory), CredentialKind::User) => Ok(Given::Directory(directory, token_format(request))),
         _ => {
             local_accounts::refuse(record)?;
-            Ok(Given::Certificate(kind))
+            Ok(Given::Certificate)
         }
     }
 }
@@ -149,6 +150,25 @@ fn results(kind: CredentialKind, encoded: Option<&str>) -> Value {
     json!({ "kubeconfigs": Vec::from_iter(made) })
 }
 
+/// What is asked for.
+pub(crate) struct Asked {
+    kind: CredentialKind,
+    /// The managed namespace that its rights are to be in; `None`: they are the cluster's.
+    namespace: Option<String>,
+}
+
+impl Asked {
+    /// Whether a credential is such a one.
+    fn is(&self, known: &CredentialRecord) -> bool {
+        known.kind == self.kind && known.namespace == self.namespace
+    }
+
+    /// Whether both use up what can be good at a time: those of all namespaces do together.
+    fn counts(&self, known: &CredentialRecord) -> bool {
+        known.kind == self.kind && known.namespace.is_some() == self.namespace.is_some()
+    }
+}
+
 /// Credentials as the kernel sees them, where they are handed out.
 enum HandedOut {}
 
@@ -169,15 +189,10 @@ impl State {
     }
 
     /// The one that is handed out again to who asks, with its certificate: none of CAs that were replaced since.
-    fn again(
-        &self,
-        kind: CredentialKind,
-        asked_by: &str,
-        lifetime: Duration,
-    ) -> Option<(&CredentialRecord, &[u8])> {
+    fn again(&self, asked: &Asked, asked_by: &str, lifetime: Duration) -> Option<(&CredentialRecord, &[u8])> {
         let known = self.credentials.iter().map(|found| &found.value);
         known
-            .filter(|known| known.kind == kind && known.round == self.round())
+            .filter(|known| asked.is(known) && known.round == self.round())
             .filter(|known| known.is_handed_out_again(asked_by, self.now, lifetime))
             .filter_map(|known| Some((known, self.certificates.get(&known.id)?.as_slice())))
             .max_by_key(|(known, _)| known.expires_at)
@@ -196,7 +211,7 @@ impl Resource for HandedOut {
     type Provider = ContainerService;
     type State = State;
     type Change = New;
-    type Action = CredentialKind;
+    type Action = Asked;
 
     async fn read(provider: &ContainerService, path: &ResourcePath, _: Purpose) -> Result<State, ArmError> {
         let cluster = provider.need(ClusterPath::of(path)?).await?;
@@ -241,9 +256,9 @@ impl Resource for HandedOut {
     fn decide(
         context: &Context<'_, ProviderConfig>,
         state: &State,
-        mutation: Mutation<'_, CredentialKind>,
+        mutation: Mutation<'_, Asked>,
     ) -> Result<Decision<New>, ArmError> {
-        let Mutation::Act(kind) = mutation else {
+        let Mutation::Act(asked) = mutation else {
             return Err(ArmError::internal("credentials are asked for and nothing else"));
         };
         let cluster = &state.cluster.record.value;
@@ -255,13 +270,13 @@ impl Resource for HandedOut {
         }
         let lifetime = context.config.credential_lifetime;
         let asked_by = &context.info.principal.object_id;
-        if state.again(*kind, asked_by, lifetime).is_some() {
+        if state.again(asked, asked_by, lifetime).is_some() {
             return Ok(Decision::Unchanged);
         }
         let known = state.credentials.iter().map(|found| &found.value);
         let (ended, good): (Vec<_>, Vec<_>) = known.partition(|known| known.has_expired(context.now));
-        if good.iter().filter(|good| good.kind == *kind).count() >= MOST {
-            let next = good.iter().filter(|good| good.kind == *kind);
+        if good.iter().filter(|good| asked.counts(good)).count() >= MOST {
+            let next = good.iter().filter(|good| asked.counts(good));
             let next = next.map(|good| good.expires_at).min().unwrap_or(context.now);
             let message = format!(
                 "{MOST} credentials of this kind were handed out for the cluster {} and have not ended; the next one ends at {next}. Keep \
@@ -275,7 +290,8 @@ impl Resource for HandedOut {
             record: CredentialRecord {
                 v: 1,
                 id: context.ids.short(),
-                kind: *kind,
+                kind: asked.kind,
+                namespace: asked.namespace.clone(),
                 asked_by: asked_by.clone(),
                 asked_by_name: context.info.principal.name.clone(),
                 address: trace.and_then(|trace| trace.address),
@@ -387,7 +403,22 @@ impl ContainerService {
         kind: CredentialKind,
         mode: Mode,
     ) -> Result<Response, ArmError> {
-        let (_, encoded) = self.hand_out(&call.request, kind, mode).await?;
+        self.credential_in(call, kind, None, mode).await
+    }
+
+    /// A credential whose rights are in a managed namespace, or the cluster's.
+    pub(crate) async fn credential_in(
+        &self,
+        call: &Call,
+        kind: CredentialKind,
+        namespace: Option<&str>,
+        mode: Mode,
+    ) -> Result<Response, ArmError> {
+        let asked = Asked {
+            kind,
+            namespace: namespace.map(str::to_owned),
+        };
+        let (_, encoded) = self.hand_out(&call.request, &asked, mode).await?;
         Ok(Response::ok(results(kind, encoded.as_deref())))
     }
 
@@ -395,21 +426,21 @@ impl ContainerService {
     async fn hand_out(
         &self,
         request: &Request,
-        kind: CredentialKind,
+        asked: &Asked,
         mode: Mode,
     ) -> Result<(ClusterRecord, Option<String>), ArmError> {
         let found = self.need(ClusterPath::of(&request.path)?).await?;
         check_query(request)?;
         let record = &found.record.value;
-        match given(record, kind, request)? {
-            Given::Certificate(kind) => self.certificate(request, kind, mode).await,
+        match given(record, asked.kind, request)? {
+            Given::Certificate => self.certificate(request, asked, mode).await,
             Given::Directory(directory, format) => {
                 let observed = found.observed.as_ref();
                 let observed = observed.filter(|observed| observed.vip.is_some());
                 let observed = observed.ok_or_else(|| too_early(record))?;
                 let made = self
                     .credentials
-                    .directory_kubeconfig(record, observed, directory, format)
+                    .directory_kubeconfig(record, observed, directory, format, asked.namespace.as_deref())
                     .await?;
                 let made = made.ok_or_else(|| too_early(record))?;
                 let encoded = (mode == Mode::Commit).then(|| STANDARD.encode(made));
@@ -421,11 +452,11 @@ impl ContainerService {
     async fn certificate(
         &self,
         request: &Request,
-        kind: CredentialKind,
+        asked: &Asked,
         mode: Mode,
     ) -> Result<(ClusterRecord, Option<String>), ArmError> {
         let info = RequestInfo::of(request);
-        let written = write::<HandedOut>(self, &info, Mutation::Act(&kind), mode).await?;
+        let written = write::<HandedOut>(self, &info, Mutation::Act(asked), mode).await?;
         let state = written.state;
         let cluster = &state.cluster.record.value;
         if mode == Mode::Preview {
@@ -443,7 +474,7 @@ impl ContainerService {
             }
             Decision::InProgress(_) | Decision::Unchanged => {
                 let lifetime = self.config.credential_lifetime;
-                let again = state.again(kind, &info.principal.object_id, lifetime);
+                let again = state.again(asked, &info.principal.object_id, lifetime);
                 again.ok_or_else(|| taken_back(cluster))?
             }
         };
@@ -476,7 +507,11 @@ impl ContainerService {
             );
             return Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message));
         };
-        let (record, encoded) = self.hand_out(request, kind, mode).await?;
+        let asked = Asked {
+            kind,
+            namespace: None,
+        };
+        let (record, encoded) = self.hand_out(request, &asked, mode).await?;
         let id = cluster_id(&record.subscription, &record.resource_group, &record.name);
         let mut properties = json!({});
         if let Some(encoded) = encoded {

@@ -1,5 +1,5 @@
-//! What features make of a cluster beyond its body: whether it may be changed, what a change is called while it is under way, what
-//! answers show. One line for each in [`super::FEATURES`].
+//! Hooks of features into clusters beyond the body: whether it may be changed, the state during an operation,
+//! additions to responses. One line for each in [`super::FEATURES`].
 
 use arm_wire::ArmError;
 use control_records::ClusterRecord;
@@ -11,7 +11,7 @@ use super::{FEATURES, draft::refuse_deleting, view::ClusterView};
 pub(crate) struct FeatureHooks {
     /// Whether the cluster and its pools may be changed.
     pub(crate) change: fn(&ClusterRecord) -> Result<(), ArmError>,
-    /// What `provisioningState` says while an operation of this name is under way, where that is not `Updating`.
+    /// The `provisioningState` during an operation of this name, where that is not `Updating`.
     pub(crate) under_way: fn(&str) -> Option<&'static str>,
     /// Fills in the properties of the cluster, or of a pool.
     pub(crate) show: fn(&ClusterView<'_>, &mut Value),
@@ -29,12 +29,12 @@ pub(crate) fn refuse_change(record: &ClusterRecord) -> Result<(), ArmError> {
     FEATURES.iter().try_for_each(|feature| (feature.change)(record))
 }
 
-/// What `provisioningState` says while an operation is under way, where a feature has a word of its own for it.
+/// The `provisioningState` during an operation, where a feature defines one.
 pub(crate) fn under_way(operation: &str) -> Option<&'static str> {
     FEATURES.iter().find_map(|feature| (feature.under_way)(operation))
 }
 
-/// Fills in what features show in the properties of the cluster, or of a pool.
+/// Adds the features' properties of the cluster, or of a pool, to a response.
 pub(crate) fn show(view: &ClusterView<'_>, properties: &mut Value) {
     for feature in FEATURES {
         (feature.show)(view, properties);

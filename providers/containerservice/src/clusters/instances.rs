@@ -1,5 +1,6 @@
-//! What is asked of single nodes: to be restarted, made anew, replaced, turned off or on. It is written into the records of their machines and done by the
-//! planner, as a change of their pool: so it has an operation, and ends when the pool is as it is to be again.
+//! Requests to restart, reimage, replace, stop or start single nodes. They are written into the records of
+//! their machines and carried out by the planner, as a change of their pool: so a request has an operation,
+//! which ends when the pool has reached its desired state again.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
@@ -19,24 +20,24 @@ use super::{
 };
 use crate::{ContainerService, ProviderConfig, api_versions::API_VERSIONS, records::ClusterPath};
 
-/// What is asked of nodes.
+/// A request for nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRepair {
     /// Of which pool: its ARM path.
     pub pool: ResourcePath,
     /// Which of it, by their numbers; `None`: all.
     pub nodes: Option<Vec<u32>>,
-    /// What.
+    /// The order.
     pub order: NodeOrder,
-    /// What it is called as an operation.
+    /// Its operation name.
     pub name: &'static str,
 }
 
 impl ContainerService {
-    /// Asks this of nodes, for the caller of something else: whether he may is asked by then.
+    /// Writes this request, for a caller whose permission was checked before.
     ///
     /// # Errors
-    /// When the pool or a node is not there, or the cluster may not be changed now.
+    /// When the pool or a node does not exist, or the cluster may not be changed now.
     pub async fn repair_nodes(
         &self,
         call: &Call,
@@ -45,7 +46,7 @@ impl ContainerService {
     ) -> Result<Response, ArmError> {
         let mut request = call.request.clone();
         request.path = repair.pool.clone();
-        // The operation is asked for here.
+        // The operation's URL is of this namespace.
         API_VERSIONS[0].clone_into(&mut request.api_version);
         act::<Instances>(self, &call.with(request), repair, mode).await
     }

@@ -1,6 +1,8 @@
-//! Local accounts: credentials that are certificates of the cluster's own, and whether there are any (`disableLocalAccounts`). Pure.
+//! Local accounts: client certificates of the cluster's own CA, and whether they are enabled
+//! (`disableLocalAccounts`). Pure.
 //!
-//! Always true: without local accounts somebody can still log in, by the directory (`aadProfile`); this is the one place that says so.
+//! Always true: without local accounts users can log in by the directory (`aadProfile`); this is checked only
+//! here.
 
 use arm_kernel::schema::Problems;
 use arm_wire::{ArmError, ErrorCode};
@@ -10,7 +12,8 @@ use serde_json::{Map, Value};
 const DISABLE: &str = "disableLocalAccounts";
 const DIRECTORY: &str = "aadProfile";
 
-/// Checks what the table cannot say. A cluster that is so already, since a release that let it, stays changeable.
+/// Checks the rules that the property table cannot express. A cluster that an earlier release let break them
+/// stays changeable.
 pub(crate) fn decide(
     properties: &Map<String, Value>,
     present: Option<&ClusterRecord>,
@@ -38,7 +41,7 @@ fn has_directory(properties: &Map<String, Value>) -> bool {
         .is_some_and(|profile| profile.get("managed") != Some(&Value::Bool(false)))
 }
 
-/// Refuses a credential of a cluster without local accounts, in AKS' words: clients look for them.
+/// Refuses credentials of a cluster without local accounts, with AKS' message, which clients look for.
 pub(crate) fn refuse(record: &ClusterRecord) -> Result<(), ArmError> {
     if record.spec().disable_local_accounts {
         return Err(ArmError::new(

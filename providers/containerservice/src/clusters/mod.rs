@@ -46,7 +46,7 @@ use serde_json::Value;
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     api_versions::API_VERSIONS,
-    commands, empty,
+    channels, commands, empty,
     pools::Node,
     properties::CLUSTER_SCHEMA,
     records::{ClusterPath, StoredCluster, cluster_etag},
@@ -152,6 +152,8 @@ pub(crate) enum Action {
     Command(Decide),
     /// One profile of it, by the body.
     Reset(resets::Reset, Value),
+    /// Newer node images for these pools.
+    Renew(Vec<String>),
     /// To go back to an earlier state of its data.
     Restore(RestoreSpec),
     /// To be made from another cluster's backup; where it is to be there must be none.
@@ -428,6 +430,10 @@ impl Resource for Clusters {
                     Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
                     Decision::Unchanged => return Ok(Decision::Unchanged),
                 }
+            }
+            Mutation::Act(Action::Renew(pools)) => {
+                let before = before.ok_or_else(|| at.not_found())?;
+                channels::renew(&own, &name, before, pools)?
             }
             Mutation::Act(Action::Restore(restore)) => {
                 let before = before.ok_or_else(|| at.not_found())?;

@@ -13,7 +13,7 @@ use crate::formats::cidr;
 
 const TARGET: &str = "properties.networkProfile";
 
-/// The range that AKS gives pods, and that older SDKs send whatever the plugin.
+/// AKS' default range of pods, which older SDKs send with any plugin.
 pub(crate) const POD_RANGE: &str = "10.244.0.0/16";
 const SERVICE_RANGE: &str = "10.0.0.0/16";
 
@@ -21,7 +21,7 @@ fn net(a: u8, b: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), prefix)
 }
 
-/// What a new cluster's VNET is made of; its control plane is in the last subnet.
+/// The ranges of a new cluster's VNET; its control plane is in the last subnet.
 pub(crate) fn new_ranges() -> Ranges {
     Ranges {
         vnet: net(10, 224, 12),
@@ -80,7 +80,7 @@ pub(crate) fn plugin(profile: &Map<String, Value>, problems: &mut Problems) -> P
     }
 }
 
-/// How many pods a node runs where a pool does not say.
+/// The default of a pool's `maxPods`.
 pub(crate) fn default_max_pods(plugin: PodNetworking) -> u32 {
     match plugin {
         PodNetworking::AzureOverlay | PodNetworking::None => 250,
@@ -89,7 +89,7 @@ pub(crate) fn default_max_pods(plugin: PodNetworking) -> u32 {
     }
 }
 
-/// One range of the profile: `single`, or the only item of `list`, or the default. Whether it was asked for comes with it.
+/// One range of the profile: `single`, or the only item of `list`, or the default; and whether it was given.
 fn range(
     profile: &Map<String, Value>,
     single: &str,
@@ -129,7 +129,8 @@ fn range(
 
 /// Decides networking and fills the profile's defaults in.
 ///
-/// `ranges`: the VNET's. `space`: its address space, where it is a tenant's. `reserved`: ranges of the stamp that clusters must keep clear of, each with what it is.
+/// `ranges`: the VNET's. `space`: its address space, if it is a tenant's. `reserved`: ranges of the stamp
+/// that clusters must not overlap, each with its use.
 pub(crate) fn decide(
     mut profile: Map<String, Value>,
     ranges: &Ranges,
@@ -156,7 +157,8 @@ pub(crate) fn decide(
             "With networkPlugin 'azure', pods have addresses of the nodes' subnet: leave podCidr out, or set networkPluginMode to 'overlay'.",
         );
     }
-    // With `none`, whoever brings the plugin brings its range: one that is named here is not used, as in AKS.
+    // With `none`, the plugin that the user installs brings its range: a range given here is not used, as in
+    // AKS.
     let pods = (!flat && plugin != PodNetworking::None).then_some(pod_range);
     let space = space.unwrap_or(std::slice::from_ref(&ranges.vnet));
     check_ranges(pods, service_range, space, reserved, problems);
@@ -265,7 +267,7 @@ fn dns_service_ip(profile: &Map<String, Value>, services: Ipv4Net, problems: &mu
     address
 }
 
-/// Addresses of the nodes' subnet that are kept for nodes where pods live in it too: a /20.
+/// Addresses that are reserved for nodes in a subnet with pods: a /20.
 const NODE_ADDRESSES: u64 = 4096;
 
 /// Whether the pools fit: a /24 of the pod range a node, or a block of the nodes' subnet for `maxPods` and a
@@ -277,7 +279,7 @@ pub(crate) fn check_room(
     problems: &mut Problems,
 ) {
     let specs = || pools.iter().map(DesiredPool::spec);
-    let nodes: u64 = specs().map(|pool| u64::from(pool.count)).sum();
+    let nodes: u64 = specs().map(|pool| u64::from(pool.most())).sum();
     // AKS: 1000 nodes on the Free tier; 400 with kubenet, whose routes fill the VNET's table.
     let most = if network.plugin == PodNetworking::Kubenet {
         400
@@ -292,7 +294,7 @@ pub(crate) fn check_room(
         );
     }
     if network.plugin == PodNetworking::None {
-        // Whoever brings the plugin hands out its ranges.
+        // The plugin that the user installs hands out its ranges.
         return;
     }
     if let Some(pods) = network.pod_range {
@@ -307,7 +309,7 @@ pub(crate) fn check_room(
     } else if let Some(room) = (1_u64 << (32 - network.node_range.prefix_len())).checked_sub(NODE_ADDRESSES) {
         // In a tenant's subnet, which may be smaller than that, pods have no addresses: it is refused as such.
         let needed: u64 = specs()
-            .map(|pool| u64::from(pool.count) * u64::from((pool.max_pods + 1).next_power_of_two()))
+            .map(|pool| u64::from(pool.most()) * u64::from((pool.max_pods + 1).next_power_of_two()))
             .sum();
         if needed > room {
             problems.add(

@@ -15,9 +15,9 @@ use crate::{conversion::from_client, properties::CLUSTER};
 
 /// A profile as a PUT of the cluster would have it, below its name; and secrets of it, by their paths.
 type Profile = (Map<String, Value>, Vec<(String, String)>);
-/// What it comes to.
+/// The outcome of a request.
 type Outcome = Result<Decision<Draft>, ArmError>;
-/// Decides about a cluster that is there, by a body. Pure.
+/// Decides about an existing cluster, by a body. Pure.
 pub(crate) type Reset = fn(&Context<'_>, &Name<'_>, Current<'_>, &Value) -> Outcome;
 
 pub(crate) const AAD: &str = "ManagedClusters_ResetAADProfile";
@@ -51,7 +51,7 @@ fn profile(
     Ok((properties, secrets))
 }
 
-/// Who, of those that the directory knows, administers a cluster, and whether role assignments count in it.
+/// Sets which principals of the directory administer a cluster, and whether role assignments apply in it.
 pub(crate) fn aad(context: &Context<'_>, name: &Name<'_>, before: Current<'_>, body: &Value) -> Outcome {
     let mut problems = Problems::default();
     let (mut properties, _) = profile(context, before, "aadProfile", body, &mut problems)?;
@@ -81,7 +81,7 @@ pub(crate) fn aad(context: &Context<'_>, name: &Name<'_>, before: Current<'_>, b
     Ok(Decision::Write(draft))
 }
 
-/// The service principal that a cluster has instead of a managed identity: another secret, or another principal.
+/// The service principal of a cluster without managed identity: another secret, or another principal.
 pub(crate) fn service_principal(
     context: &Context<'_>,
     name: &Name<'_>,

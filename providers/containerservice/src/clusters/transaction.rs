@@ -1,5 +1,5 @@
-//! A decision about a cluster as one transaction: desired, operation, events, the operations that it ends, and the resource groups that
-//! it rests on. Reads; writes nothing.
+//! A decision about a cluster as one transaction: desired, operation, events, the operations that it ends,
+//! and the resource groups that it depends on. Reads; writes nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{State, draft::ClusterChange, named::resting_on, subnets};
 use crate::{ContainerService, NAMESPACE, records::ClusterPath};
 
-/// Effects that remove a principal that stood for a cluster, with its memberships.
+/// The most effects for removing a former principal of the cluster, with its memberships.
 const MOST_REMOVALS: usize = 24;
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
@@ -57,7 +57,8 @@ impl ContainerService {
             Some(found) => {
                 let key = key::desired(&record.uid);
                 txn = txn.at(&key, found.record.revision).with(put_record(key, &record));
-                // What was reached last must not change between this reading and the writing: an abort returns to it.
+                // The last reached state must not change between this read and the write: an abort returns to
+                // it.
                 let observed = key::observed(&found.record.value.uid);
                 txn.compare.push(match found.observed_at {
                     Some(revision) => Compare::At(observed, revision),
@@ -83,8 +84,8 @@ impl ContainerService {
             .map_err(store_error)
     }
 
-    /// Makes the principals that stand for the cluster, with it or with the next change of a cluster of before: clients give them rights
-    /// right after the answer.
+    /// Makes the cluster's principals, together with it or, for a cluster of an earlier release, with its
+    /// next change: clients assign roles to them right after the response.
     async fn principals(&self, record: &ClusterRecord, mut txn: Txn) -> Result<Txn, ArmError> {
         for identity in of_cluster(record.body()) {
             let found = identity_directory::principal(&*self.store, &identity.object_id)
@@ -106,7 +107,7 @@ impl ContainerService {
         Ok(txn)
     }
 
-    /// Removes the principals that stood for the cluster and do no longer: it has been given an identity that is a resource of its own.
+    /// Removes principals that the cluster no longer uses, after it was given a user-assigned identity.
     async fn former_principals(
         &self,
         before: &ClusterRecord,
@@ -155,8 +156,8 @@ impl ContainerService {
         Ok(record)
     }
 
-    /// The cluster's group, which must not begin to go between this reading and the writing, and the group of its nodes: made, or
-    /// refused where it is somebody else's.
+    /// The cluster's group, whose deletion must not begin between this read and the write, and its node
+    /// resource group: made, or refused where it has another owner.
     async fn groups(
         &self,
         at: ClusterPath<'_>,

@@ -1,4 +1,4 @@
-//! What an answer about a cluster is made from. Pure.
+//! The data of a response about a cluster. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use control_records::{ClusterRecord, Leaving, ObservedRecord, OperationRecord, P
 
 use super::{draft::cluster_id, requests::is_gone};
 
-/// A cluster and what is known about it.
+/// A cluster with its records.
 pub(crate) struct ClusterView<'a> {
     pub(crate) record: &'a ClusterRecord,
     pub(crate) observed: Option<&'a ObservedRecord>,
     pub(crate) operation: Option<&'a OperationRecord>,
-    /// By pool, or pool on its way out: the operation of its last change, where that is not the cluster's.
+    /// By pool, existing or being deleted: the operation of its last change, if that is not the cluster's.
     pub(crate) pool_operations: Option<&'a BTreeMap<Part, OperationRecord>>,
 }
 
 impl<'a> ClusterView<'a> {
-    /// The pools that answers tell of: those of the cluster, then those on their way out.
+    /// The pools in responses: those of the cluster, then those that are being deleted.
     pub(crate) fn pool_names(&self) -> Vec<&'a str> {
         let pools = &self.record.spec().pools;
         let mut names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
@@ -30,7 +30,7 @@ impl<'a> ClusterView<'a> {
         names
     }
 
-    /// A pool on its way out, unless one of the same name has been made since.
+    /// A pool that is being deleted, unless one of the same name was made since.
     pub(crate) fn leaving(&self, pool: &str) -> Option<&'a Leaving> {
         let same = |spec: &PoolSpec| spec.name.eq_ignore_ascii_case(pool);
         if self.record.spec().pools.iter().any(same) {

@@ -1,4 +1,4 @@
-//! What a request for a command may hold, and which clusters run one. Pure.
+//! Bodies of requests for a command, and the clusters that can run one. Pure.
 
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
@@ -18,7 +18,7 @@ const MOST_CONTEXT: usize = 512 * 1024;
 /// Characters of a token.
 const MOST_TOKEN: usize = 32 * 1024;
 
-/// The command that a body asks for, or all that is wrong with it.
+/// The command of a body, or all its problems.
 pub(super) fn input(body: &Value) -> Result<CommandInput, ArmError> {
     let members = body.as_object().ok_or_else(not_an_object)?;
     let mut problems = Problems::default();
@@ -100,7 +100,7 @@ pub(super) fn check_cluster(cluster: &StoredCluster, input: &CommandInput) -> Re
     }
     if properties["aadProfile"]["managed"] == true && input.token.is_none() {
         let message = format!(
-            "The cluster {} knows its users by their tokens: send the caller's as 'clusterToken'.",
+            "The cluster {} authenticates users by their tokens: send the caller's as 'clusterToken'.",
             quote(&record.name)
         );
         return refuse(message, "clusterToken");

@@ -1,8 +1,9 @@
 //! `runCommand` and `commandResults`: a command that runs in a pod of the cluster (`az aks command invoke`).
 //!
-//! What is asked is written down and run by the cluster's loop; what came of it is read from the record. Always true: both are sealed;
-//! what came of it is told to who asked and to who may ask for such, and for nobody else it is not there; so many commands of a cluster
-//! are kept, the newest.
+//! The request is stored and carried out by the cluster's loop; the result is read from the record. Always
+//! true: both are sealed; the result is shown to the caller that requested the command and to callers that
+//! may request commands, and does not exist for all others; the number of a cluster's stored commands is
+//! limited, the newest ones are kept.
 
 mod ask;
 
@@ -28,7 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
-    planned::planned,
+    empty::bodiless,
     records::{ClusterPath, StoredCluster},
 };
 
@@ -36,7 +37,7 @@ type Row = Operation<ContainerService>;
 
 /// When commands came.
 const SINCE: &str = "2021-03-01";
-/// What the asking for one is called.
+/// The name of the action.
 const ACTION: &str = "runCommand";
 
 /// `runCommand` of a cluster.
@@ -48,7 +49,7 @@ pub(crate) const RUN: Row = Row::write(
 )
 .since(SINCE);
 
-pub(crate) const RESULTS: ResourceType<ContainerService> = planned(
+pub(crate) const RESULTS: ResourceType<ContainerService> = bodiless(
     "managedClusters/commandResults",
     &[
         Row::read(Verb::Get, "ManagedClusters_GetCommandResult", |provider, call| {
@@ -64,7 +65,7 @@ const MOST_OPEN: usize = 10;
 const MOST_KEPT: usize = 20;
 /// …for so long after they were accepted.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// After this, one that has not ended will not be told to have run: its cluster has not answered.
+/// After this time a command without a result has failed: its cluster has not answered.
 const ENDS_WITHIN: Duration = Duration::from_secs(21 * 60);
 
 /// Commands as the kernel sees them.
@@ -79,7 +80,7 @@ struct State {
 struct New {
     record: CommandRecord,
     input: CommandInput,
-    /// Commands that are no longer kept.
+    /// Commands to be removed.
     forgotten: Vec<String>,
 }
 
@@ -136,7 +137,7 @@ impl Resource for Commands {
         Ok(Decision::Write(New {
             record: CommandRecord {
                 v: 1,
-                // Clients find it in a path by letters, digits and underscores.
+                // Clients parse it from a path by letters, digits and underscores.
                 id: context.ids.uuid().simple().to_string(),
                 asked_by: context.info.principal.object_id.clone(),
                 accepted_at: context.now,
@@ -166,7 +167,7 @@ impl Resource for Commands {
                 .map_err(ArmError::internal)?,
         };
         let own = CommandRecord::key(uid, id);
-        // A cluster that begins to go meanwhile takes no more commands.
+        // A cluster whose deletion begins meanwhile accepts no more commands.
         let txn = Txn::default()
             .at(key::desired(uid), state.cluster.record.revision)
             .absent(own.as_str())
@@ -188,7 +189,7 @@ impl Resource for Commands {
     }
 }
 
-/// Commands that are no longer kept: of those of which nothing is left in the cluster, the old ones, and the oldest of too many.
+/// Commands to be removed: those without objects in the cluster that are old or beyond the limit.
 fn forgotten(commands: &[Stored<CommandRecord>], now: Timestamp) -> Vec<String> {
     let mut over: Vec<&CommandRecord> = commands
         .iter()
@@ -208,7 +209,7 @@ fn running(record: &CommandRecord) -> Value {
 }
 
 fn ended(record: &CommandRecord, output: &CommandOutput) -> Value {
-    // A command that failed has run: its exit code says so.
+    // A command with an exit code has run, even if it failed.
     let state = if output.exit_code.is_some() {
         "Succeeded"
     } else {
@@ -231,7 +232,7 @@ fn ended(record: &CommandRecord, output: &CommandOutput) -> Value {
     json!({ "id": record.id, "properties": properties })
 }
 
-/// Where what comes of a command is asked for. The Azure CLI takes the id out of it, up to the question mark.
+/// Sets the URL of the command's result. The Azure CLI takes the id out of it, up to the question mark.
 fn with_location(response: Response, request: &Request, at: ClusterPath<'_>, id: &str) -> Response {
     let path = arm_ids::resource_id(
         at.subscription,
@@ -300,7 +301,7 @@ impl ContainerService {
             return Ok(with_location(response, request, at, &record.id));
         }
         let part = CommandRecord::part_key(uid, &record.id, Part::Output);
-        // It may have been forgotten in this moment.
+        // It may have been removed just now.
         let Some(sealed) = self.read::<SealedRecord>(&part).await? else {
             return Err(no_command(at));
         };

@@ -55,7 +55,7 @@ impl Host for HistoryApi {
         &*self.store
     }
 
-    /// Nothing here is long-running.
+    /// No operation of this provider is long-running.
     fn location(&self) -> &str {
         ""
     }

@@ -1,4 +1,4 @@
-//! What the backup API asks of the backups: a seam, so that a simulated stamp can have simulated ones.
+//! The interface to the backups, so that a simulated stamp can have simulated ones.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,21 +11,21 @@ use jiff::Timestamp;
 
 use super::restore_points::not_covered;
 
-/// Threads for questions to the archive.
+/// Threads for reading the archive.
 static QUESTIONS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::QUESTIONS));
 
 /// The backups of clusters, by uid.
 #[async_trait]
 pub trait BackupReader: Send + Sync + 'static {
-    /// What there is of a cluster; empty where there is nothing.
+    /// The backups of a cluster; empty where there are none.
     async fn holding(&self, cluster: &str) -> Result<Holding, ArmError>;
-    /// What going back to the state after everything seen until `cut` would change.
+    /// The changes that a restore to the state at `cut` would make.
     async fn preview(&self, cluster: &str, cut: i64) -> Result<Preview, ArmError>;
-    /// Restores what there is and compares.
+    /// Restores the backups into memory and compares.
     async fn verify(&self, cluster: &str, now: Timestamp) -> Result<Verdict, ArmError>;
 }
 
-/// An archive: its work blocks, and is done on threads for that.
+/// An archive: its calls block, and run on separate threads.
 pub struct ArchiveReader(pub Arc<Archive>);
 
 impl ArchiveReader {

@@ -1,5 +1,5 @@
-//! `Landfall.Backup`: what Landfall has backed up of clusters, and how to go back. A namespace of its own, so that nobody takes
-//! it for Azure's.
+//! `Landfall.Backup`: backups of clusters, and restores. A separate namespace, so that it is not mistaken for
+//! Azure's.
 //!
 //! | | |
 //! |---|---|
@@ -10,11 +10,11 @@
 //! | POST `…/managedClusters/{name}/restore` `{"at": TIME}` | goes back, in place; a long-running operation |
 //! | POST `…/managedClusters/{name}/restore` `{"at": TIME, "as": NAME}` | a new cluster with that state, here or in another `resourceGroup` |
 //!
-//! A deleted cluster is asked about by its name, too, for as long as its backup is kept; `clusterUid` (in the body, or as a query)
-//! tells clusters of one name apart.
+//! A deleted cluster can be requested by its name, too, for as long as its backup is kept; `clusterUid` (in
+//! the body, or as a query) distinguishes clusters of one name.
 //!
-//! Always true: it only reads, but for a restore, and that is a change of the cluster's desired state like any other; a moment that
-//! cannot be restored is refused before anything happens.
+//! Always true: all requests only read, except a restore, which is a change of the cluster's desired state
+//! like any other; a time that cannot be restored is refused before any effect.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub const BACKUP_NAMESPACE: &str = "Landfall.Backup";
 /// Its api-versions.
 pub const BACKUP_API_VERSIONS: &[&str] = &["2026-11-01"];
 
-/// What a restore needs of the cluster that it changes or makes.
+/// The permission that a restore needs for the cluster that it changes or makes.
 const WRITE: &str = "Microsoft.ContainerService/managedClusters/write";
 
 type Row = Operation<BackupApi>;
@@ -126,14 +126,14 @@ impl BackupApi {
         }
     }
 
-    /// The cluster that a request is about, be it there or deleted.
+    /// The cluster of a request, existing or deleted.
     async fn source(&self, request: &Request) -> Result<Source, ArmError> {
         let uid = request.body.get("clusterUid").and_then(Value::as_str);
         let uid = uid.or_else(|| request.query("clusterUid"));
         self.clusters.source(ClusterPath::of(&request.path)?, uid).await
     }
 
-    /// How far a cluster's shipping is: what the machine says that ships. Nothing of one that is silent.
+    /// The state of a cluster's shipping, as the machine reports that ships. `None` if it does not report.
     async fn shipping(&self, uid: &str) -> Result<Option<BackupStatus>, ArmError> {
         let machines = directory::machines(&*self.clusters.store, uid).await;
         for machine in machines.map_err(store_error)? {
@@ -152,7 +152,7 @@ impl BackupApi {
         Ok(None)
     }
 
-    /// The moment that the body asks for, milliseconds since 1970.
+    /// The time in the body, milliseconds since 1970.
     fn moment(&self, request: &Request) -> Result<i64, ArmError> {
         let example = || time(self.env.clock.now().as_millisecond() / 1000 * 1000 - 60_000);
         let asked = request.body.get("at").and_then(Value::as_str).ok_or_else(|| {
@@ -206,7 +206,7 @@ impl BackupApi {
         if let Some(deleted) = source.deleted {
             properties["clusterDeleted"] = json!(deleted.to_string());
         } else {
-            // `null`: no machine says that it ships.
+            // `null`: no machine reports that it ships.
             properties["shipping"] = shipping.map_or(Value::Null, |status| {
                 json!({
                     "behindSeconds": status.lag_ms / 1000,
@@ -231,13 +231,13 @@ impl BackupApi {
         Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message))
     }
 
-    /// The backups of one cluster: the one that there is.
+    /// The backups of one cluster: always one item.
     async fn list_of(&self, request: &Request) -> Result<Items, ArmError> {
         let source = self.source(request).await?;
         Ok(Items::ById(vec![self.describe(&source).await?]))
     }
 
-    /// Everything that there is a backup of: clusters that are there, then deleted ones, of which there may be none any more.
+    /// All backups: of existing clusters, then of deleted ones, whose record may no longer exist.
     async fn list(&self, request: &Request) -> Result<Items, ArmError> {
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
         let here = self.clusters.all(subscription, None).await?;
@@ -277,7 +277,7 @@ impl BackupApi {
         let request = &call.request;
         let source = self.source(request).await?;
         let moment = self.moment(request)?;
-        // Refused now, not by a machine that has stopped already.
+        // Refused now, instead of by a machine that has stopped already.
         let names = self.backups.holding(&source.record.uid).await?.names();
         chain::select(&names, Some(end_of_second(moment))).map_err(|why| not_covered(&why))?;
         let restore = RestoreSpec {
@@ -309,7 +309,7 @@ impl BackupApi {
                 return Err(ArmError::new(ErrorCode::MISSING_PARAMETER, message).target("as"));
             }
         };
-        // The path is not what is changed: that is a cluster, here or in another group.
+        // The changed resource is a cluster, in this or another group, not the one of the path.
         let path = at.path();
         call.check(WRITE, &path).await?;
         if let Action::Recreate { body, .. } = &action {
@@ -329,7 +329,7 @@ impl BackupApi {
     }
 }
 
-/// The request as one of AKS': operations are the clusters', and are asked for there.
+/// The request with AKS' namespace: operations belong to clusters, and are polled there.
 fn polled(request: &Request) -> Request {
     let mut polled = request.clone();
     API_VERSIONS[0].clone_into(&mut polled.api_version);

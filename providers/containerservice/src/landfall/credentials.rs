@@ -1,5 +1,5 @@
-//! `Landfall.ContainerService/managedClusters/credentials`: the credentials of a cluster that were handed out, and the word that one of
-//! them is not to work any more.
+//! `Landfall.ContainerService/managedClusters/credentials`: the issued credentials of a cluster, and their
+//! revocation.
 //!
 //! | | |
 //! |---|---|
@@ -46,13 +46,13 @@ pub(super) const CREDENTIALS: ResourceType<HistoryApi> = ResourceType {
     ],
 };
 
-/// Credentials as the kernel sees them, where they are looked after.
+/// The resource type of issued credentials.
 enum Handed {}
 
-/// To take one back.
+/// The action that revokes one.
 struct Revoke;
 
-/// A cluster, and what was observed of it.
+/// A cluster with its observed state.
 pub(super) struct Of {
     pub(super) record: ClusterRecord,
     pub(super) observed: ObservedRecord,
@@ -65,7 +65,7 @@ struct State {
 }
 
 impl Of {
-    /// In a word, what has become of a credential.
+    /// The state of a credential.
     fn state(&self, credential: &CredentialRecord, now: Timestamp) -> &'static str {
         let works = self.observed.credentials.contains(&credential.id);
         let off = credential.revoked.is_some() || self.record.spec().disable_local_accounts;
@@ -102,6 +102,9 @@ impl Of {
             "issuedAt": credential.issued_at.to_string(),
             "expiresAt": credential.expires_at.to_string(),
         });
+        if let Some(namespace) = &credential.namespace {
+            answer["namespace"] = json!(namespace);
+        }
         if let Some(address) = credential.address {
             answer["address"] = json!(address.to_string());
         }
@@ -147,7 +150,7 @@ impl HistoryApi {
         }
         let cluster = &before.of.record;
         if let (Some(found), false) = (&before.found, cluster.spec().stopped) {
-            // Where the cluster does not answer now, its state says so.
+            // If the cluster does not answer in time, the state shows that.
             until_granted(&self.env, &*self.store, &cluster.uid, &found.value.id, false).await?;
         }
         arm_kernel::get::<Handed>(self, call).await

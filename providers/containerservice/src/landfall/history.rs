@@ -1,5 +1,5 @@
-//! `Landfall.ContainerService`: what Landfall tells that AKS' API has no place for. A namespace of its own, so that nobody
-//! takes it for Azure's.
+//! `Landfall.ContainerService`: information for which AKS' API has no place. A separate namespace, so that it
+//! is not mistaken for Azure's.
 //!
 //! | GET | |
 //! |---|---|
@@ -12,7 +12,9 @@
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | what an upgrade would meet; [`super::upgrade_plans`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
-//! Always true: but for credentials and what is unknown, it only reads.
+//! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
+//!
+//! Always true: except for credentials, unknown objects and maintenance, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -28,6 +30,7 @@ use serde_json::{Value, json};
 use super::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     credentials::CREDENTIALS,
+    maintenance::MAINTENANCE,
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
 };
@@ -93,10 +96,11 @@ impl Namespace for HistoryApi {
         &CREDENTIALS,
         &UNKNOWN,
         &UPGRADE_PLANS,
+        &MAINTENANCE,
     ];
 }
 
-/// Whose history it is.
+/// The cluster of a history.
 struct Subject {
     uid: String,
     group: String,
@@ -104,7 +108,7 @@ struct Subject {
     deleted: bool,
 }
 
-/// What a query leaves of all clusters; names ignore case.
+/// The conditions of a query; names ignore case.
 struct Filter<'a> {
     subscription: &'a str,
     group: Option<&'a str>,
@@ -144,7 +148,7 @@ impl HistoryApi {
         let active = request
             .query("active")
             .is_some_and(|active| active.eq_ignore_ascii_case("true"));
-        // Those of deleted clusters are there as long as their history is.
+        // Events of deleted clusters are kept as long as their history.
         let mut all = Vec::new();
         for subject in self.subjects(&filter).await? {
             let owner = Owner::Cluster(subject.uid);
@@ -190,7 +194,7 @@ impl HistoryApi {
             })
     }
 
-    /// Clusters and what is left of deleted ones.
+    /// Clusters, and deleted ones with remaining records.
     async fn subjects(&self, filter: &Filter<'_>) -> Result<Vec<Subject>, ArmError> {
         let store = &*self.store;
         let (deleted, _) = list_records::<DeletedRecord>(store, key::DELETED)
@@ -241,7 +245,7 @@ impl HistoryApi {
                 .map_err(store_error)?;
             for (id, event) in events {
                 if id.as_str() > after {
-                    // Two clusters may have events of one id.
+                    // Events of two clusters may have the same id.
                     let key = format!("{id} {}", subject.uid);
                     items.push((key, event_json(subject, &id, &event)));
                 }
@@ -262,7 +266,7 @@ impl HistoryApi {
     }
 }
 
-/// The place of an operation in lists: later ones first.
+/// The sort key of an operation: later ones first.
 fn newest_first(operation: &OperationRecord) -> String {
     let since_1970 = operation
         .started_at

@@ -1,4 +1,4 @@
-//! Moments of backups: how they are written, and what is said of one that cannot be restored.
+//! Restore points: their format, and the error for a time that cannot be restored.
 
 use arm_wire::{ArmError, ErrorCode};
 use cluster_backup::chain::NotCovered;
@@ -11,12 +11,12 @@ pub(crate) fn time(milliseconds: i64) -> String {
         .to_string()
 }
 
-/// A moment that a request cannot ask for.
+/// The error for an invalid time.
 pub(crate) fn refused(message: String) -> ArmError {
     ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("at")
 }
 
-/// A moment that cannot be restored.
+/// The error for a time that cannot be restored.
 pub(crate) fn not_covered(why: &NotCovered) -> ArmError {
     match why {
         NotCovered::Nothing => ArmError::new(

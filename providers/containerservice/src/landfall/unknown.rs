@@ -1,5 +1,6 @@
-//! `Landfall.ContainerService/unknown`: what exists and is in no record of the store, because that is new, older than what it
-//! describes, or damaged. It is kept until a person says that it may go.
+//! `Landfall.ContainerService/unknown`: machines, networks, volumes and backups without a record in the
+//! store, because the store is new, older than they are, or damaged. They are kept until an administrator
+//! releases them.
 //!
 //! | | |
 //! |---|---|
@@ -45,10 +46,10 @@ fn answer(record: &UnknownRecord) -> Value {
     })
 }
 
-/// What is unknown, as the kernel sees it.
+/// The resource type of unknown items.
 enum Unknown {}
 
-/// It never changes but by going.
+/// Its only change is its release.
 enum Action {}
 
 /// The key of a name `{kind}.{id}`.
@@ -61,7 +62,7 @@ fn key_of(path: &ResourcePath) -> Option<String> {
 impl Resource for Unknown {
     type Provider = HistoryApi;
     type State = Option<Stored<UnknownRecord>>;
-    /// The record that lets it go.
+    /// The record that releases it.
     type Change = Op;
     type Action = Action;
 

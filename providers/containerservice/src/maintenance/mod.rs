@@ -1,5 +1,5 @@
-//! `managedClusters/maintenanceConfigurations`: when a cluster may be worked on. They are validated, kept, listed and deleted with
-//! their cluster; nothing goes by them yet.
+//! `managedClusters/maintenanceConfigurations`: when a cluster may be worked on that nobody has asked to be changed. They are validated, kept,
+//! listed and deleted with their cluster. What goes by them: `crate::channels` (upgrades), the planner (releases of the service).
 
 use std::sync::LazyLock;
 
@@ -8,6 +8,7 @@ use arm_kernel::{
     schema::{Node, Pattern, Problems, Schema, Table},
 };
 use arm_wire::ErrorCode;
+use cluster_maintenance::{AUTO_UPGRADE, DEFAULT, NODE_OS};
 use jiff::{Timestamp, civil};
 use serde_json::{Map, Value, json};
 
@@ -62,14 +63,8 @@ const PATTERNS: &[Pattern] = &[
     }),
 ];
 
-/// The configuration for what is not a Kubernetes or node image upgrade.
-const DEFAULT: &str = "default";
 /// All names that there are.
-const NAMES: [&str; 3] = [
-    DEFAULT,
-    "aksManagedAutoUpgradeSchedule",
-    "aksManagedNodeOSUpgradeSchedule",
-];
+const NAMES: [&str; 3] = [DEFAULT, AUTO_UPGRADE, NODE_OS];
 /// A window has exactly one of these.
 const SCHEDULES: [&str; 4] = ["daily", "weekly", "absoluteMonthly", "relativeMonthly"];
 

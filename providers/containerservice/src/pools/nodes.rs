@@ -1,7 +1,7 @@
-//! What is asked of a pool's nodes: that some go, that all are made anew from the newest node image. Pure.
+//! Requests to delete nodes of a pool, or to reimage all of them with the newest node image. Pure.
 //!
-//! Always true: a node that is to go is meant by its machine, which never comes again; a node of the same name that is made later is
-//! another one and stays.
+//! Always true: a node to be deleted is identified by its machine, whose id is never reused; a later node of
+//! the same name stays.
 
 use std::collections::BTreeSet;
 
@@ -22,17 +22,18 @@ use crate::clusters::{
 pub(crate) const DELETE_MACHINES: &str = "AgentPools_DeleteMachines";
 pub(crate) const UPGRADE_IMAGE: &str = "AgentPools_UpgradeNodeImageVersion";
 
-/// Nodes that one request may name: more than a pool has.
+/// The most nodes of a request: more than a pool has.
 const MOST_NAMES: usize = 1000;
 const NAMES: &str = "machineNames";
 
-/// A node of a pool that is not on its way out: its name and its machine's id.
+/// A node of a pool that is not being deleted: its name and its machine's id.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) machine: String,
 }
 
-/// Decides that these nodes go, and that the pool has so many fewer.
+/// Decides to delete these nodes, and to reduce the pool's count by their number. A pool with an autoscaler
+/// keeps its minimum, and gets other nodes in their place.
 pub(crate) fn delete_machines(
     context: &Context<'_>,
     name: &Name<'_>,
@@ -58,7 +59,8 @@ pub(crate) fn delete_machines(
         return Ok(same.map_or(Decision::Unchanged, |same| Decision::InProgress(same.id.clone())));
     }
     let fewer = u32::try_from(more.len()).unwrap_or(u32::MAX);
-    let count = there.spec().count.saturating_sub(fewer);
+    let least = there.spec().autoscale.map_or(0, |range| range.min);
+    let count = there.spec().count.saturating_sub(fewer).max(least);
     if there.spec().mode == PoolMode::System && count == 0 {
         let message = format!(
             "The system pool {} needs at least 1 node; it has {}, and {fewer} of them would go.",
@@ -67,7 +69,7 @@ pub(crate) fn delete_machines(
         );
         return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message).target(NAMES));
     }
-    // Those that are gone are forgotten here.
+    // Nodes that no longer exist are removed from the list.
     let known = |id: &String| nodes.iter().any(|node| node.machine == *id);
     *there = there
         .with(|body, decided| {
@@ -79,7 +81,7 @@ pub(crate) fn delete_machines(
     with_pools(context, name, present, pools, DELETE_MACHINES, pool).map(Decision::Write)
 }
 
-/// The machines that a body names.
+/// The machines in a body.
 fn asked(body: &Value, pool: &str, nodes: &[Node]) -> Result<BTreeSet<String>, ArmError> {
     let body = body.as_object().ok_or_else(not_an_object)?;
     let mut problems = Problems::default();
@@ -116,7 +118,7 @@ fn asked(body: &Value, pool: &str, nodes: &[Node]) -> Result<BTreeSet<String>, A
     Ok(machines)
 }
 
-/// Decides that nodes that were made before now are replaced by new ones, as an upgrade replaces them.
+/// Decides to replace all nodes that exist now by new ones, as an upgrade does.
 pub(crate) fn upgrade_image(
     context: &Context<'_>,
     name: &Name<'_>,

@@ -1,4 +1,4 @@
-//! Who reaches the API server: what is asked for comes to the spec, and what cannot be is refused by name.
+//! Access to the API server: valid settings are in the spec, invalid ones are refused by name.
 
 use cluster_spec::ApiAccess;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ async fn ranges_are_set_changed_and_taken_away() {
     body["properties"]["apiServerAccessProfile"] = json!({ "authorizedIPRanges": ranges });
     let answer = stamp.ask("PUT", C, body).await;
     assert_eq!(answer.status, 200, "{:#}", answer.body);
-    // Given back as it was asked for; acted on as what it means.
+    // Shown as it was sent; the spec has its meaning.
     assert_eq!(
         answer.body["properties"]["apiServerAccessProfile"]["authorizedIPRanges"],
         ranges
@@ -98,7 +98,7 @@ async fn a_private_cluster_is_one_from_the_beginning() {
         let target = format!("properties.apiServerAccessProfile.{target}");
         assert_eq!(refused.body["error"]["target"], json!(target), "{profile}");
     }
-    // What says what is so anyway may be said at any time.
+    // A request that only repeats the default is always accepted.
     let answer = stamp
         .ask(
             "PUT",

@@ -1,4 +1,5 @@
-//! Whose tokens a cluster issues and whose it takes: what is asked for comes to the spec, stays, and is refused by name where it cannot be.
+//! Token issuers of a cluster: valid settings are in the spec, are kept, and are refused by name where they
+//! are invalid.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cluster_spec::DirectoryAccess;
@@ -38,7 +39,7 @@ async fn an_issuer_has_a_name_from_the_first_answer_on_and_keeps_it() {
     let record = stamp.record("c").await.unwrap();
     assert_eq!(url, format!("https://stamp.test:8443/oidc/{}/", record.uid));
     assert_eq!(json!(record.spec().issuer), url);
-    // Who does not know of it, and who sends back what was read.
+    // A body that does not name it, and one that was read and is sent back.
     for body in [least(), sent_back(&created)] {
         let answer = stamp.ask("PUT", C, body).await;
         assert_eq!(answer.status, 200, "{:#}", answer.body);
@@ -47,7 +48,7 @@ async fn an_issuer_has_a_name_from_the_first_answer_on_and_keeps_it() {
     }
     let off = with(json!({ "oidcIssuerProfile": { "enabled": false } }));
     refused(&stamp, C, off, "properties.oidcIssuerProfile.enabled").await;
-    // A cluster of before gets one by an update.
+    // A cluster of an earlier release gets one by an update.
     let plain = stamp.create("d", least()).await;
     assert_eq!(
         plain["properties"]["oidcIssuerProfile"],

@@ -1,4 +1,4 @@
-//! `Landfall.Backup`: what can be restored, and the ways back.
+//! `Landfall.Backup`: restore points, and restores.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::stamp::{Kubeconfigs, SUBSCRIPTION, Stamp, least};
 
-/// What machines' agents said last.
+/// The last reports of machines' agents.
 #[derive(Default)]
 struct Said(BTreeMap<String, Arc<Report>>);
 
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// Milliseconds since 1970, this many seconds before it all began.
+    /// Milliseconds since 1970, this many seconds before the test began.
     fn ago(&self, seconds: i64) -> i64 {
         self.begun.as_millisecond() - seconds * 1000
     }
@@ -183,7 +183,7 @@ impl World {
             .await
     }
 
-    /// The cluster is gone, as the loop leaves it.
+    /// Deletes the cluster, as the loop does.
     async fn delete(&self, name: &str) -> String {
         let record = self.stamp.record(name).await.unwrap();
         let uid = record.uid.clone();
@@ -441,14 +441,14 @@ async fn a_new_cluster_is_made_like_the_other_and_has_everything_of_its_own() {
             .collect()
     };
     assert_ne!(incarnations(&copy), incarnations(&source));
-    // The secret is there, sealed under the new cluster's name.
+    // The copy has the secret, sealed under the new cluster's name.
     let sealed = &copy.sealed[SERVICE_PRINCIPAL_SECRET];
     let name = secret_name(&copy.uid, SERVICE_PRINCIPAL_SECRET);
     assert_eq!(
         world.stamp.sealer.unseal(&name, sealed).unwrap().as_slice(),
         b"hush"
     );
-    // The source is as it was.
+    // The source is unchanged.
     assert_eq!(world.stamp.record("c").await.unwrap(), source);
 }
 
@@ -469,13 +469,13 @@ async fn a_deleted_cluster_comes_back_as_a_new_one_only() {
         "{answer}"
     );
     assert!(message(&answer).contains("'as'"), "{answer}");
-    // Under its own name, even: there is nobody of that name now.
+    // Even under its own name, which no cluster has now.
     let (status, answer) = world.restore("c", json!({ "at": at, "as": "c" })).await;
     assert_eq!(status, 202, "{answer}");
     let again = world.stamp.record("c").await.unwrap();
     assert_ne!(again.uid, uid);
     assert_eq!(again.spec().restore.as_ref().unwrap().source, uid);
-    // Now the name means the new one; the one before is asked for by its uid.
+    // Now the name refers to the new cluster; the old one is requested by its uid.
     let (_, new) = world.ask("Backups_Get", "c/backups/default", Value::Null).await;
     assert_eq!(new["properties"]["clusterUid"], json!(again.uid));
     let (status, answer) = world
@@ -490,7 +490,7 @@ async fn a_deleted_cluster_comes_back_as_a_new_one_only() {
     assert_eq!(all["value"].as_array().unwrap().len(), 3);
 }
 
-/// Nobody may anything in the group `secret`, and nothing of the group `shut` is changed.
+/// Refuses all actions in the group `secret`, and all changes in the group `shut`.
 struct Doors;
 
 #[async_trait]
@@ -519,7 +519,7 @@ async fn what_a_restore_makes_elsewhere_needs_the_right_to_make_it_there() {
     world.back_up(&world.stamp.record("c").await.unwrap().uid);
     let at = world.time(30);
     for (group, expected) in [
-        // Whether the group is there is nobody's business who may nothing in it.
+        // A caller without permission in the group does not learn whether it exists.
         ("secret", (403, "AuthorizationFailed")),
         ("shut", (409, "ScopeLocked")),
         ("none", (404, "ResourceGroupNotFound")),

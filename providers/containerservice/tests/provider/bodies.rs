@@ -1,4 +1,4 @@
-//! Bodies that clients send: the Azure CLI's, old SDKs', and what was read sent back.
+//! Bodies that clients send: the Azure CLI's, old SDKs', and bodies that were read and are sent back.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn az_create() -> Value {
     })
 }
 
-/// The 2.66 line, profile 2020-09-01-hybrid: the SDK fills defaults in that nobody asked for.
+/// The 2.66 line, profile 2020-09-01-hybrid: the SDK fills in defaults.
 fn az_create_hybrid() -> Value {
     json!({
         "location": "local",
@@ -58,7 +58,7 @@ fn az_create_hybrid() -> Value {
 
 /// The defaults of Terraform's azurerm, as a request.
 fn azurerm_create() -> Value {
-    // Too much for the macro.
+    // Too large for the macro.
     let text = r#"{
         "location": "local",
         "identity": {"type": "SystemAssigned"},
@@ -128,7 +128,7 @@ async fn what_azurerm_sends_is_true_and_a_second_time_nothing_changes() {
     let before = stamp.record("c").await.unwrap();
     assert_eq!(stamp.ask("PUT", "managedClusters/c", asked).await.status, 200);
     assert_eq!(stamp.record("c").await.unwrap(), before);
-    // Somebody who says nothing of upgrades is told what AKS would do, too.
+    // A body without upgrade settings shows AKS' defaults, too.
     let silent = stamp.create("d", least()).await;
     assert_eq!(
         silent["properties"]["autoUpgradeProfile"],
@@ -187,7 +187,8 @@ async fn what_was_read_can_be_sent_back_and_changes_nothing() {
         let mut request = stamp.request("GET", "managedClusters/c", Value::Null);
         request.api_version = "2024-08-01".to_owned();
         let older = stamp.send(request).await.body;
-        // With and without what the SDK's models mark read-only; the request that made it, again; and from an older client.
+        // With and without the properties that the SDK's models mark read-only; the original request again;
+        // and from an older client.
         for (version, body) in [
             ("2026-06-01", read.clone()),
             ("2026-06-01", sent_back(&read)),
@@ -244,14 +245,14 @@ async fn scale_update_and_nodepool_commands() {
     }});
     let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np2", body).await;
     assert_eq!(answer.status, 201, "{:#}", answer.body);
-    // nodepool scale / update: what was read, changed.
+    // nodepool scale / update: a body that was read, with a change.
     let mut body = stamp.get("managedClusters/c/agentPools/np2").await.body;
     body["properties"]["count"] = json!(0);
     body["properties"]["nodeLabels"] = json!({ "team": "x" });
     let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np2", body).await;
     assert_eq!(answer.status, 200, "{:#}", answer.body);
     assert_eq!(stamp.record("c").await.unwrap().spec().pools[1].count, 0);
-    // A template that does not know the second pool does not delete it.
+    // A template without the second pool does not delete it.
     let answer = stamp.ask("PUT", "managedClusters/c", az_create()).await;
     assert_eq!(
         answer.body["properties"]["agentPoolProfiles"]
@@ -334,7 +335,7 @@ async fn long_names_make_node_groups_of_their_own() {
             .unwrap()
             .to_owned();
         assert!(name.starts_with("MC_ggg") && name.len() == 80, "{name}");
-        // It stays what it is.
+        // It is unchanged.
         assert_eq!(
             stamp.ask("PUT", &path, least()).await.body["properties"]["nodeResourceGroup"],
             name
@@ -350,7 +351,8 @@ async fn labels_and_taints_that_a_put_does_not_name_are_none() {
     stamp.create("c", least()).await;
     let path = "managedClusters/c/agentPools/np";
     let pool = json!({ "properties": { "count": 1, "nodeLabels": { "a": "1" }, "nodeTaints": ["k=v:NoSchedule"], "tags": { "t": "1" } } });
-    // ARM: a PUT replaces. Absent, null and empty are the same; a client that means to keep them sends them back, as az does.
+    // In ARM, a PUT replaces. Absent, null and empty are the same; a client that wants to keep them sends
+    // them back, as az does.
     for silent in [
         json!({ "properties": { "count": 2 } }),
         json!({ "properties": { "count": 2, "nodeLabels": null, "nodeTaints": null, "tags": null } }),

@@ -1,4 +1,4 @@
-//! Commands that are to be run in a cluster: what is taken, what is told of it, and to whom.
+//! Commands for a cluster: valid requests, results, and the callers that see them.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ async fn commands(stamp: &Stamp) -> Vec<CommandRecord> {
     found.into_iter().map(|(_, stored)| stored.value).collect()
 }
 
-/// The path of what came of it, as the Azure CLI takes it out of the answer.
+/// The path of the result, as the Azure CLI takes it out of the response.
 fn result_of(answer: &Answer) -> String {
     let location = answer.header("location").unwrap();
     let (_, rest) = location.split_once("/commandResults/").unwrap();
@@ -45,7 +45,7 @@ fn result_of(answer: &Answer) -> String {
     format!("managedClusters/c/commandResults/{id}")
 }
 
-/// What the loop would write.
+/// The result as the loop would write it.
 async fn end(stamp: &Stamp, record: &CommandRecord, exit_code: Option<i64>, gone: bool) {
     let uid = stamp.record("c").await.unwrap().uid;
     let output = CommandOutput {
@@ -111,7 +111,7 @@ async fn a_command_is_written_down_sealed_and_followed_to_its_end() {
     let over = stamp.get(&result).await;
     assert_eq!(over.status, 200);
     let properties = &over.body["properties"];
-    // It ran, and says itself that it failed.
+    // It ran; its exit code shows the failure.
     assert_eq!(properties["provisioningState"], "Succeeded");
     assert_eq!(
         (&properties["exitCode"], &properties["logs"]),
@@ -231,7 +231,7 @@ async fn so_many_are_kept_and_not_for_ever() {
     assert_eq!(stamp.get(&last).await.status, 200);
 }
 
-/// May do what `0` says.
+/// Permits only the actions in `0`.
 struct Only(&'static [&'static str]);
 
 #[async_trait]

@@ -1,4 +1,5 @@
-//! Credentials: written down before they are handed out, listed, taken back, bounded; and none without local accounts.
+//! Credentials: recorded before they are handed out, listed, revoked, limited in number; and none without
+//! local accounts.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const C: &str = "managedClusters/c";
 const ADMIN: &str = "managedClusters/c/listClusterAdminCredential";
 const USER: &str = "managedClusters/c/listClusterUserCredential";
 
-/// A cluster that serves, as far as its record says.
+/// A cluster whose record says that it serves.
 async fn serving() -> Stamp {
     let stamp = Stamp::new().await;
     stamp.create("c", least()).await;
@@ -154,7 +155,7 @@ async fn it_is_handed_out_once_it_works_or_the_cluster_does_not_answer() {
     let waited = stamp.env.clock.now().duration_since(begun);
     assert_eq!(waited.as_secs(), 30);
 
-    // The loop, a second later.
+    // The loop's work, a second later.
     let grant = async {
         stamp.env.clock.sleep(Duration::from_secs(1)).await;
         let all = records(&stamp).await;
@@ -218,7 +219,7 @@ async fn so_many_of_a_kind_are_good_and_what_has_ended_makes_room() {
             .write(put_record(CredentialRecord::key(&uid, &of.id), &of))
             .await;
     }
-    // Those that were written by hand have no certificate, as if an earlier release had handed them out.
+    // Records written by the test have no certificate, like those of an earlier release.
     let revoke = format!("/{}/revoke", first.id);
     let revoked = own(&stamp, Mode::Commit, "Credentials_Revoke", &revoke).await;
     assert_eq!(revoked.status, 200);
@@ -242,7 +243,7 @@ async fn so_many_of_a_kind_are_good_and_what_has_ended_makes_room() {
     );
 }
 
-/// As a release wrote it that let it, or as it is with users of a directory.
+/// As an earlier release permitted it, or with users of a directory.
 async fn disable(stamp: &Stamp) {
     let mut record = stamp.record("c").await.unwrap();
     let mut body = record.body().clone();
@@ -279,7 +280,7 @@ async fn without_local_accounts_there_is_no_credential() {
     let before = records(&stamp).await;
     assert_eq!(before.len(), 1, "none was written down");
     assert_eq!(state(&stamp, &before[0].id).await, "Revoked");
-    // A cluster that is so already can be changed all the same, and got out of it.
+    // A cluster that has it already can be changed all the same, also to a valid state.
     let mut other = body;
     other["tags"] = json!({ "a": "b" });
     assert_eq!(stamp.ask("PUT", C, other).await.status, 200);

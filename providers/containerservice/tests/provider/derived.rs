@@ -1,4 +1,4 @@
-//! What the loops act on follows from the body and from what was decided beside it, whatever was asked for, in whatever order.
+//! The spec follows from the body and the decisions stored with it, after any sequence of requests.
 
 use control_records::{ClusterRecord, DesiredPool, DesiredState};
 use proptest::prelude::*;
@@ -8,13 +8,13 @@ use crate::stamp::Stamp;
 
 const C: &str = "managedClusters/c";
 
-/// A request about the cluster, or what its loop does.
+/// A request about the cluster, or an action of its loop.
 #[derive(Debug, Clone)]
 enum Step {
     Ask(&'static str, String, Value),
-    /// Everything is there.
+    /// The desired state is reached.
     Reach,
-    /// The control plane has gone on to this version, and no more.
+    /// Only the control plane has reached this version.
     GoneOn(&'static str),
 }
 
@@ -70,7 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn state_follows(state: &DesiredState) -> Result<(), TestCaseError> {
     let again = DesiredState::new(state.body().clone(), state.decided().clone());
     prop_assert_eq!(again.as_ref(), Ok(state));
-    // Pools taken out and put back are the same, one by one too.
+    // Removing all pools and adding them again, also one by one, gives the same body.
     for pool in state.pools() {
         let again: DesiredPool = serde_json::from_value(json!(pool)).unwrap();
         prop_assert_eq!(again, pool);
@@ -89,7 +89,7 @@ fn follows(record: &ClusterRecord) -> Result<(), TestCaseError> {
         let again: DesiredPool = serde_json::from_value(json!(leaving.pool)).unwrap();
         prop_assert_eq!(&again, &leaving.pool);
     }
-    // What clients read is what the loops act on.
+    // Clients see the same values that the loops act on.
     let properties = &record.body()["properties"];
     let stopped = properties["powerState"]["code"] == json!("Stopped");
     prop_assert_eq!(spec.stopped, stopped);
@@ -132,7 +132,7 @@ proptest! {
                 }
                 let record = stamp.record("c").await.unwrap();
                 follows(&record)?;
-                // What is never asked for anew stays.
+                // Decisions that are never made again are unchanged.
                 let (before, now) = (created.state.decided(), record.state.decided());
                 prop_assert_eq!((&before.fqdn, before.ranges), (&now.fqdn, now.ranges));
             }

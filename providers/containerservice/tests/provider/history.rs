@@ -1,4 +1,4 @@
-//! `Landfall.ContainerService`: lists in pages, and what is unknown.
+//! `Landfall.ContainerService`: lists in pages, and unknown items.
 
 use std::collections::BTreeMap;
 
@@ -156,4 +156,52 @@ async fn what_is_unknown_is_let_go_once() {
             "{name}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_holds_planned_work_up_and_lets_it_go_on() {
+    let stamp = Stamp::new().await;
+    let say = async |method: &str, word: &str, mode: Mode, body: Value| {
+        let api = HistoryApi::new(stamp.env.clone(), stamp.store.clone());
+        let name = match word {
+            "" => "Maintenance_Get",
+            "/pause" => "Maintenance_Pause",
+            _ => "Maintenance_Resume",
+        };
+        let mut routes = routes::<HistoryApi>().into_iter();
+        let route = routes.find(|route| route.name == name).unwrap();
+        let path = format!("/providers/Landfall.ContainerService/maintenance/stamp{word}");
+        let call = Call::new(stamp.request(method, &path, body), AccessControl::allow_all());
+        match mode {
+            Mode::Commit => api.handle(&route, &call).await,
+            Mode::Preview => api.preview(&route, &call).await,
+        }
+    };
+    let paused = async || {
+        let answer = say("GET", "", Mode::Commit, Value::Null).await.unwrap();
+        answer.body.unwrap()["paused"] == true
+    };
+    assert!(!paused().await);
+    let freeze = json!({ "reason": "a freeze" });
+    say("POST", "/pause", Mode::Preview, freeze.clone())
+        .await
+        .unwrap();
+    assert!(!paused().await);
+    let first = say("POST", "/pause", Mode::Commit, freeze.clone()).await.unwrap();
+    let first = first.body.unwrap();
+    assert_eq!(
+        (&first["reason"], &first["by"]),
+        (&json!("a freeze"), &json!("tester"))
+    );
+    stamp.env.clock.sleep(std::time::Duration::from_secs(60)).await;
+    // Said twice, it is said once.
+    let again = say("POST", "/pause", Mode::Commit, freeze).await.unwrap();
+    assert_eq!(again.body.unwrap(), first);
+    assert!(paused().await);
+    for wrong in [json!({ "reason": 7 }), json!({ "reason": "x".repeat(201) })] {
+        let error = say("POST", "/pause", Mode::Commit, wrong).await.unwrap_err();
+        assert_eq!(error.status(), 400, "{error}");
+    }
+    say("POST", "/resume", Mode::Commit, Value::Null).await.unwrap();
+    assert!(!paused().await);
 }

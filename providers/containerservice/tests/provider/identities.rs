@@ -1,4 +1,4 @@
-//! Identities of clusters and of their kubelets that are resources of their own.
+//! User-assigned identities of clusters and of their kubelets.
 
 use std::sync::Arc;
 
@@ -64,11 +64,11 @@ async fn a_cluster_has_the_identity_that_it_is_given() {
     let assigned = &made["identity"]["userAssignedIdentities"][IDENTITY];
     assert_eq!(assigned["principalId"], json!(principal));
     assert!(assigned["clientId"].is_string());
-    // Kubelets have one that is made for them, also here.
+    // The kubelets' identity is made for them, also here.
     let kubelet = made.pointer(KUBELET).unwrap();
     assert!(kubelet["resourceId"].as_str().unwrap().ends_with("/c-agentpool"));
     assert!(stamp.knows(kubelet["objectId"].as_str().unwrap()).await);
-    // What was read is sent back, and what was asked for is asked for again, also in other letters.
+    // A body that was read is sent back, and the original request is repeated, also in other letter case.
     stamp.reach("c").await;
     let mut shouted =
         with(&json!({ "type": "userassigned", "userAssignedIdentities": { IDENTITY.to_uppercase(): {} } }));
@@ -78,7 +78,7 @@ async fn a_cluster_has_the_identity_that_it_is_given() {
         assert_eq!(again.status, 200, "{:#}", again.body);
         assert_eq!(again.body["eTag"], made["eTag"]);
     }
-    // Without a word about it, it stays.
+    // A body that does not name it leaves it unchanged.
     let mut silent = least();
     silent["tags"] = json!({ "a": "b" });
     let kept = put(&stamp, silent).await;
@@ -96,7 +96,7 @@ async fn kubelets_have_what_they_are_given() {
     assert_eq!(kubelet["objectId"], json!(kubelets));
     let again = put(&stamp, sent_back(&made)).await;
     assert_eq!(again.status, 200, "{:#}", again.body);
-    // Figures that clients send along have to be its own.
+    // Ids that clients send along have to be the identity's own.
     let mut other = with_kubelet(user("own"), "kubelets");
     other["properties"]["identityProfile"]["kubeletidentity"]["objectId"] = json!("other");
     refused(
@@ -104,7 +104,7 @@ async fn kubelets_have_what_they_are_given() {
         "InvalidParameter",
         "properties.identityProfile.kubeletidentity.objectId",
     );
-    // They go with an identity of one's own for the cluster.
+    // They need a user-assigned identity of the cluster.
     let target = "properties.identityProfile.kubeletidentity.resourceId";
     let system = json!({ "type": "SystemAssigned" });
     refused(
@@ -117,7 +117,7 @@ async fn kubelets_have_what_they_are_given() {
     let kubelet = anew.body.pointer(KUBELET).unwrap();
     assert!(kubelet["resourceId"].as_str().unwrap().ends_with("/c-agentpool"));
     assert!(stamp.knows(&kubelets).await, "it is not the cluster's to remove");
-    // And from one that was made to one's own.
+    // And from a generated identity to a user-assigned one.
     let made = kubelet["objectId"].as_str().unwrap().to_owned();
     let own = put(&stamp, with_kubelet(user("own"), "kubelets")).await;
     assert_eq!(
@@ -221,7 +221,7 @@ async fn what_is_named_has_to_be_one_identity_that_there_is() {
         "InvalidParameter",
         target,
     );
-    // Another one takes the place of the first, as a client says it that merges.
+    // Another identity replaces the first, in the form that a merging client sends.
     assert_eq!(put(&stamp, user("own")).await.status, 201);
     let merged = put(&stamp, identities(json!({ id("own"): null, id("other"): {} }))).await;
     assert_eq!(merged.status, 200, "{:#}", merged.body);
@@ -247,7 +247,7 @@ async fn an_identity_that_is_deleted_stays_in_the_cluster_until_another_takes_it
     assert_eq!(put(&stamp, user("other")).await.status, 200);
 }
 
-/// May do everything but assign one identity; and the cluster's own identity may do nothing.
+/// Permits all actions but assigning one identity; and none to the cluster's own identity.
 struct Careful {
     spared: ResourcePath,
 }
@@ -275,7 +275,7 @@ async fn only_who_may_assign_an_identity_gives_it_to_a_cluster() {
         ..AccessControl::allow_all()
     };
     let ask = |body: Value| stamp.send_as(stamp.request("PUT", C, body), access());
-    // The same is said whether there is one or not.
+    // The response is the same whether it exists or not.
     let spared = ask(user("other")).await;
     assert_eq!(
         (spared.status, spared.code()),
@@ -289,7 +289,7 @@ async fn only_who_may_assign_an_identity_gives_it_to_a_cluster() {
         "LinkedAuthorizationFailed"
     );
     assert!(stamp.record("c").await.is_none());
-    // The cluster's identity hands the kubelets theirs.
+    // The cluster's identity may assign the kubelets' identity.
     stamp.add_identity("kubelets").await;
     let target = "properties.identityProfile.kubeletidentity.resourceId";
     let kubelets = ask(with_kubelet(user("own"), "kubelets")).await;

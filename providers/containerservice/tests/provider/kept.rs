@@ -1,4 +1,4 @@
-//! Answers that are kept are those that would be made now, whatever was written in between, and by whomever.
+//! Cached responses equal those that would be made now, after any sequence of writes by any writer.
 
 use std::sync::Arc;
 
@@ -15,22 +15,22 @@ use crate::stamp::{NAMESPACE, SUBSCRIPTION, Stamp};
 const VERSIONS: [&str; 3] = ["2026-06-01", "2022-11-01", "2020-11-01"];
 const NAMES: [&str; 3] = ["a", "b", "Cc"];
 
-/// A request, or what a loop or a deletion does.
+/// A request, or an action of a loop or of a deletion.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A method, what of the cluster, and a body.
+    /// A method, a path below the cluster, and a body.
     Ask(usize, &'static str, &'static str, Value),
-    /// All of it is there.
+    /// The desired state is reached.
     Reach(usize),
-    /// Something was seen of it.
+    /// A change of the observed state.
     Observe(usize, u32),
     /// Its operations end.
     End(usize, bool),
-    /// It is gone.
+    /// The cluster is deleted.
     Gone(usize),
-    /// Its group is gone, or there again.
+    /// Its group is deleted, or made again.
     Group(bool),
-    /// Nothing: it is asked again.
+    /// No change: the request is repeated.
     Nothing,
 }
 
@@ -135,7 +135,7 @@ impl Step {
     }
 }
 
-/// What is kept and what is made for one request; the text, where there is one.
+/// The cached response and the one made anew for a request; the text, where there is one.
 async fn compare(stamp: &Stamp, request: Request) -> Option<Arc<Text>> {
     let what = format!("{} {:?} {}", request.path, request.query, request.api_version);
     let target = stamp.registry.target(&request.path).unwrap();
@@ -172,7 +172,7 @@ async fn compare_all(stamp: &Stamp) {
         {
             let path = format!("managedClusters/{name}");
             let first = compare(stamp, get(&path)).await;
-            // Nothing was written, so it is the very same.
+            // Without a write it is the very same text.
             let again = compare(stamp, get(&path)).await;
             assert_eq!(first.as_ref().map(Arc::as_ptr), again.as_ref().map(Arc::as_ptr));
         }

@@ -162,7 +162,7 @@ async fn pools_are_added_scaled_and_deleted_inside_the_cluster() {
     assert_eq!((last.status, last.code()), (400, "OperationNotAllowed"));
     let deletion = stamp.ask("DELETE", np2, Value::Null).await;
     assert_eq!(deletion.status, 202);
-    // Visible and listed until its machines are gone, and no longer.
+    // Shown and listed until its machines are gone.
     let going = stamp.get(np2).await;
     assert_eq!(
         (going.status, &going.body["properties"]["provisioningState"]),
@@ -204,7 +204,7 @@ async fn tags_are_replaced_by_a_patch() {
     assert_eq!(answer.status, 200);
     assert!(answer.header("azure-asyncoperation").is_some());
     assert_eq!(answer.body["tags"], json!({ "e": "f" }));
-    // What is not named stays, and nothing has to be done for it.
+    // Properties that are not named stay, and the loop has no work.
     let generation = stamp.record("c").await.unwrap().generation;
     let answer = stamp.ask("PATCH", C, json!({})).await;
     assert_eq!((answer.status, &answer.body["tags"]), (200, &json!({ "e": "f" })));
@@ -467,7 +467,7 @@ fn the_tables_are_whole() {
         let key = format!("{:?} {:?} {}", route.verb, route.scope, route.path);
         assert_eq!(seen.insert(key.clone(), route.name), None, "{key} is there twice");
     }
-    // Stored under these names: what an operation gives is looked up by it.
+    // Operations are stored under these names, and their results are looked up by them.
     let mut names: Vec<&str> = routes.iter().map(|route| route.name).collect();
     names.sort_unstable();
     names.dedup();
@@ -520,7 +520,7 @@ async fn a_preview_answers_as_the_request_would_and_changes_nothing() {
     let previewed = stamp.preview("PUT", path, least()).await;
     assert_eq!(previewed.status, 201, "{:#}", previewed.body);
     assert!(stamp.record("c").await.is_none() && stamp.operations().await.is_empty());
-    // What the transaction would find is found, too: a node group of somebody else's.
+    // The preview also reports problems of the transaction: a node group with another owner.
     stamp.add_group("theirs", false).await;
     let mut body = least();
     body["properties"]["nodeResourceGroup"] = json!("theirs");

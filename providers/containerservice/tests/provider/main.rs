@@ -4,10 +4,14 @@
 mod access;
 #[cfg(test)]
 mod authentication;
+#[cfg(test)]
+mod autoscaling;
 mod backups;
 #[cfg(test)]
 mod bindings;
 mod bodies;
+#[cfg(test)]
+mod channels;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
@@ -25,6 +29,8 @@ mod identities;
 mod kept;
 mod lifecycle;
 mod maintenance;
+#[cfg(test)]
+mod namespaces;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]

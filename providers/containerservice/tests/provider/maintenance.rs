@@ -1,4 +1,4 @@
-//! Maintenance configurations: what may be said, and that it is kept, listed and gone with its cluster.
+//! Maintenance configurations: valid bodies; they are stored, listed and deleted with their cluster.
 
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ async fn configurations_are_kept_listed_changed_and_deleted() {
         "+00:00"
     );
     assert_eq!(changed.body["properties"].get("timeInWeek"), None);
-    // What was read can be sent back.
+    // A body that was read can be sent back.
     let again = stamp
         .ask("PUT", &path("default"), stamp.get(&path("default")).await.body)
         .await;
@@ -69,7 +69,7 @@ async fn configurations_are_kept_listed_changed_and_deleted() {
         15
     );
     stamp.ask("DELETE", &node_os, Value::Null).await;
-    // They need their cluster, and are no change of it.
+    // They need their cluster, but do not change it.
     let generation = stamp.record("c").await.unwrap().generation;
     assert_eq!(generation, 1);
     let elsewhere = "managedClusters/none/maintenanceConfigurations/default";

@@ -1,4 +1,4 @@
-//! Nodes that are to go by name, and nodes that are to be of the newest node image.
+//! Deleting nodes by name, and reimaging nodes with the newest node image.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ async fn nodes_go_by_name() {
     assert_eq!(answer.status, 202, "{:#}", answer.body);
     assert!(answer.header("azure-asyncoperation").is_some() && answer.header("location").is_some());
     assert_eq!(pool(&stamp).await, (2, vec!["m1".to_owned()]));
-    // Asked again, it is the same operation, and no other node goes for it.
+    // A repeated request gives the same operation, and no other node is deleted.
     let again = delete(&stamp, "np2", json!([name("np2", 1).to_uppercase()])).await;
     assert_eq!(again.status, 202);
     assert_eq!(
@@ -53,7 +53,7 @@ async fn nodes_go_by_name() {
         answer.header("azure-asyncoperation")
     );
     assert_eq!(pool(&stamp).await, (2, vec!["m1".to_owned()]));
-    // All of a user pool.
+    // All nodes of a user pool.
     assert_eq!(
         delete(&stamp, "np2", json!([name("np2", 0), name("np2", 2)]))
             .await
@@ -64,7 +64,7 @@ async fn nodes_go_by_name() {
         pool(&stamp).await,
         (0, vec!["m0".to_owned(), "m1".to_owned(), "m2".to_owned()])
     );
-    // A scaling keeps them; a request after they are gone forgets them.
+    // Scaling keeps them; a request after their deletion removes them from the record.
     assert_eq!(
         stamp
             .ask("PUT", POOL, json!({ "properties": { "count": 2 } }))
@@ -136,7 +136,7 @@ async fn nodes_of_the_newest_image_are_those_that_are_made_from_now_on() {
     assert_eq!(record.spec().pools[1].renewed, Some(asked));
     assert_eq!(record.spec().pools[0].renewed, None);
     assert_eq!(record.pool_generations["np2"], 2);
-    // What is asked for later does not take it back.
+    // A later request does not revert it.
     assert_eq!(
         stamp
             .ask("PUT", POOL, json!({ "properties": { "count": 2 } }))

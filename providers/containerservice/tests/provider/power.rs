@@ -1,4 +1,4 @@
-//! `stop` and `start`: what they answer, what is refused meanwhile, how they follow each other.
+//! `stop` and `start`: their responses, refusals meanwhile, and their order.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use control_records::{OperationRecord, OperationStatus, Part, directory};
@@ -75,7 +75,7 @@ async fn a_cluster_runs_once_its_start_has_ended_whatever_else_goes_on() {
     stamp.power("stop").await;
     stamp.reach("c").await;
     let start = operation(&stamp, &stamp.power("start").await).await;
-    // The last that a start waits for is that nodes speak; a member may still be configured anew by then.
+    // A start ends when all nodes report; a member may still be reconfigured by then.
     stamp
         .observe("c", |observed| {
             observed.stopped = false;
@@ -90,7 +90,7 @@ async fn a_cluster_runs_once_its_start_has_ended_whatever_else_goes_on() {
     stamp.write(control_store::put_record(ended.key(), &ended)).await;
     assert_eq!(stamp.states().await[1..], ["Running", "Running"]);
     assert_eq!(stamp.power("start").await.status, 204);
-    // The next request makes no difference to it.
+    // The next request does not change that.
     stamp.ask("PATCH", C, json!({ "tags": { "a": "b" } })).await;
     assert_eq!(stamp.states().await[1..], ["Running", "Running"]);
 }
@@ -107,7 +107,7 @@ async fn what_is_so_already_is_done_and_what_is_under_way_is_one_operation() {
     let generation = stamp.record("c").await.unwrap().generation;
     assert_eq!(stamp.power("stop").await.status, 204);
     assert_eq!(stamp.record("c").await.unwrap().generation, generation);
-    // One that ran out of time is asked for anew.
+    // A start that timed out is requested again.
     let start = operation(&stamp, &stamp.power("start").await).await;
     let failed = OperationRecord {
         status: OperationStatus::Failed,
@@ -153,7 +153,7 @@ async fn a_stopped_cluster_is_not_changed() {
             }
         }
     }
-    // What does not concern its machines goes on, and it can go.
+    // Changes that do not concern its machines are accepted, and it can be deleted.
     let credential = stamp
         .ask("POST", &format!("{C}/listClusterAdminCredential"), Value::Null)
         .await;

@@ -1,4 +1,5 @@
-//! What does not fit the quota or the stamp is refused with the figures, before anything is made; nobody passes a limit beside another.
+//! Requests beyond the quota or the stamp's room are refused with the figures, before any effect; concurrent
+//! requests cannot pass a limit together.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use control_records::{
@@ -113,7 +114,7 @@ async fn creations_and_scaling_are_refused_with_the_figures_and_change_nothing()
     }
     let (after, _) = stamp.store.list("/").await.unwrap();
     assert_eq!(before, after);
-    // What fits, does.
+    // A request within the limit is accepted.
     let pool = json!({ "properties": { "count": 1 } });
     let answer = stamp.ask("PUT", "managedClusters/b/agentPools/more", pool).await;
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -122,7 +123,7 @@ async fn creations_and_scaling_are_refused_with_the_figures_and_change_nothing()
         (now.clusters, now.nodes, now.pools, now.all_cores()),
         (2, 4, 3, 8)
     );
-    // And what asks for less or as much does, even where the limit is full.
+    // A request for less or the same is accepted, even at the limit.
     for count in [2, 1] {
         let answer = stamp.ask("PUT", "managedClusters/a", body(count, "Free")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -138,7 +139,7 @@ async fn creations_and_scaling_are_refused_with_the_figures_and_change_nothing()
 async fn three_members_and_the_nodes_of_an_upgrade_have_to_fit_the_stamp() {
     let stamp = Stamp::limited(Limits {
         room: Room {
-            // A Free cluster, its node, and the one that an upgrade adds.
+            // A Free cluster, its node, and the surge node of an upgrade.
             memory_mib: Some(800),
             ..Room::default()
         },
@@ -222,7 +223,7 @@ async fn what_others_have_counts_in_the_stamp_and_not_in_the_subscription() {
     let mut tight = limits(1, 100, 100);
     tight.room.vips = Some(2);
     let stamp = Stamp::limited(tight).await;
-    // Another subscription has one cluster, and whoever asks has none.
+    // Another subscription has one cluster, the caller's has none.
     let others = UsageRecord::default().with(
         "0b0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b",
         &Amounts::default(),
@@ -265,7 +266,7 @@ async fn what_others_have_counts_in_the_stamp_and_not_in_the_subscription() {
         !answer.body.to_string().contains("limit of the stamp"),
         "{answer:?}"
     );
-    // Both are: each is told with its own figures.
+    // Both limits are exceeded: each is reported with its own figures.
     keep(both(1)).await;
     let answer = ask().await;
     refused(
@@ -277,7 +278,7 @@ async fn what_others_have_counts_in_the_stamp_and_not_in_the_subscription() {
             "Current Limit: 2, Current Usage: 2",
         ],
     );
-    // What others have is nothing of the subscription's.
+    // The use of other subscriptions does not count for this one.
     keep(others.clone()).await;
     let answer = stamp.ask("PUT", "managedClusters/b", body(1, "Free")).await;
     assert_eq!(answer.status, 201, "{answer:?}");

@@ -1,4 +1,5 @@
-//! Bad input, as data: each case has its status, code and target. And input nobody thought of: never a panic, never a 500.
+//! Bad input, as data: each case has its status, code and target. And random input: never a panic, never a
+//! 500.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -22,11 +23,12 @@ struct Case {
     /// The targets of all problems, where there are several.
     #[serde(default)]
     targets: Vec<String>,
-    /// What its message has in it.
+    /// Text that its message contains.
     words: String,
 }
 
-/// What the cases meet: `c` (overlay, two pools: np1 System, np2 User), `flat`, `kubenet`, `sp` (a service principal).
+/// The clusters of the cases: `c` (overlay, two pools: np1 System, np2 User), `flat`, `kubenet`, `sp` (a
+/// service principal).
 async fn populated() -> Stamp {
     let stamp = Stamp::new().await;
     let with = |properties: Value| json!({ "location": "local", "properties": properties });
@@ -113,7 +115,7 @@ async fn all_problems_come_in_one_answer_and_junk_gets_a_short_one() {
     assert_eq!(answer.body["error"]["details"].as_array().unwrap().len(), 50);
 }
 
-/// Any JSON, with names that mean something now and then.
+/// Any JSON, with some names that exist.
 fn anything() -> impl Strategy<Value = Value> {
     let names = prop::sample::select(vec![
         "properties",
@@ -215,7 +217,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Random JSON put at random places of a body that is right.
+/// Random JSON at random places of a valid body.
 fn mutated() -> impl Strategy<Value = Value> {
     let places = prop::sample::select(vec![
         "/properties",
@@ -274,12 +276,12 @@ proptest! {
                     }
                 }
                 if let Some(record) = stamp.record("c").await {
-                    // What specifications promise to those who act on them.
+                    // Guarantees of a specification to its users.
                     let spec = record.spec();
                     prop_assert!(spec.pools.iter().any(|pool| pool.mode == cluster_spec::PoolMode::System));
                     prop_assert!(spec.network.service_range.contains(&spec.network.dns_service_ip));
                     prop_assert_eq!(record.body()["properties"]["agentPoolProfiles"].as_array().map(Vec::len), Some(spec.pools.len()));
-                    // And what is answered can be sent back.
+                    // And the response can be sent back.
                     let read = stamp.get("managedClusters/c").await.body;
                     let answer = stamp.ask("PUT", "managedClusters/c", read).await;
                     prop_assert!(answer.status == 200, "{}", answer.body);
@@ -315,7 +317,7 @@ async fn tags_that_differ_in_case_only_are_refused() {
     );
     let pool = json!({ "properties": { "tags": twice } });
     refused(&stamp.ask("PUT", "managedClusters/c/agentPools/np", pool).await);
-    // Labels are Kubernetes', where case tells names apart.
+    // Labels are Kubernetes', whose names are case-sensitive.
     let labels = json!({ "properties": { "nodeLabels": twice } });
     let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np", labels).await;
     assert_eq!(answer.status, 201, "{:#}", answer.body);

@@ -1,4 +1,4 @@
-//! Requests about a cluster that is being worked on: they queue and merge, the last request wins, an abort goes back.
+//! Requests during the work of an earlier one: they queue and merge, the last request wins, an abort reverts.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use arm_kernel::{AccessControl, Call, Provider as _, routes};
@@ -17,7 +17,7 @@ fn count(count: u32) -> Value {
     json!({ "properties": { "count": count } })
 }
 
-/// The id of the operation that an answer started.
+/// The id of the operation that a response names.
 fn id(answer: &crate::stamp::Answer) -> String {
     let url = answer.header("azure-asyncoperation").expect("an operation");
     let path = url.split('?').next().unwrap();
@@ -32,7 +32,7 @@ async fn operation(stamp: &Stamp, id: &str) -> OperationRecord {
         .value
 }
 
-/// What the loop would write about an operation.
+/// The end of an operation, as the loop would write it.
 async fn end(stamp: &Stamp, id: &str, status: OperationStatus) {
     let mut record = operation(stamp, id).await;
     record.status = status;
@@ -58,7 +58,7 @@ async fn counts(stamp: &Stamp) -> Vec<(String, u32)> {
     pools.into_iter().map(|pool| (pool.name, pool.count)).collect()
 }
 
-/// A cluster of two pools that is what it is to be, and nothing is under way.
+/// A cluster of two pools in its desired state, without operations.
 async fn with_two_pools() -> Stamp {
     let stamp = Stamp::new().await;
     stamp.create("c", least()).await;
@@ -117,7 +117,7 @@ async fn a_chain_of_requests_that_nobody_waits_for_is_accepted_as_a_whole() {
         assert!(error.message.contains(&id(&delete)), "{}", error.message);
     }
     assert_eq!(stamp.record("c").await.unwrap().requests.running, [id(&delete)]);
-    // What a deleted name is asked for cannot be merged with anything: it says what to wait for.
+    // A PUT during a deletion cannot be merged with it: the error names the operation to wait for.
     let again = stamp.ask("PUT", C, least()).await;
     assert_eq!((again.status, again.code()), (409, "Conflict"));
     let message = again.message();
@@ -253,7 +253,7 @@ async fn an_abort_returns_to_what_was_reached_last() {
         .ask("PUT", "managedClusters/c/agentPools/new", count(3))
         .await);
     let tags = id(&stamp.ask("PATCH", C, json!({ "tags": { "a": "b" } })).await);
-    // One pool gets there before the abort: what is done is done.
+    // One pool is complete before the abort: it stays.
     let grown = id(&stamp.ask("PUT", NP2, count(2)).await);
     let generation = stamp.record("c").await.unwrap().generation;
     stamp
@@ -348,7 +348,7 @@ async fn an_aborted_creation_stays_visible_and_the_next_put_works() {
     assert_eq!(state(&stamp, C).await, "Succeeded");
     assert_eq!(state(&stamp, POOL).await, "Succeeded");
 
-    // And aborted once more: a cluster that was there is not emptied.
+    // And aborted once more: an existing cluster is not emptied.
     stamp.ask("PUT", POOL, count(9)).await;
     assert_eq!(
         stamp
@@ -424,7 +424,7 @@ async fn a_failed_operation_blocks_nothing() {
         assert_eq!(state, "Creating", "{method} {path}");
         end(&stamp, &id(&answer), OperationStatus::Failed).await;
     }
-    // The pool's own failure is told where it is, and heals with the cluster.
+    // The pool's own failure is shown at the pool, and ends with the cluster's next success.
     assert_eq!(state(&stamp, POOL).await, "Failed");
     assert_eq!(state(&stamp, NP2).await, "Failed");
     let next = stamp.ask("PUT", POOL, count(3)).await;
@@ -433,10 +433,10 @@ async fn a_failed_operation_blocks_nothing() {
     assert_eq!(state(&stamp, C).await, "Succeeded");
     assert_eq!(state(&stamp, POOL).await, "Succeeded");
     assert_eq!(stamp.get(NP2).await.status, 404);
-    // A failure that heals by itself, without any request.
+    // A failure that ends without any request.
     end(&stamp, &id(&next), OperationStatus::Failed).await;
     assert_eq!(state(&stamp, C).await, "Succeeded");
-    // A failed deletion can be asked for again.
+    // A failed deletion can be repeated.
     let delete = stamp.ask("DELETE", C, Value::Null).await;
     end(&stamp, &id(&delete), OperationStatus::Failed).await;
     assert_eq!(state(&stamp, C).await, "Failed");

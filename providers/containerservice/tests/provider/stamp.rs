@@ -1,4 +1,4 @@
-//! A stamp for tests: one subscription, one group, a provider, and an edge that only finds routes.
+//! A stamp for tests: one subscription, one group, a provider, and an edge that only looks up routes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use storage_redb::MemoryStore;
 
 pub(crate) const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
 
-/// What [`Stamp::add_identity`] makes under the name `own`.
+/// The identity of [`Stamp::add_identity`] with the name `own`.
 pub(crate) const IDENTITY: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/rg1/providers/\
                                    Microsoft.ManagedIdentity/userAssignedIdentities/own";
 
@@ -48,7 +48,13 @@ impl Credentials for Kubeconfigs {
         certificate: &[u8],
     ) -> Result<Option<String>, ArmError> {
         assert_eq!(certificate, credential.id.as_bytes());
-        Ok(Some(format!("{} of {}", credential.kind.name(), cluster.name)))
+        let place = credential.namespace.as_ref();
+        let place = place.map_or_else(String::new, |namespace| format!(" in {namespace}"));
+        Ok(Some(format!(
+            "{} of {}{place}",
+            credential.kind.name(),
+            cluster.name
+        )))
     }
 
     async fn directory_kubeconfig(
@@ -57,9 +63,11 @@ impl Credentials for Kubeconfigs {
         _: &ObservedRecord,
         directory: &DirectoryAccess,
         format: TokenFormat,
+        namespace: Option<&str>,
     ) -> Result<Option<String>, ArmError> {
+        let place = namespace.map_or_else(String::new, |namespace| format!(" in {namespace}"));
         Ok(Some(format!(
-            "{format:?} of {} for {}",
+            "{format:?} of {} for {}{place}",
             cluster.name, directory.tenant
         )))
     }
@@ -74,7 +82,7 @@ pub(crate) struct Stamp {
     pub(crate) api_version: &'static str,
 }
 
-/// What came back, error or not.
+/// A response, error or not.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -161,7 +169,7 @@ impl Stamp {
             .await;
     }
 
-    /// A user-assigned identity, as its provider writes it down; the object id of its principal.
+    /// Records a user-assigned identity, as its provider does; gives the object id of its principal.
     pub(crate) async fn add_identity(&self, name: &str) -> String {
         let (principal_id, client_id) = (self.env.ids.uuid().to_string(), self.env.ids.uuid().to_string());
         let now = self.env.clock.now();
@@ -200,13 +208,13 @@ impl Stamp {
         principal_id
     }
 
-    /// Whether somebody with this object id is known.
+    /// Whether a principal with this object id exists.
     pub(crate) async fn knows(&self, object_id: &str) -> bool {
         let found = identity_directory::principal(&*self.store, object_id).await;
         found.unwrap().is_some()
     }
 
-    /// A node's machine, as the loop writes it down.
+    /// Records a node's machine, as the loop does.
     pub(crate) async fn add_node(&self, cluster: &str, id: &str, pool: &str, index: u32) {
         let machine = MachineRecord {
             v: 2,
@@ -277,12 +285,12 @@ impl Stamp {
         }
     }
 
-    /// Finds the route as the edge does, and asks the provider.
+    /// Finds the route as the edge does, and calls the provider.
     pub(crate) async fn send(&self, request: Request) -> Answer {
         self.send_as(request, AccessControl::allow_all()).await
     }
 
-    /// The same for somebody who may not everything.
+    /// The same for a caller with limited permissions.
     pub(crate) async fn send_as(&self, request: Request, access: AccessControl) -> Answer {
         let target = self.registry.target(&request.path).unwrap();
         let route = target.route(&request.method).unwrap();
@@ -290,7 +298,7 @@ impl Stamp {
         answer(target.provider.handle(route, &Call::new(request, access)).await)
     }
 
-    /// What the request would be answered, without doing it.
+    /// The response that the request would get, without its effect.
     pub(crate) async fn preview(&self, method: &str, path: &str, body: Value) -> Answer {
         let request = self.request(method, path, body);
         let target = self.registry.target(&request.path).unwrap();
@@ -311,7 +319,7 @@ impl Stamp {
         self.ask("GET", path, Value::Null).await
     }
 
-    /// A cluster that must be accepted.
+    /// Makes a cluster; the request must be accepted.
     pub(crate) async fn create(&self, name: &str, body: Value) -> Value {
         let answer = self.ask("PUT", &format!("managedClusters/{name}"), body).await;
         assert_eq!(answer.status, 201, "{:#}", answer.body);
@@ -337,7 +345,7 @@ impl Stamp {
         all.into_iter().map(|stored| stored.value).collect()
     }
 
-    /// What the loop would write about what is there.
+    /// Writes the observed state, as the loop would.
     pub(crate) async fn observe(&self, name: &str, change: impl FnOnce(&mut ObservedRecord)) {
         let uid = self.record(name).await.unwrap().uid;
         let found = get_record::<ObservedRecord>(&*self.store, &key::observed(&uid))
@@ -348,7 +356,7 @@ impl Stamp {
         self.write(put_record(key::observed(&uid), &observed)).await;
     }
 
-    /// What the loop would write once everything is there.
+    /// Writes the observed state of a cluster that is complete, as the loop would.
     pub(crate) async fn reach(&self, name: &str) {
         let record = self.record(name).await.unwrap();
         let observed = ObservedRecord {
@@ -389,12 +397,13 @@ pub(crate) fn answer(outcome: Result<Response, ArmError>) -> Answer {
     }
 }
 
-/// The least that makes a cluster.
+/// The smallest body of a cluster.
 pub(crate) fn least() -> Value {
     json!({ "location": "local" })
 }
 
-/// What the Azure CLI drops before it sends back what it read: the properties that the SDK's models mark read-only.
+/// Removes the properties that the SDK's models mark read-only, as the Azure CLI does before it sends back a
+/// body that it read.
 pub(crate) fn sent_back(answer: &Value) -> Value {
     let mut body = answer.clone();
     let drop = |value: &mut Value, names: &[&str]| {
@@ -428,7 +437,7 @@ fn drop_one(members: &mut serde_json::Map<String, Value>, name: &str) {
     members.remove(name);
 }
 
-/// The names in a list, as they come.
+/// The names in a list, in its order.
 pub(crate) fn names(list: &Value) -> Vec<&str> {
     list["value"]
         .as_array()

@@ -34,10 +34,10 @@ async fn the_state_follows_from_desired_observed_and_operation() {
         (false, 2, Some(1), Some(Canceled), "Canceled", "Canceled"),
         (false, 2, Some(1), Some(Succeeded), "Updating", "Updating"),
         (false, 2, Some(2), Some(InProgress), "Succeeded", "Succeeded"),
-        // A failure heals by itself.
+        // A failure that ended without a request.
         (false, 2, Some(2), Some(Failed), "Succeeded", "Succeeded"),
         (false, 2, Some(2), None, "Succeeded", "Succeeded"),
-        // The cluster moves on, the pool is not concerned.
+        // The cluster changes, the pool does not.
         (false, 3, Some(2), Some(InProgress), "Updating", "Succeeded"),
         (false, 3, Some(2), Some(Failed), "Failed", "Succeeded"),
         (true, 3, Some(2), Some(InProgress), "Deleting", "Deleting"),
@@ -50,7 +50,7 @@ async fn the_state_follows_from_desired_observed_and_operation() {
         let (deleting, generation, observed, status, cluster, pool) = *row;
         let mut record = created.clone();
         record.deleting = deleting;
-        // As if nothing had been aborted, nor told of what was reached before.
+        // A record without an abort, and without the last reached state.
         record.requests = Requests::default();
         record.generation = generation;
         record.pool_generations.insert("nodepool1".to_owned(), 2);
@@ -70,7 +70,7 @@ async fn the_state_follows_from_desired_observed_and_operation() {
     }
 }
 
-/// An operation ends once each part that it is about is there. Whoever waited for it reads the cluster next.
+/// An operation ends once each of its parts is complete. A client that polled it reads the cluster next.
 #[tokio::test(start_paused = true)]
 async fn who_has_waited_for_an_operation_is_not_told_that_it_goes_on() {
     let stamp = Stamp::new().await;
@@ -84,7 +84,7 @@ async fn who_has_waited_for_an_operation_is_not_told_that_it_goes_on() {
     assert_eq!(state(&operation), "Creating");
     operation.status = OperationStatus::Succeeded;
     assert_eq!(state(&operation), "Succeeded");
-    // It was about less than what is asked for now.
+    // It was about an earlier generation than the present one.
     operation.generation -= 1;
     assert_eq!(state(&operation), "Creating");
     operation.generation += 1;

@@ -1,4 +1,4 @@
-//! Clusters in subnets that tenants made: which is taken, whether there is room, and what stays afterwards.
+//! Clusters in tenants' subnets: the choice of the subnet, its room, and the effects afterwards.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -97,7 +97,7 @@ async fn a_cluster_is_put_into_a_subnet_with_all_its_pools() {
         vnet(&stamp).await.clusters.contains(&record.uid),
         "the VNET knows it"
     );
-    // What was read may be sent back; a pool that says nothing is where the first is.
+    // A body that was read may be sent back; a pool without a subnet uses that of the first pool.
     let again = stamp
         .ask("PUT", "managedClusters/c", crate::stamp::sent_back(&made))
         .await;
@@ -209,7 +209,7 @@ async fn a_subnet_has_room_for_all_that_are_in_it_and_no_more() {
     let more = json!({ "properties": { "count": 3, "mode": "System" } });
     let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np1", more).await;
     refused(&answer, "SubnetIsFull", "properties.count");
-    // Nodes that are there count for as long as they are.
+    // Existing nodes count until they are gone.
     let uid = stamp.record("d").await.unwrap().uid;
     for last in 4..7 {
         let lease = LeaseRecord {
@@ -227,7 +227,7 @@ async fn a_subnet_has_room_for_all_that_are_in_it_and_no_more() {
     refused(&answer, "SubnetIsFull", "properties.count");
 }
 
-/// Everything but joining.
+/// Permits all actions but joining a subnet.
 struct NoJoin;
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Requests for another version of Kubernetes: what is offered, what is accepted, what an abort makes of it.
+//! Requests for another version of Kubernetes: offered versions, accepted ones, and the effect of an abort.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use cluster_versions::Offered;
@@ -15,7 +15,7 @@ async fn stamp() -> Stamp {
     Stamp::offering(Offered::new(versions, Some("1.35.1")).unwrap()).await
 }
 
-/// The PUT of the cluster as `az aks upgrade` does it: what is there is read, its versions are changed, it is sent back.
+/// The PUT of `az aks upgrade`: the cluster is read, its versions are changed, it is sent back.
 async fn upgrade(stamp: &Stamp, control_plane: &str, pools: Option<&str>) -> crate::stamp::Answer {
     let mut body = sent_back(&stamp.get(C).await.body);
     body["properties"]["kubernetesVersion"] = json!(control_plane);
@@ -95,7 +95,7 @@ async fn what_is_offered_is_what_is_accepted() {
         "1.36.3"
     );
 
-    // Both at once, and once more while it is under way: read, and sent back.
+    // Both at once, and once more during the upgrade: read, and sent back.
     let answer = upgrade(&stamp, "1.37.1", Some("1.37.1")).await;
     assert_eq!(answer.status, 200, "{:#}", answer.body);
     assert_eq!(versions(&stamp).await, ("1.37.1".to_owned(), "1.37.1".to_owned()));
@@ -144,7 +144,7 @@ async fn what_cannot_be_is_refused_with_a_way_out() {
     }
     assert_eq!(versions(&stamp).await, ("1.35.1".to_owned(), "1.35.1".to_owned()));
 
-    // An upgrade that is under way is no step of the next one.
+    // A running upgrade does not count as a step towards the next one.
     assert_eq!(upgrade(&stamp, "1.36.3", None).await.status, 200);
     let answer = upgrade(&stamp, "1.37.1", None).await;
     assert_eq!(answer.status, 400, "{:#}", answer.body);
@@ -203,7 +203,7 @@ async fn an_abort_takes_back_what_can_be_taken_back() {
 
     stamp.reach("c").await;
     upgrade(&stamp, "1.36.3", Some("1.36.3")).await;
-    // The control plane is there, its nodes are not.
+    // The control plane is complete, its nodes are not.
     let serves = |observed: &mut ObservedRecord| observed.kubernetes_version = Some("1.36.3".to_owned());
     stamp.observe("c", serves).await;
     abort(&stamp).await;
@@ -211,7 +211,7 @@ async fn an_abort_takes_back_what_can_be_taken_back() {
     let shown = stamp.get(C).await.body;
     assert_eq!(shown["properties"]["kubernetesVersion"], "1.36.3");
 
-    // Begun, and nothing serves yet: it goes on all the same.
+    // Begun, and no new member serves yet: it goes on all the same.
     stamp.reach("c").await;
     upgrade(&stamp, "1.37.1", None).await;
     let begun = |observed: &mut ObservedRecord| observed.upgrading_to = Some("1.37.1".to_owned());

@@ -1,4 +1,5 @@
-//! Each api-version in its own shape: what was read is sent back and changes nothing, and nothing that it cannot name is lost.
+//! Each api-version in its own shape: a body that was read and is sent back changes nothing, and properties
+//! that it cannot name are kept.
 
 use proptest::prelude::*;
 use providers_containerservice::API_VERSIONS;
@@ -10,7 +11,7 @@ const C: &str = "managedClusters/c";
 const NP2: &str = "managedClusters/c/agentPools/np2";
 const NEWEST: &str = "2026-08-01";
 
-/// Parts of a body that came at different times, each at will.
+/// Properties of a body that were added at different times, each at random.
 fn bodies() -> impl Strategy<Value = Value> {
     (
         prop::sample::select(vec!["Free", "Standard", "Premium"]),
@@ -84,7 +85,7 @@ async fn round_trips(body: Value) -> Result<(), TestCaseError> {
             ] {
                 let answer = stamp.ask("PUT", path, body).await;
                 prop_assert_eq!(answer.status, 200, "{} {} {:#}", version, path, answer.body);
-                // No operation: it is so.
+                // No operation: the state is as requested.
                 prop_assert_eq!(
                     answer.header("azure-asyncoperation"),
                     None,
@@ -95,7 +96,7 @@ async fn round_trips(body: Value) -> Result<(), TestCaseError> {
                 prop_assert_eq!(&stamp.record("c").await.unwrap(), &before, "{} {}", version, path);
             }
         }
-        // A change by somebody who does not know all of it.
+        // A change by a client that does not know all properties.
         let mut body = stamp.get(C).await.body;
         body["tags"] = json!({ "by": version });
         prop_assert_eq!(stamp.ask("PUT", C, body).await.status, 200);
@@ -107,7 +108,7 @@ async fn round_trips(body: Value) -> Result<(), TestCaseError> {
         let after = stamp.get(C).await.body;
         prop_assert_eq!(&after["tags"], &json!({ "by": version }));
         prop_assert_eq!(&without(after), &without(whole.clone()), "{}", version);
-        // And back, so that the next version finds what the first did.
+        // And back, so that the next version starts from the same state.
         let uid = before.uid.clone();
         stamp
             .write(control_store::put_record(
@@ -120,7 +121,7 @@ async fn round_trips(body: Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// An answer without what the change was about.
+/// A response without the changed properties.
 fn without(mut answer: Value) -> Value {
     let drop = |value: &mut Value, names: &[&str]| {
         for name in names {
@@ -149,7 +150,7 @@ async fn a_change_that_was_not_reached_yet_is_asked_for_again() {
     let stamp = Stamp::new().await;
     let body = json!({ "location": "local" });
     stamp.create("c", body.clone()).await;
-    // Not there yet: the request is one of its own, and follows the first.
+    // Not complete yet: the request has its own operation, and follows the first.
     let again = stamp.ask("PUT", C, body.clone()).await;
     assert_eq!(again.status, 200);
     assert!(again.header("azure-asyncoperation").is_some());

@@ -1,4 +1,5 @@
-//! What is asked of instances: to be restarted, made anew, replaced by another, turned off or on. The planner does it, as a change of the pool.
+//! Requests to restart, reimage, replace, stop or start instances. The planner carries them out, as a change
+//! of the pool.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Call, Mode, quote};
@@ -9,26 +10,26 @@ use serde_json::Value;
 
 use super::Compute;
 
-/// What is asked of the machines of a pool.
+/// A request for machines of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     /// The pool's ARM path.
     pub pool: ResourcePath,
     /// The numbers of its nodes; `None`: all.
     pub nodes: Option<Vec<u32>>,
-    /// What.
+    /// The order.
     pub order: NodeOrder,
-    /// What it is called as an operation.
+    /// Its operation name.
     pub name: &'static str,
 }
 
-/// Who does what is asked of machines.
+/// The implementation of requests for machines.
 #[async_trait]
 pub trait Machines: Send + Sync + 'static {
-    /// Does it, for a caller who may.
+    /// Writes the request, for a caller with permission.
     ///
     /// # Errors
-    /// When a node is not there, or the cluster may not be changed now.
+    /// When a node does not exist, or the cluster may not be changed now.
     async fn ask(&self, call: &Call, wish: &Wish, mode: Mode) -> Result<Response, ArmError>;
 }
 
@@ -73,7 +74,7 @@ impl Compute {
     }
 }
 
-/// The instances that a body names; `None` where it means all.
+/// The instances in a body; `None` for all.
 fn named(body: &Value) -> Result<Option<Vec<u32>>, ArmError> {
     let ids = match body.get("instanceIds") {
         None | Some(Value::Null) => return Ok(None),
@@ -97,7 +98,7 @@ fn named(body: &Value) -> Result<Option<Vec<u32>>, ArmError> {
     numbers.collect::<Result<_, _>>().map(Some)
 }
 
-/// As they are shown: without a sign, and without zeros before it.
+/// As in responses: without a sign, and without leading zeros.
 fn number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)

@@ -1,4 +1,4 @@
-//! `Microsoft.Compute`: scale sets, their instances, disks; sizes and usages.
+//! `Microsoft.Compute`: scale sets, their instances, disks, snapshots of disks; sizes and usages.
 
 mod actions;
 mod sizes;
@@ -28,12 +28,15 @@ pub(crate) use view::summary;
 pub(crate) const NAMESPACE: &str = "Microsoft.Compute";
 /// Where scale sets are.
 pub(crate) const SETS: &str = "virtualMachineScaleSets";
-/// Where instances are, below their set.
+/// The path of instances, below their set.
 pub(crate) const INSTANCES: &str = "virtualMachines";
 /// Where disks are.
 pub(crate) const DISKS: &str = "disks";
+/// Resource type of snapshots of disks.
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 
-/// The api-versions that are accepted, newest first. Azure has a table for each type; what is served has the same shape in all.
+/// The accepted api-versions, newest first. Azure has a list for each type; the supported part has the same
+/// shape in all.
 const VERSIONS: &[&str] = &[
     "2026-04-01",
     "2025-11-01",
@@ -64,9 +67,9 @@ const VERSIONS: &[&str] = &[
 
 /// The provider.
 pub struct Compute {
-    /// Where it reads from.
+    /// The source of its data.
     pub stamp: Stamp,
-    /// Who does what is asked of machines.
+    /// The implementation of requests for machines.
     pub machines: Arc<dyn Machines>,
 }
 
@@ -79,6 +82,7 @@ impl Namespace for Compute {
         &INSTANCE_VIEW,
         &MACHINES,
         &OF_DISKS,
+        &OF_SNAPSHOTS,
         &SIZES,
         &SKUS,
         &USAGES,
@@ -136,7 +140,7 @@ const SCALE_SETS: Type = ResourceType {
     )
 };
 
-/// A row of what is asked of machines.
+/// A row of a request for machines.
 macro_rules! repair {
     ($verb:expr, $name:literal, $order:expr) => {
         Row::write(
@@ -158,7 +162,7 @@ const REIMAGE: Row = repair!(
     "VirtualMachineScaleSets_Reimage",
     NodeOrder::Repair(RepairStep::Reimage)
 );
-// With the disks for data, of which there are none.
+// Including the data disks, of which there are none.
 const REIMAGE_ALL: Row = repair!(
     Action("reimageall"),
     "VirtualMachineScaleSets_ReimageAll",
@@ -252,7 +256,7 @@ const INSTANCE_VIEW: Type = kind(
     )],
 );
 
-/// Machines that are of no scale set: there are none.
+/// Machines outside scale sets: there are none.
 const MACHINES: Type = kind(
     "virtualMachines",
     &[
@@ -282,7 +286,7 @@ const OF_DISKS: Type = ResourceType {
         DISKS,
         &[
             Row::read(Get, "Disks_Get", |provider, call| {
-                Box::pin(provider.disk(&call.request))
+                Box::pin(provider.one(&call.request, DISKS, disks))
             }),
             Row::items("Disks_ListByResourceGroup", |provider, call| {
                 Box::pin(provider.all(&call.request, disks))
@@ -298,6 +302,34 @@ const OF_DISKS: Type = ResourceType {
             Row::not_yet(Delete, "Disks_Delete"),
             Row::not_yet(Action("beginGetAccess"), "Disks_GrantAccess"),
             Row::not_yet(Action("endGetAccess"), "Disks_RevokeAccess"),
+        ],
+    )
+};
+
+const OF_SNAPSHOTS: Type = ResourceType {
+    members: Some(with_cluster(|provider, subscription, group| {
+        Box::pin(provider.summaries(subscription, group, snapshots))
+    })),
+    ..kind(
+        SNAPSHOTS,
+        &[
+            Row::read(Get, "Snapshots_Get", |provider, call| {
+                Box::pin(provider.one(&call.request, SNAPSHOTS, snapshots))
+            }),
+            Row::items("Snapshots_ListByResourceGroup", |provider, call| {
+                Box::pin(provider.all(&call.request, snapshots))
+            })
+            .gate(Gate::Items),
+            Row::items("Snapshots_List", |provider, call| {
+                Box::pin(provider.all(&call.request, snapshots))
+            })
+            .gate(Gate::Items)
+            .at(Scope::Subscription),
+            Row::not_yet(Put, "Snapshots_CreateOrUpdate"),
+            Row::not_yet(Patch, "Snapshots_Update"),
+            Row::not_yet(Delete, "Snapshots_Delete"),
+            Row::not_yet(Action("beginGetAccess"), "Snapshots_GrantAccess"),
+            Row::not_yet(Action("endGetAccess"), "Snapshots_RevokeAccess"),
         ],
     )
 };
@@ -354,12 +386,22 @@ fn disks(place: &Place) -> Vec<Value> {
         instances.map(move |instance| (set, instance))
     });
     let of_instances = instances.map(|(set, instance)| view::disk(set, &instance));
-    let of_claims = place.volumes.iter().map(|volume| view::volume(place, volume));
+    // Neither shares nor snapshots are disks.
+    let of_claims = place
+        .volumes
+        .iter()
+        .filter(|volume| !volume.shared && !volume.snapshot);
+    let of_claims = of_claims.map(|volume| view::volume(place, volume));
     of_instances.chain(of_claims).collect()
 }
 
+fn snapshots(place: &Place) -> Vec<Value> {
+    let taken = place.volumes.iter().filter(|volume| volume.snapshot);
+    taken.map(|snapshot| view::snapshot(place, snapshot)).collect()
+}
+
 impl Compute {
-    /// All of a group, or of a subscription.
+    /// All resources of a group, or of a subscription.
     async fn all(&self, request: &Request, of: fn(&Place) -> Vec<Value>) -> Result<Items, ArmError> {
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
         let group = request.path.resource_group.as_deref();
@@ -367,7 +409,7 @@ impl Compute {
         Ok(Items::ById(places.iter().flat_map(of).collect()))
     }
 
-    /// The lines in lists of resources.
+    /// The items of lists of resources.
     async fn summaries(
         &self,
         subscription: &str,
@@ -378,7 +420,7 @@ impl Compute {
         Ok(places.iter().flat_map(of).map(view::summary).collect())
     }
 
-    /// Answers about the set of a path.
+    /// Serves a request for the set of a path.
     async fn set(
         &self,
         request: &Request,
@@ -388,7 +430,7 @@ impl Compute {
             .await
     }
 
-    /// The set of a path, and the cluster that it is of.
+    /// The set of a path, with its cluster.
     pub(super) async fn of_set<T>(
         &self,
         request: &Request,
@@ -407,7 +449,7 @@ impl Compute {
         answer(set)
     }
 
-    /// Answers about the instance of a path.
+    /// Serves a request for the instance of a path.
     async fn instance(
         &self,
         request: &Request,
@@ -446,20 +488,26 @@ impl Compute {
         })
     }
 
-    async fn disk(&self, request: &Request) -> Result<Response, ArmError> {
+    /// The resource of this kind that a request names.
+    async fn one(
+        &self,
+        request: &Request,
+        kind: &str,
+        of: fn(&Place) -> Vec<Value>,
+    ) -> Result<Response, ArmError> {
         let (group, name) = (
             request.path.resource_group.as_deref().unwrap_or_default(),
             request.path.name(0).unwrap_or_default(),
         );
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
         let places = places(&*self.stamp.store, subscription, Some(group)).await?;
-        let named = |disk: &Value| {
-            disk["name"]
+        let named = |shown: &Value| {
+            shown["name"]
                 .as_str()
                 .is_some_and(|own| own.eq_ignore_ascii_case(name))
         };
-        let found = places.iter().flat_map(disks).find(named);
-        let missing = || missing(&format!("{NAMESPACE}/{DISKS}"), name, group);
+        let found = places.iter().flat_map(of).find(named);
+        let missing = || missing(&format!("{NAMESPACE}/{kind}"), name, group);
         found.map(Response::ok).ok_or_else(missing)
     }
 

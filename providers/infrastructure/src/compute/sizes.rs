@@ -11,7 +11,7 @@ pub(super) fn sizes() -> Value {
             "numberOfCores": size.cores,
             "memoryInMB": size.memory_mib,
             "resourceDiskSizeInMB": u64::from(size.disk_gib) * 1024,
-            // What `osDiskSizeGB` may be at most.
+            // The largest `osDiskSizeGB`.
             "osDiskSizeInMB": 2048 * 1024,
             "maxDataDiskCount": 0,
         })

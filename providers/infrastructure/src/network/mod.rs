@@ -1,4 +1,5 @@
-//! `Microsoft.Network`: what each cluster has of networks, in the group of its nodes; and VNETs and security groups that tenants make.
+//! `Microsoft.Network`: the network resources of each cluster, in its node resource group; and VNETs and
+//! security groups that tenants make.
 
 pub(crate) mod own;
 mod services;
@@ -60,7 +61,7 @@ const VERSIONS: &[&str] = &[
 
 /// The provider.
 pub struct Network {
-    /// Where it reads from.
+    /// The source of its data.
     pub stamp: Stamp,
     /// Clock and identities.
     pub env: Env,
@@ -85,7 +86,7 @@ impl Namespace for Network {
 
 type Row = Operation<Network>;
 type Type = ResourceType<Network>;
-/// All of a type that a cluster has.
+/// All resources of a type that a cluster has.
 pub(crate) type Of = fn(&Place, &Stamp) -> Vec<Value>;
 
 const fn kind(path: &'static str, operations: &'static [Row]) -> Type {
@@ -98,7 +99,7 @@ const fn kind(path: &'static str, operations: &'static [Row]) -> Type {
     }
 }
 
-/// A type of which each cluster has some in the group of its nodes.
+/// A type with resources of each cluster in its node resource group.
 macro_rules! of_clusters {
     ($path:literal, $of:path, $get:literal, $list:literal, $all:literal, [$($more:expr),* $(,)?]) => {
         ResourceType {
@@ -124,7 +125,7 @@ macro_rules! of_clusters {
     };
 }
 
-/// A part of a resource, listed and shown by itself.
+/// A part of a resource that is also a resource type.
 macro_rules! part {
     ($path:literal, $of:path, $parent:literal, $member:literal, $get:literal, $list:literal, [$($more:expr),* $(,)?]) => {
         kind(
@@ -143,7 +144,7 @@ macro_rules! part {
     };
 }
 
-/// What clients ask to have written out; nothing is ever left out here.
+/// Values of `$expand` that clients send; these parts are always shown.
 const EXPANDED: &[&str] = &["ipConfigurations", "ipConfigurations/networkInterface"];
 
 const ADDRESSES: Type = of_clusters!(
@@ -203,7 +204,7 @@ const ROUTES: Type = part!(
         Row::not_yet(Delete, "Routes_Delete"),
     ]
 );
-/// Cards that are of no scale set: there are none.
+/// Network interfaces outside scale sets: there are none.
 const CARDS: Type = kind(
     "networkInterfaces",
     &[

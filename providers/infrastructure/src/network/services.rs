@@ -1,9 +1,9 @@
 //! The load balancers of a cluster's Services, as AKS has them: `kubernetes` before addresses of the stamp, `kubernetes-internal` before
 //! addresses of the nodes' subnet, each with a frontend for each Service. Pure.
 //!
-//! A record says which address a Service has and nothing else ([`BalancerRecord`]): its ports, its source ranges and which nodes are in
-//! rotation are in the cluster, and are not read for a view. So there are no rules and no probes here, and the backend pool has all nodes, as that of
-//! AKS has.
+//! A record has only the address of a Service ([`BalancerRecord`]): its ports, its source ranges and the
+//! nodes in rotation are in the cluster, and are not read for a view. So rules and probes are not shown, and
+//! the backend pool has all nodes, as that of AKS has.
 
 use control_records::balancer::BalancerRecord;
 use serde_json::{Value, json};
@@ -14,23 +14,24 @@ use super::{
 };
 use crate::place::{Place, Set};
 
-/// The one before addresses of the stamp. Its backend pool has the same name.
+/// The load balancer of addresses of the stamp. Its backend pool has the same name.
 const OUTSIDE: &str = "kubernetes";
-/// The one before addresses of the nodes' subnet.
+/// The load balancer of addresses of the nodes' subnet.
 const INSIDE: &str = "kubernetes-internal";
 
-/// What the address of a Service is called.
+/// The resource name of a Service's address.
 pub(super) fn address_name(service: &BalancerRecord) -> String {
     format!("{OUTSIDE}-{}", frontend_name(service))
 }
 
-/// What Kubernetes calls the load balancer of a Service, by the Service's uid: `a` and the first 31 of its digits.
+/// Kubernetes' name of a Service's load balancer, by the Service's uid: `a` and the first 31 of its digits.
 fn frontend_name(service: &BalancerRecord) -> String {
     let digits = service.uid.chars().filter(char::is_ascii_alphanumeric);
     format!("a{}", digits.take(31).collect::<String>())
 }
 
-/// Those that have a Service. AKS has `kubernetes` from the beginning, for what leaves the cluster; that goes another way here.
+/// The load balancers with at least one Service. AKS always has `kubernetes`, for outbound traffic, which
+/// takes another way here.
 pub(super) fn balancers(place: &Place) -> Vec<Value> {
     [(OUTSIDE, false), (INSIDE, true)]
         .into_iter()
@@ -103,7 +104,7 @@ fn frontend(place: &Place, service: &BalancerRecord) -> Value {
         "privateIPAllocationMethod": "Static",
         "privateIPAddressVersion": "IPv4",
     });
-    // Where pools are in several subnets, the record does not say of which the address is.
+    // With several subnets, the record does not say which one has the address.
     if let [subnet] = &subnets(place)[..] {
         properties["subnet"] = subnet.clone();
     }

@@ -1,8 +1,8 @@
-//! The metrics that a cluster has, under AKS' names.
+//! The metrics of a cluster, with AKS' names.
 
 use serde_json::{Value, json};
 
-/// What a value counts, as clients name it.
+/// The unit of a value, as clients name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Count,
@@ -29,9 +29,9 @@ pub(crate) struct Definition {
     pub(crate) title: &'static str,
     about: &'static str,
     pub(crate) unit: Unit,
-    /// How values are taken together where nobody says.
+    /// The default aggregation.
     pub(crate) primary: &'static str,
-    /// By what its series are told apart.
+    /// The dimensions that distinguish its series.
     pub(crate) dimensions: &'static [&'static str],
 }
 
@@ -118,7 +118,7 @@ pub(crate) const METRICS: &[Definition] = &[
     },
 ];
 
-/// Ways of taking values together.
+/// The aggregations.
 pub(crate) const AGGREGATIONS: [&str; 5] = ["Average", "Minimum", "Maximum", "Total", "Count"];
 
 /// The metric of this name.
@@ -129,7 +129,7 @@ pub(crate) fn metric(name: &str) -> Option<&'static Definition> {
 }
 
 impl Definition {
-    /// As `metricDefinitions` has it.
+    /// The form in `metricDefinitions`.
     pub(crate) fn document(&self, resource: &str) -> Value {
         let named = |name: &&str| json!({ "value": name, "localizedValue": name });
         let dimensions: Vec<Value> = self.dimensions.iter().map(named).collect();
@@ -149,7 +149,7 @@ impl Definition {
         })
     }
 
-    /// The unit as answers name it.
+    /// The unit as responses name it.
     pub(crate) fn unit(&self) -> &'static str {
         self.unit.as_str()
     }

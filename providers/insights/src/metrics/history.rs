@@ -1,9 +1,9 @@
-//! What was read of clusters, in memory. Clusters are read while somebody cares: from the first question on, and for an hour after the last.
-//! So clusters that nobody asks about cost nothing, and what was before the first question, or before the service started, is a gap that
-//! answers show.
+//! Samples of clusters' metrics, in memory. A cluster is sampled from the first request for its metrics until
+//! an hour after the last one. So clusters without requests cost nothing; the time before the first request,
+//! or before the start of the service, is a gap in responses.
 //!
-//! Always true: nothing is kept longer than a day, nor of more than so many clusters, nor more values than so many; a cluster is read once at a
-//! time, and not again at once because many ask.
+//! Always true: samples are at most a day old, and the numbers of clusters and of values are limited; a
+//! cluster is read once at a time, and many requests do not cause many reads.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,23 +18,24 @@ use tokio::sync::Notify;
 
 use super::reading::{Point, Reading};
 
-/// How often a cluster is read.
+/// Interval of samples.
 pub(crate) const EVERY: Duration = Duration::from_secs(60);
-/// So long after the last question.
+/// Time of sampling after the last request.
 const CARED: Duration = Duration::from_secs(60 * 60);
-/// Samples are kept for so long.
+/// Time that samples are kept.
 pub(crate) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Clusters that are read, at most: beyond, the one that nobody has asked about for longest is forgotten.
+/// Most clusters that are sampled: beyond, the one with the oldest last request is dropped.
 const CLUSTERS: usize = 64;
-/// Values that are kept of a cluster, at most: beyond, the oldest go.
+/// The most values of a cluster: beyond, the oldest are dropped.
 const VALUES: usize = 200_000;
-/// How often it is looked who is due.
+/// Interval of the check which clusters are due.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Reads clusters.
 #[async_trait]
 pub trait Readings: Send + Sync + 'static {
-    /// What a cluster says now, by its uid. What cannot be had within its bounds is missing.
+    /// The present metrics of a cluster, by its uid. Values that cannot be read within its bounds are
+    /// missing.
     async fn read(&self, uid: &str) -> Reading;
 }
 
@@ -47,14 +48,14 @@ pub(crate) struct Sample {
 
 #[derive(Default)]
 struct Watched {
-    /// Until when it is read, and when it was read last, by the monotonic clock.
+    /// Until when it is sampled, and when it was last sampled, by the monotonic clock.
     until: Duration,
     read: Option<Duration>,
     samples: VecDeque<Sample>,
     values: usize,
     /// See [`Reading::points`].
     before: BTreeMap<String, f64>,
-    /// Held while it is read.
+    /// Held while it is being sampled.
     turn: Arc<futures::lock::Mutex<()>>,
 }
 
@@ -78,14 +79,14 @@ impl History {
     }
 
     fn clusters(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
-        // Every change below is whole, even after a panic elsewhere.
+        // Every change below is complete, even after a panic elsewhere.
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads clusters that somebody cares for, for ever.
+    /// Samples clusters with recent requests, for ever.
     pub async fn run(&self) {
         loop {
-            // Where nobody has asked about anything there is nothing to look for.
+            // Without requests there is no work.
             if self.clusters().is_empty() {
                 self.asked.notified().await;
             }
@@ -93,7 +94,7 @@ impl History {
             let now = self.env.clock.monotonic();
             let due: Vec<String> = {
                 let mut clusters = self.clusters();
-                // One that nobody cares for and of which nothing is kept any more.
+                // Clusters without recent requests and without samples.
                 clusters.retain(|_, watched| {
                     watched.until > now || watched.read.is_some_and(|read| now.saturating_sub(read) < KEPT)
                 });
@@ -108,7 +109,7 @@ impl History {
         }
     }
 
-    /// What is kept of a cluster, with what it says now.
+    /// The samples of a cluster, including a present one.
     pub(crate) async fn ask(&self, uid: &str) -> Vec<Sample> {
         {
             let now = self.env.clock.monotonic();
@@ -132,7 +133,8 @@ impl History {
         samples.into_iter().flatten().cloned().collect()
     }
 
-    /// Reads a cluster, unless that was done a moment ago: two samples of a minute would count what they count twice.
+    /// Samples a cluster, unless that was done a moment ago: two samples of a minute would count values
+    /// twice.
     async fn read(&self, uid: &str) {
         let turn = match self.clusters().get(uid) {
             Some(watched) => Arc::clone(&watched.turn),
@@ -144,7 +146,8 @@ impl History {
         if self.clusters().get(uid).is_none_or(recent) {
             return;
         }
-        // Of when it was asked for: whoever names his own present as the end of a timespan gets what was read for him, however long that took.
+        // The time of the request: a client whose timespan ends at its own present gets the sample read for
+        // it, however long that took.
         let at = self.env.clock.now();
         let reading = self.readings.read(uid).await;
         let now = self.env.clock.monotonic();

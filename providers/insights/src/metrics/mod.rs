@@ -1,4 +1,5 @@
-//! Metrics of clusters: what their nodes take, their pods by phase, and what their API servers answer, as `az monitor metrics` reads them.
+//! Metrics of clusters: resource use of their nodes, their pods by phase, and responses of their API servers,
+//! as `az monitor metrics` reads them.
 
 mod definitions;
 mod history;
@@ -83,7 +84,7 @@ pub(crate) const NAMESPACES: Type = kind(
     .at(Scope::Resource)],
 );
 
-/// The cluster that is asked about.
+/// The cluster of a request.
 struct Cluster {
     uid: String,
     id: String,
@@ -125,7 +126,7 @@ impl Insights {
     async fn metrics(&self, request: &Request) -> Result<Response, ArmError> {
         let cluster = self.cluster(request).await?;
         let asked = self.env.clock.now();
-        // What is read for this answer is part of it.
+        // The sample read for this response is part of it.
         let wanted = Wanted::of(request, asked)?;
         let samples = self.history.ask(&cluster.uid).await;
         let answer: Value = wanted.answer(&cluster.id, &cluster.region, &samples);

@@ -1,4 +1,4 @@
-//! What is asked of metrics, and the answer from samples. Pure.
+//! Queries of metrics, and the response from samples. Pure.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use super::{
     history::Sample,
 };
 
-/// The most values of a series: those of a day and, as hardly a day begins with an interval, one more.
+/// The most values of a series: those of a day and, as hardly any day begins with an interval, one more.
 const MOST: i64 = 1_441;
-/// The most series of a metric where `top` does not say.
+/// The most series of a metric without `top`.
 const SERIES: usize = 10;
-/// The grains that there are.
+/// The supported grains.
 const GRAINS: &[(&str, i64)] = &[
     ("PT1M", 60),
     ("PT5M", 5 * 60),
@@ -32,7 +32,7 @@ const GRAINS: &[(&str, i64)] = &[
     ("P1D", 24 * 60 * 60),
 ];
 
-/// What is asked for.
+/// A parsed query.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Wanted {
     metrics: Vec<&'static Definition>,
@@ -40,14 +40,14 @@ pub(crate) struct Wanted {
     until: Timestamp,
     grain: (&'static str, i64),
     aggregations: Vec<&'static str>,
-    /// Dimensions and the values that they are to have; `None`: any.
+    /// Dimensions with the required values; `None`: any.
     filter: Vec<(String, Option<String>)>,
     top: usize,
-    /// Only which series there are.
+    /// Only the list of series.
     metadata: bool,
 }
 
-/// The beginning of the interval that a time is in.
+/// The beginning of the interval that contains a time.
 fn floor(at: Timestamp, seconds: i64) -> Timestamp {
     let second = at.as_second();
     Timestamp::from_second(second - second.rem_euclid(seconds)).unwrap_or(at)
@@ -75,7 +75,7 @@ impl Wanted {
                 .collect::<Result<_, _>>()?,
         };
         let given = match text("timespan") {
-            // What is read for this very answer is in it.
+            // Includes the sample read for this response.
             None => (
                 now - SignedDuration::from_hours(1),
                 now + SignedDuration::from_secs(1),
@@ -98,7 +98,7 @@ impl Wanted {
                     wrong("interval", message)
                 })?,
         };
-        // Whole intervals, so that what is read for the answer is in the last one.
+        // Whole intervals, so that the sample read for the response is in the last one.
         let (from, until) = (floor(from, grain.1), floor(until, grain.1));
         let until = if until < given.1 {
             until + SignedDuration::from_secs(grain.1)
@@ -138,7 +138,7 @@ impl Wanted {
         })
     }
 
-    /// The answer.
+    /// The response.
     pub(crate) fn answer(&self, resource: &str, region: &str, samples: &[Sample]) -> Value {
         let value: Vec<Value> = self
             .metrics
@@ -164,7 +164,7 @@ impl Wanted {
         })
     }
 
-    /// By dimensions that the filter names: each its series; else one of all.
+    /// A series for each value of dimensions in the filter; otherwise one in total.
     fn series(&self, metric: &Definition, samples: &[Sample]) -> Vec<Value> {
         let mut found: BTreeMap<Vec<(&str, &str)>, BTreeMap<i64, Bucket>> = BTreeMap::new();
         let within = samples
@@ -215,7 +215,7 @@ impl Wanted {
         each.collect()
     }
 
-    /// A value of a series. Where nothing was read there is a time and nothing else: a gap.
+    /// A value of a series. An interval without samples has a time only: a gap.
     fn value(&self, metric: &Definition, slot: i64, bucket: Option<&Bucket>) -> Value {
         let at = self.from + SignedDuration::from_secs(slot * self.grain.1);
         let mut value = Map::new();

@@ -1,4 +1,4 @@
-//! What a cluster says of itself at one moment, and the values that follow. Pure: texts are handed in.
+//! The metrics of a cluster at one moment, and the values derived from them. Pure: the inputs are texts.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,18 @@ pub struct NodeReading {
     pub pool: String,
     /// Cores of its size.
     pub cores: u32,
-    /// Memory of its size, MiB.
+    /// Memory of its VM size, MiB.
     pub memory_mib: u64,
-    /// Its disk, as its agent says: size and what is free, MiB.
+    /// Its disk, as its agent reports: size and free space, MiB.
     pub disk_mib: Option<(u64, u64)>,
     /// Whether it is Ready, as far as known.
     pub ready: Option<bool>,
 }
 
-/// What was read. What could not be read is missing, and so is what would follow from it.
+/// Input data. Where some could not be read, it and the values derived from it are missing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
-    /// The nodes that there are.
+    /// The nodes.
     pub nodes: Vec<NodeReading>,
     /// `/apis/metrics.k8s.io/v1beta1/nodes`.
     pub usage: Option<String>,
@@ -34,7 +34,7 @@ pub struct Reading {
     pub api_server: Option<String>,
 }
 
-/// A value with what tells its series apart.
+/// A value with its dimensions.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Point {
     pub(crate) metric: &'static str,
@@ -43,7 +43,8 @@ pub(crate) struct Point {
 }
 
 impl Reading {
-    /// The values. `before`: how many requests the API server had answered when it was read last, by code.
+    /// The values. `before`: the number of requests that the API server had answered at the last sample, by
+    /// code.
     pub(crate) fn points(&self, before: &mut BTreeMap<String, f64>) -> Vec<Point> {
         let mut points = Vec::new();
         self.nodes_into(&mut points);
@@ -135,7 +136,7 @@ impl Reading {
                 *answered.entry(code.to_owned()).or_default() += value;
             }
         }
-        // The first time says nothing, and a process that began anew counts from 0.
+        // The first sample has no predecessor to subtract, and a restarted process counts from 0.
         let first = before.is_empty();
         for (code, now) in &answered {
             let earlier = before.get(code).copied().unwrap_or(0.0);
@@ -299,7 +300,7 @@ mod tests {
             Some(7.0),
             "it began anew"
         );
-        // What is nonsense is missing.
+        // Invalid values are missing.
         let nonsense = Reading {
             usage: Some("{".to_owned()),
             pods: Some("[]".to_owned()),

@@ -40,7 +40,7 @@ async fn an_identity_is_a_principal_as_long_as_it_is_there() {
         (principal.as_str(), "ManagedIdentity")
     );
     assert_eq!(record.resource.as_deref(), made.body["id"].as_str());
-    // Again, in another casing: the same.
+    // Repeated in another letter case: the same.
     let again = stamp.ask("PUT", &of("/deploy"), body()).await;
     assert_eq!((again.status, &again.body), (200, &made.body));
     let patched = stamp
@@ -66,7 +66,7 @@ async fn an_identity_is_a_principal_as_long_as_it_is_there() {
         let listed = stamp.ask("GET", &list, None).await;
         assert_eq!(listed.body["value"][0]["name"], "Deploy", "{list}: {listed:?}");
     }
-    // It leaves its groups with it.
+    // Its memberships are deleted with it.
     let writer = directory::Writer::unnoted(&*stamp.store, &stamp.env);
     let group = directory::NewGroup {
         display_name: "g".to_owned(),
@@ -171,7 +171,7 @@ async fn the_identity_of_a_cluster_is_read_at_the_cluster() {
     let stamp = Stamp::new().await;
     let (principal, client) = (
         "0a0a0a0a-0000-4000-8000-000000000002",
-        // As the principal is made that stands for it: a GUID that follows from the other.
+        // The client id: a GUID that follows from the object id, as for the principal itself.
         "0a0a0a0a-0000-4000-8000-000000000003",
     );
     let clusters = [
@@ -227,7 +227,7 @@ async fn the_identity_of_a_cluster_is_read_at_the_cluster() {
         ("user", "default"),
         ("none", "default"),
         ("missing", "default"),
-        // What hangs on a cluster has none.
+        // Child resources of a cluster have none.
         ("c/agentPools/np1", "default"),
     ] {
         let read = stamp

@@ -1,4 +1,4 @@
-//! A stamp in memory where everybody may everything.
+//! A stamp in memory where every caller has all permissions.
 
 use std::{ops::Deref, sync::Arc};
 

@@ -1,20 +1,21 @@
-//! Requests of the directory: what Graph has, where it is served.
+//! Requests of the directory: the supported part of Graph.
 
 use serde_json::{Value, json};
 
 use super::{Sent, Shaker};
 use crate::fuzz::bodies;
 
-/// What the types of answers begin with that are Graph's.
+/// The prefix of the types of Graph's responses.
 pub(super) const KIND: &str = "graph/";
 
 /// Where Graph is. It has no other version.
 const AT: &str = "/graph/v1.0";
 
-/// What can be listed, made, read, changed and removed.
+/// Collections whose objects can be listed, made, read, changed and removed.
 const COLLECTIONS: &[&str] = &["users", "groups", "servicePrincipals", "applications"];
 
-/// What belongs to one of a collection, with its method. Own sign-ins are not revoked: all later requests would be refused.
+/// Parts of objects, with their methods. The caller's own sign-ins are not revoked: all later requests would
+/// be refused.
 const PARTS: &[(&str, &str, &str)] = &[
     ("users", "GET", "memberOf"),
     ("users", "POST", "changePassword"),
@@ -48,7 +49,7 @@ impl Shaker {
         sent
     }
 
-    /// One that leads somewhere; what it names may not be there.
+    /// A request with an existing path; the objects that it names may not exist.
     fn whole_graph(&mut self, bearer: String) -> Sent {
         let collection = self.dice.pick(COLLECTIONS);
         let (method, path, body) = match self.dice.roll(8) {
@@ -95,7 +96,7 @@ impl Shaker {
             headers,
             body,
             operation: None,
-            // What a part answers is of another type, and not kept.
+            // The response of a part is of another type, and not kept.
             kind: if path.split('/').count() <= 2 && COLLECTIONS.contains(&listed.as_str()) {
                 format!("{KIND}{listed}")
             } else {
@@ -160,7 +161,7 @@ impl Shaker {
         bodies::bytes(&body, &mut self.dice)
     }
 
-    /// The id of one of a collection, or what looks as one.
+    /// The id of an object of a collection, or a similar text.
     fn id(&mut self, collection: &str) -> String {
         const IDS: &[&str] = &["0a0a0a0a-0000-4000-8000-000000000001", "ada@sim.test", "none"];
         let known = self.names.get(&collection.to_ascii_lowercase());
@@ -231,7 +232,7 @@ mod tests {
                 let body: Value = serde_json::from_slice(&to_bytes(answer.into_body(), usize::MAX).await?)
                     .unwrap_or_default();
                 *statuses.entry(status).or_default() += 1;
-                // Who names what is not there is told 404 as well, in other words.
+                // A request that names a missing object gets a 404 as well, with another message.
                 let message = body["error"]["message"].as_str().unwrap_or_default();
                 assert!(
                     status != 401 && !message.contains("not found for the segment"),

@@ -1,10 +1,10 @@
-//! Requests without a token: for one, or of what else needs none.
+//! Requests without a token: of the token service, or of other public paths.
 
 use super::{Sent, Shaker};
 use crate::config::TENANT;
 
 impl Shaker {
-    /// A request of the token service, or of what else needs no token.
+    /// A request of the token service, or of another public path.
     pub(super) fn token(&mut self) -> Sent {
         const PATHS: &[&str] = &[
             "/adfs/oauth2/token",
@@ -31,7 +31,7 @@ impl Shaker {
             "/graph/v1.0/servicePrincipals",
             "/graph/v1.0/users",
             "/graph/v1.0/me",
-            // There is no such version, and nothing at the root.
+            // An unknown version, and the root.
             "/graph/beta/users",
             "/v1.0/users",
         ];

@@ -1,4 +1,4 @@
-//! A copy of a whole store in a bucket, and the way back from it.
+//! A copy of a whole store in a bucket, and its restore.
 
 use base_env::Env;
 use control_backup::{Copies, Snapshot, restore};
@@ -8,12 +8,12 @@ use storage_redb::RedbStore;
 
 use super::*;
 
-/// Records of a large store, and the bytes of each.
+/// The number of records of a large store, and their size.
 const RECORDS: usize = 4_000;
 const BYTES: usize = 4 << 10;
 const PART: usize = 1 << 20;
 
-/// Bytes that do not compress, another run for each record.
+/// Incompressible bytes, different for each record.
 fn noise(record: usize) -> Vec<u8> {
     let blocks = (0..BYTES / 32).flat_map(|block| Sha256::digest(format!("{record}/{block}")));
     blocks.collect()
@@ -49,7 +49,7 @@ async fn a_large_store_comes_back_from_a_bucket_whole() {
     drop(store);
     std::fs::remove_file(&path).unwrap();
 
-    // The host is another one: all that it has is the bucket and the sealing key. The connection breaks on the way.
+    // On another host: it has only the bucket and the sealing key. The connection breaks during the download.
     let newest = copies.of(&id).unwrap().pop().unwrap();
     stand.fault(Fault::CutAfter(3 * PART + 17));
     let (header, records) = copies.open(&id, &newest.name).unwrap();

@@ -35,8 +35,11 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         issuer: None,
         workload_identity: false,
         directory: None,
+        // Snapshots are taken by the stamp's service, without the machines.
+        snapshots_off: false,
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
+        autoscaler: Default::default(),
         // What they come to is the generation of the keys.
         rotations: Rotations::default(),
         forced_until: None,
@@ -63,8 +66,9 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
             admins: Vec::new(),
             roles: true,
         }),
-        // The driver of disks runs on nodes.
+        // The drivers of disks and shares run on nodes.
         disks_off: false,
+        files_off: false,
         ..frame(spec)
     }
 }
@@ -190,6 +194,7 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         removed: Default::default(),
         renewed: None,
         stopped: false,
+        autoscale: None,
         kubernetes_version: String::new(),
         ..pool.clone()
     }

@@ -2,8 +2,10 @@
 
 pub(crate) mod inputs;
 
+use control_records::EventKind;
+
 use crate::{
-    ConfigEffect, ConfigSeen, Draft, Subject, after,
+    ConfigEffect, ConfigSeen, Draft, Frame, Machine, Subject, after,
     checks::Checks,
     disturb::Disturb,
     feature::Feature,
@@ -12,6 +14,7 @@ use crate::{
 
 pub(crate) const FEATURE: Feature = Feature {
     act,
+    observe,
     checks,
     ..Feature::named("configurations")
 };
@@ -22,8 +25,10 @@ fn act(draft: &mut Draft<'_>) {
     let Some(frame) = draft.frame() else {
         return;
     };
+    let older = draft.older_frame();
     for (id, machine) in staying(draft) {
         let inputs = frame.config_inputs(&machine.record);
+        let release = is_release(older.as_ref(), machine) && !is_old(draft, machine);
         let why = || format!("configuring {}", machine.label());
         let next = match &machine.config {
             ConfigSeen::Unknown => {
@@ -31,12 +36,12 @@ fn act(draft: &mut Draft<'_>) {
                 continue;
             }
             ConfigSeen::Absent => Some(1),
+            ConfigSeen::Published { .. } if release && draft.release_waits().is_some() => None,
             ConfigSeen::Published {
                 generation,
                 inputs: before,
-                made_at,
-            } => (*before != inputs || after(*made_at, draft.policy.renew_after) <= draft.now)
-                .then_some(generation + 1),
+                ..
+            } => (*before != inputs || is_old(draft, machine)).then_some(generation + 1),
         };
         let Some(generation) = next else {
             if !in_force(draft, machine) {
@@ -44,10 +49,19 @@ fn act(draft: &mut Draft<'_>) {
             }
             continue;
         };
-        let permit = draft.may(Disturb::Configure {
-            id,
-            machine,
-            inputs: &inputs,
+        let asked = inputs.as_str();
+        let permit = draft.may(if release {
+            Disturb::Release {
+                id,
+                machine,
+                inputs: asked,
+            }
+        } else {
+            Disturb::Configure {
+                id,
+                machine,
+                inputs: asked,
+            }
         });
         match permit {
             Ok(machine) => draft.act(
@@ -73,8 +87,61 @@ fn act(draft: &mut Draft<'_>) {
     }
 }
 
+/// Whether nothing but a newer release of the service asks for another configuration of a machine.
+fn is_release(older: Option<&Frame<'_>>, machine: &Machine) -> bool {
+    match (&machine.config, older) {
+        (ConfigSeen::Published { inputs, .. }, Some(older)) => {
+            *inputs == older.config_inputs(&machine.record)
+        }
+        _ => false,
+    }
+}
+
+/// Whether the certificates in a machine's configuration are old.
+fn is_old(draft: &Draft<'_>, machine: &Machine) -> bool {
+    match &machine.config {
+        ConfigSeen::Published { made_at, .. } => after(*made_at, draft.policy.renew_after) <= draft.now,
+        ConfigSeen::Unknown | ConfigSeen::Absent => false,
+    }
+}
+
+/// Notes of which release the machines' configurations are, and what a newer one waits for.
+fn observe(draft: &mut Draft<'_>) {
+    let Some(frame) = draft.frame() else {
+        return;
+    };
+    if staying(draft).any(|(_, machine)| machine.config == ConfigSeen::Unknown) {
+        // After a start: what was told before is as true as it was.
+        return;
+    }
+    let older = draft.older_frame();
+    let taken = |machine: &Machine| match &machine.config {
+        ConfigSeen::Published { inputs, .. } => *inputs == frame.config_inputs(&machine.record),
+        ConfigSeen::Unknown | ConfigSeen::Absent => false,
+    };
+    let behind = staying(draft).any(|(_, machine)| {
+        // One that the new release configures as the old one did is not behind.
+        !taken(machine) && is_release(older.as_ref(), machine)
+    });
+    if draft.reached_before() && staying(draft).all(|(_, machine)| taken(machine)) {
+        draft.observed.renderers = Some(draft.seen.renderers.clone());
+    }
+    let waits = if behind { draft.release_waits() } else { None };
+    if let Some(waiting) = &waits {
+        if let Some(until) = waiting.until {
+            draft.look_again_at(until);
+        }
+        if draft.observed.release_waits.as_ref() != Some(waiting) {
+            let told = waiting.sentence();
+            draft.tell(EventKind::Planned, "", told);
+        }
+    }
+    draft.observed.release_waits = waits;
+}
+
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     let frame = draft.frame();
+    let older = draft.older_frame();
     for (id, machine) in staying(draft) {
         let what = || format!("configuring {}", machine.label());
         let configured = in_force(draft, machine) && draft.is_quiet(&Subject::Config(id.clone()));
@@ -83,8 +150,9 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         if machine.node_name().is_none()
             && let (ConfigSeen::Published { inputs, .. }, Some(frame)) = (&machine.config, &frame)
         {
-            let wanted = frame.config_inputs(&machine.record);
-            checks.machine(draft, id, machine, what(), *inputs == wanted);
+            // A newer release is not what was asked for, and may have to wait.
+            let done = *inputs == frame.config_inputs(&machine.record) || is_release(older.as_ref(), machine);
+            checks.machine(draft, id, machine, what(), done);
         }
     }
 }

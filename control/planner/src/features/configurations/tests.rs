@@ -1,6 +1,8 @@
 //! What machines are configured with, and what they have to be restarted for.
 
+use cluster_maintenance::Calendar;
 use cluster_spec::{ApiAccess, ClusterSpec, DirectoryAccess, Tier};
+use control_records::planned::Paused;
 
 use super::{healing::standing, *};
 
@@ -84,4 +86,79 @@ fn whose_tokens_are_taken_changes_while_it_serves_and_whose_are_issued_does_not(
         spec.workload_identity = false;
     });
     assert_eq!(before, plain);
+}
+
+/// How many machines have another configuration than before.
+fn changed(ideal: &Ideal, before: &BTreeMap<String, ConfigSeen>) -> usize {
+    let machines = ideal.seen.machines.iter();
+    machines
+        .filter(|(id, machine)| before.get(*id).is_some_and(|before| *before != machine.config))
+        .count()
+}
+
+fn configurations(ideal: &Ideal) -> BTreeMap<String, ConfigSeen> {
+    let machines = ideal.seen.machines.iter();
+    machines
+        .map(|(id, machine)| (id.clone(), machine.config.clone()))
+        .collect()
+}
+
+fn another_release() -> RendererVersions {
+    RendererVersions {
+        members: "another".to_owned(),
+        nodes: "another".to_owned(),
+    }
+}
+
+#[test]
+fn a_newer_release_waits_for_its_window() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 2)]);
+    let before = configurations(&ideal);
+    // From noon on; it is about one o'clock at night.
+    ideal.seen.maintenance.releases = Some(Calendar::daily(12 * 60, 4));
+    ideal.seen.renderers = another_release();
+    ideal.told.clear();
+    ideal.run();
+    assert_eq!(changed(&ideal, &before), 0);
+    let waits = ideal.seen.observed.release_waits.clone().expect("it is told");
+    let minutes = (waits.until.unwrap().as_second() - at(0).as_second()) / 60;
+    assert!((12 * 60..=12 * 60 + 30).contains(&minutes), "{waits:?}");
+    let told: Vec<_> = ideal.told.iter().map(|(_, event)| event.kind).collect();
+    assert_eq!(told, [EventKind::Planned], "once: {:?}", ideal.told);
+    assert_eq!(ideal.seen.observed.generation, ideal.desired.generation);
+    // The loop's timer brings it there, and not a minute later.
+    assert_eq!(Some(ideal.now), waits.until);
+    ideal.run();
+    assert_eq!(changed(&ideal, &before), 3);
+    assert_eq!(ideal.seen.observed.release_waits, None);
+    assert_eq!(ideal.seen.observed.renderers, Some(another_release()));
+}
+
+#[test]
+fn what_is_asked_for_does_not_wait_for_a_release_that_is_held_up_nor_takes_it_along() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 2)]);
+    let before = configurations(&ideal);
+    ideal.seen.maintenance.paused = Some(Paused {
+        at: at(0),
+        by: "operator".to_owned(),
+        reason: "the year's end".to_owned(),
+    });
+    ideal.seen.renderers = another_release();
+    ideal.desired.change_spec(|spec| spec.pools[0].count = 3);
+    ideal.desired.generation += 1;
+    ideal.run();
+    assert_eq!(ideal.seen.observed.generation, ideal.desired.generation);
+    assert_eq!(ideal.nodes_of("a").len(), 3);
+    assert_eq!(
+        changed(&ideal, &before),
+        0,
+        "only what is new is of the new release"
+    );
+    let waits = ideal.seen.observed.release_waits.clone().unwrap();
+    assert_eq!(waits.until, None);
+    assert!(waits.sentence().contains("the year's end"), "{waits:?}");
+    ideal.seen.maintenance = Maintenance::default();
+    ideal.run();
+    assert_eq!(changed(&ideal, &before), 3);
+    assert_eq!(ideal.seen.observed.release_waits, None);
 }

@@ -33,7 +33,8 @@ fn wish(draft: &Draft<'_>) -> CredentialsWish {
     let off = draft.desired.spec().disable_local_accounts;
     let mut wish = CredentialsWish::default();
     for record in &draft.seen.credentials {
-        if record.has_expired(draft.now) {
+        // Those of a namespace are granted with it.
+        if record.has_expired(draft.now) || record.namespace.is_some() {
             continue;
         }
         let of = if off || record.revoked.is_some() {

@@ -16,6 +16,7 @@ fn hand_out(ideal: &mut Ideal, id: &str, kind: CredentialKind, lasts: Duration) 
         v: 1,
         id: id.to_owned(),
         kind,
+        namespace: None,
         asked_by: "o".to_owned(),
         asked_by_name: "ada".to_owned(),
         address: None,

@@ -27,6 +27,7 @@ fn plan(draft: &mut Draft<'_>) {
     draft.observed.etcd_lost = None;
     draft.observed.backup_behind = None;
     draft.observed.addons.clear();
+    draft.observed.namespaces.clear();
     draft.observed.ready_nodes.clear();
     draft.observed.kubernetes_version = None;
     draft.observed.upgrading_to = None;

@@ -61,7 +61,7 @@ fn each_step_waits_for_all_machines_and_members_are_configured_one_at_a_time() {
             .iter()
             .filter_map(|effect| match effect {
                 Effect::Config(ConfigEffect::Render { machine, .. }) => {
-                    Some(ideal.seen.machines[machine].node_name().is_none())
+                    Some(ideal.seen.machines[machine.machine()].node_name().is_none())
                 }
                 _ => None,
             })

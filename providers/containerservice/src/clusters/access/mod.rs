@@ -1,7 +1,7 @@
-//! Who reaches a cluster's API server: `apiServerAccessProfile`. Pure.
+//! Access to a cluster's API server: `apiServerAccessProfile`. Pure.
 //!
-//! What is asked for is enforced on the control plane's own machines (`cluster/bootstrap`). Always true: a cluster is private from its
-//! creation on, or never; a private one has no authorised ranges, which would be let in to nothing.
+//! Enforced on the control plane's machines (`cluster/bootstrap`). Always true: a cluster is private from its
+//! creation on, or never; a private cluster has no authorised ranges, as they would have no effect.
 
 use arm_kernel::schema::Problems;
 use arm_wire::ErrorCode;
@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 const PROFILE: &str = "apiServerAccessProfile";
 const RANGES: &str = "authorizedIPRanges";
 const PRIVATE: &str = "enablePrivateCluster";
-/// What only a private cluster has.
+/// Properties that only a private cluster may have.
 const OF_PRIVATE: [&str; 2] = ["privateDNSZone", "enablePrivateClusterPublicFQDN"];
 
-/// Checks what the table cannot say.
+/// Checks the rules that the property table cannot express.
 pub(crate) fn decide(properties: &mut Map<String, Value>, problems: &mut Problems) {
     let Some(Value::Object(profile)) = properties.get_mut(PROFILE) else {
         return;
@@ -45,7 +45,7 @@ pub(crate) fn decide(properties: &mut Map<String, Value>, problems: &mut Problem
     }
 }
 
-/// The name by which a private cluster's API server is reached in its network: the one that it has.
+/// The name of a private cluster's API server in its network; its only one.
 pub(crate) fn private_name(record: &ClusterRecord) -> Option<&str> {
     let spec = record.spec();
     (spec.access == cluster_spec::ApiAccess::Private).then_some(spec.fqdn.as_str())

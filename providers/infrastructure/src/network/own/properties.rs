@@ -1,4 +1,4 @@
-//! What the bodies of tenants' networks may hold: the table `properties.tsv` and its trees.
+//! The schemas of tenants' networks: the table `properties.tsv` and its trees.
 
 use std::sync::LazyLock;
 

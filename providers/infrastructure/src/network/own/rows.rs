@@ -15,7 +15,7 @@ use crate::network::{EXPANDED, NAMESPACE, Network, VERSIONS};
 type Row = Operation<Network>;
 type Type = ResourceType<Network>;
 
-/// What may go by a security group needs this of it.
+/// The permission that is needed to use a security group.
 const JOIN_GROUP: &str = "Microsoft.Network/networkSecurityGroups/join/action";
 
 /// PUT of a resource that may name security groups.

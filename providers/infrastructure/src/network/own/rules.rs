@@ -1,4 +1,4 @@
-//! Network security groups and their rules: what they may be, and how they are shown. Pure.
+//! Network security groups and their rules: validation and rendering. Pure.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ use crate::{
 /// A network security group, with its rules.
 pub(crate) enum Groups {}
 
-/// Addresses and ports of one rule.
+/// The most addresses or ports of a rule.
 const MOST: usize = 100;
 
 #[async_trait]
@@ -44,7 +44,7 @@ impl Kind for Groups {
         &properties::GROUP
     }
 
-    /// Subnets of its subscription that go by it.
+    /// The subnets of its subscription that use it.
     async fn users(store: &dyn Store, record: &NetworkRecord) -> Result<Users, ArmError> {
         let own = ResourcePath::parse(&id_of::<Self>(record)).map_err(ArmError::internal)?;
         let prefix = network::key(network::VNETS, &record.subscription, "", "");
@@ -189,7 +189,7 @@ impl Kind for Groups {
     }
 }
 
-/// The rules that every group has behind its own, as they are shown.
+/// The default rules of every group, after its own, as they are shown.
 fn defaults() -> Vec<(&'static str, Value)> {
     let word = |side: &Side| side.addresses.first().map(ToString::to_string);
     let shown = cluster_security::defaults().map(|(name, rule)| {
@@ -210,7 +210,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
     shown.to_vec()
 }
 
-/// Checks a value that is given either alone or as a list.
+/// Checks a value that is given either as a single one or as a list.
 fn either(
     asked: &Map<String, Value>,
     one: &str,

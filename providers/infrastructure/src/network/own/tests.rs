@@ -1,4 +1,4 @@
-//! VNETs and security groups of tenants, as clients ask for them.
+//! VNETs and security groups of tenants, as clients request them.
 
 use arm_wire::{ArmError, Response};
 use cluster_spec::PodNetworking;
@@ -69,10 +69,10 @@ async fn a_vnet_is_made_changed_shown_and_deleted() {
         "Disabled"
     );
     assert!(made["etag"].as_str().unwrap().starts_with("W/\""));
-    // What was read may be sent back, and is nothing new.
+    // A body that was read may be sent back, and changes nothing.
     let again = put(&stamp, "virtualNetworks/hub", made.clone()).await.unwrap();
     assert_eq!((again.status.as_u16(), again.body.unwrap()), (200, made.clone()));
-    // A PUT that does not speak of subnets leaves them.
+    // A PUT without subnets keeps them.
     let mut bare = vnet("10.1.0.0/16", &[]);
     bare["properties"].as_object_mut().unwrap().remove("subnets");
     bare["tags"] = json!({ "a": "b" });
@@ -263,7 +263,7 @@ async fn subnets_that_clusters_are_in_stay() {
         let refused = put(&stamp, "virtualNetworks/v", wrong).await;
         assert_eq!(status(&refused).1, "InUseSubnetCannotBeDeleted", "{refused:?}");
     }
-    // It may begin and cease to go by a security group: the rules are other ones then, and nothing else.
+    // Its security group may be set and removed: only the rules change.
     let group = put(&stamp, "networkSecurityGroups/n", json!({ "location": "local" })).await;
     let group = group.unwrap().body.unwrap()["id"].clone();
     let mut guarded = body.clone();

@@ -1,4 +1,4 @@
-//! VNETs and their subnets: what they may be, and how they are shown. Pure.
+//! VNETs and their subnets: validation and rendering. Pure.
 
 use std::net::Ipv4Addr;
 
@@ -23,11 +23,11 @@ use crate::{
 /// A VNET, with its subnets.
 pub(crate) enum Vnets {}
 
-/// The longest prefix of a subnet and the shortest of anything.
+/// The longest prefix of a subnet, and the shortest of any range.
 const LONGEST: u8 = 29;
 const SHORTEST: u8 = 2;
 
-/// Ranges that nothing can be in, and why.
+/// Ranges that are never allowed, and why.
 const NEVER: &[(&str, &str)] = &[
     ("0.0.0.0/8", "'this network'"),
     ("127.0.0.0/8", "loopback"),
@@ -200,7 +200,7 @@ impl Kind for Vnets {
             }
             seen.push((name, range));
         }
-        // Whose nodes are in a subnet go by its range, and by the whole address space.
+        // Clusters with nodes in a subnet depend on its range, and on the whole address space.
         for user in decided.users {
             let found =
                 subnets(decided.after).find(|subnet| name_of(subnet).eq_ignore_ascii_case(&user.part));
@@ -280,7 +280,7 @@ impl Kind for Vnets {
     }
 }
 
-/// A prefix of IPv4, which has nothing behind its length.
+/// An IPv4 prefix without host bits.
 fn prefix(text: &str, target: &str, problems: &mut Problems) -> Option<Ipv4Net> {
     let Ok(range) = text.parse::<Ipv4Net>() else {
         let (code, message) = if text.contains(':') {

@@ -1,5 +1,7 @@
-//! That a control plane does not go to a minor release without an API that is in use, as in AKS. Where that cannot be known, nobody is held
-//! up; and one who says so until when passes over it.
+//! The guard of upgrades: refuses a minor release that lacks an API in use, as in AKS. It applies to requests of users and of channels.
+//!
+//! If the APIs in use cannot be read, the upgrade is permitted. An override with an end time
+//! (`upgradeSettings.overrideSettings`) permits it as well.
 
 use arm_kernel::schema::Problems;
 use arm_wire::ErrorCode;
@@ -14,33 +16,39 @@ use crate::{
     rehearsal::{findings::is_removed, seen::Use},
 };
 
-/// Reads which APIs are in use, where a body asks a cluster that serves for another minor release.
-pub(super) async fn read(provider: &ContainerService, state: &mut State, body: &Value) {
+/// The minor release of the control plane that a body requests.
+pub(super) fn requested(body: &Value) -> Option<u32> {
+    let asked = body
+        .pointer("/properties/kubernetesVersion")
+        .and_then(Value::as_str);
+    let asked = asked?.parse::<Wanted>().ok()?;
+    Some(match asked {
+        Wanted::Exact(version) => version.minor,
+        Wanted::Newest { minor, .. } => minor,
+    })
+}
+
+/// Reads the deprecated APIs in use, if a running cluster is to get a newer minor release.
+pub(super) async fn read(provider: &ContainerService, state: &mut State, requested: Option<u32>) {
     let Some((guard, found)) = provider.guard.as_ref().zip(state.found.as_ref()) else {
         return;
     };
     let record = &found.record.value;
     let serves = found.observed.as_ref().is_some_and(|observed| observed.formed);
-    let asked = body
-        .pointer("/properties/kubernetesVersion")
-        .and_then(Value::as_str);
-    if !serves || record.spec().stopped || !asked.is_some_and(|asked| is_another_minor(record, asked)) {
+    let newer = requested.is_some_and(|requested| is_newer(record, requested));
+    if !serves || record.spec().stopped || !newer {
         return;
     }
     let uses = guard.uses(&record.uid, provider.env.clock.now()).await;
     state.uses = uses.unwrap_or_default();
 }
 
-fn is_another_minor(record: &ClusterRecord, asked: &str) -> bool {
+fn is_newer(record: &ClusterRecord, minor: u32) -> bool {
     let now = record.spec().kubernetes_version.parse::<Version>();
-    let asked = asked.parse::<Wanted>().map(|asked| match asked {
-        Wanted::Exact(version) => version.minor,
-        Wanted::Newest { minor, .. } => minor,
-    });
-    matches!((now, asked), (Ok(now), Ok(asked)) if asked > now.minor)
+    now.is_ok_and(|now| minor > now.minor)
 }
 
-/// Whether the body's override is in force: one without an end is none.
+/// Whether the body's override is in force. One without an end has no effect.
 fn is_forced(properties: &Map<String, Value>, now: Timestamp) -> bool {
     let settings = properties.get("upgradeSettings");
     let of = |field: &str| settings?.pointer(&format!("/overrideSettings/{field}"));
@@ -49,8 +57,8 @@ fn is_forced(properties: &Map<String, Value>, now: Timestamp) -> bool {
     of("forceUpgrade") == Some(&Value::Bool(true)) && until.is_some_and(|until| until > now)
 }
 
-/// Refuses a minor release that does not have an API in use any more, in AKS' words.
-pub(super) fn check(
+/// Refuses a minor release that lacks an API in use, with AKS' message.
+pub(crate) fn check(
     context: &Context<'_>,
     present: Option<&ClusterRecord>,
     to: Version,
@@ -94,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_override_needs_an_end_that_is_to_come() {
+    fn an_override_needs_an_end_in_the_future() {
         let now = Timestamp::from_second(1_767_225_600).unwrap();
         let forced = |settings: Value| {
             let properties = json!({ "upgradeSettings": { "overrideSettings": settings } });

@@ -276,6 +276,7 @@ impl ClusterApi for SimCluster {
             node.seen.taints.extend(wish.taints.iter().cloned());
             node.our_taints = wish.taints.iter().cloned().collect();
             if node.seen != before {
+                pods::settle(cluster);
                 cluster.changed();
             }
             Ok(())

@@ -13,8 +13,9 @@
 //! hold do not delay it.
 //!
 //! Always true: a pool with a change in progress, of itself or of its cluster, is not scaled until that is
-//! reached; a stopped pool is not scaled; an old look at pods and nodes has no effect; the pods of a cluster
-//! are not read unless it has a pool with a range that is not stopped.
+//! reached, or has ended at nodes that could not be drained; a stopped pool is not scaled; an old look at pods
+//! and nodes has no effect; the pods of a cluster are not read unless it has a pool with a range that is not
+//! stopped.
 
 use std::{
     cmp::Ordering,
@@ -32,9 +33,10 @@ use control_records::{EventKind, Part};
 use crate::{
     ApiEffect, Draft, PoolSize, Reach, Write,
     feature::Feature,
+    nodes::emptying,
     view::{
         autoscaled::is_let_go,
-        machines::{counts, index_in},
+        machines::{counts, index_in, is_emptied},
     },
 };
 
@@ -218,17 +220,24 @@ impl Scene {
         for pool in &spec.pools {
             let mut nodes = BTreeMap::new();
             for (id, machine) in &draft.seen.machines {
+                let healing = &machine.record.healing;
                 let goes = pool.stopped
                     || machine.record.deleting
                     || pool.removed.contains(id)
-                    || draft.is_marked(id);
+                    || draft.is_marked(id)
+                    || is_emptied(machine)
+                    || healing.given_up();
                 let (Some(_), Some(name)) = (index_in(machine, pool), machine.node_name()) else {
                     continue;
                 };
-                if goes || !counts(machine, pool) {
+                if goes {
                     continue;
                 }
-                let healing = &machine.record.healing;
+                if !counts(machine, pool) {
+                    // It is preserved or quarantined: it stays with its pods, and another node replaces it.
+                    staying.insert(name);
+                    continue;
+                }
                 if healing.off || healing.preserve.is_some() {
                     scene.kept.insert(name.to_owned());
                 }
@@ -273,11 +282,28 @@ fn is_left_to_it(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
     let part = Part::pool(&pool.name);
     let own = draft.desired.part_generation(&part);
     let aborted = draft.desired.requests.aborted.get(&part);
-    let reached = own.is_none_or(|own| draft.seen.observed.has_reached(&part, own));
     // A cluster that starts has nodes that are not ready yet, even if its pools' own changes were reached
     // before.
     let whole = draft.seen.observed.generation >= draft.desired.requests.generation;
-    pool.is_scaled() && whole && reached && (aborted.is_none() || aborted != own.as_ref())
+    let complete = whole && has_reached(draft, &part) || has_ended(draft);
+    pool.is_scaled() && complete && (aborted.is_none() || aborted != own.as_ref())
+}
+
+/// Whether the last change of a part was reached.
+fn has_reached(draft: &Draft<'_>, part: &Part) -> bool {
+    let own = draft.desired.part_generation(part);
+    own.is_none_or(|own| draft.seen.observed.has_reached(part, own))
+}
+
+/// Whether the last change of the cluster is complete except for pools whose nodes could not be drained. It is
+/// never reached without a later request, which may come much later.
+fn has_ended(draft: &Draft<'_>) -> bool {
+    let pools = &draft.desired.spec().pools;
+    let complete =
+        |pool: &PoolSpec| has_reached(draft, &Part::pool(&pool.name)) || emptying::has_ended(draft, pool);
+    pools.iter().any(|pool| emptying::has_ended(draft, pool))
+        && has_reached(draft, &Part::Base)
+        && pools.iter().all(complete)
 }
 
 /// A new node of a pool.

@@ -1,7 +1,7 @@
 //! Pools with an autoscaler, in a world where plans take effect at once.
 
 use cluster_autoscaler::{Node, Pod, Rules, Stays, Work};
-use cluster_spec::{PoolRange, Tier};
+use cluster_spec::{PoolRange, Tier, Undrainable};
 
 use super::{healing::standing, *};
 
@@ -201,6 +201,36 @@ fn a_pool_that_something_is_asked_of_is_left_alone_until_it_is_there() {
         "{:?}",
         plan.writes
     );
+}
+
+#[test]
+fn a_pool_is_scaled_again_after_its_upgrade_has_ended_at_a_node_that_cannot_be_drained() {
+    for (undrainable, pods) in [(Undrainable::Schedule, 3), (Undrainable::Cordon, 4)] {
+        let mut ideal = scaled();
+        let held = ideal.names_of("a")[0].clone();
+        ideal.stubborn.insert(held.clone());
+        ideal.desired.change_spec(|spec| {
+            spec.kubernetes_version = "1.37.1".to_owned();
+            spec.pools[0].kubernetes_version = "1.37.1".to_owned();
+            spec.pools[0].undrainable = undrainable;
+        });
+        ideal.desired.generation += 1;
+        let generation = ideal.desired.generation;
+        ideal.desired.requests.generation = generation;
+        ideal.desired.pool_generations.insert("a".to_owned(), generation);
+        ideal.go_on(40 * 60);
+        let emptying = ideal.seen.machines[&held].record.emptying.as_ref().unwrap();
+        assert!(emptying.given_up.is_some(), "{undrainable:?}");
+        assert!(ideal.seen.observed.generation < generation);
+        assert_eq!(ideal.desired.spec().pools[0].count, 1);
+        // All existing nodes have room for one pod less than there are.
+        for number in 0..pods {
+            ideal.add_pod(&format!("pod{number}"), 1500);
+        }
+        ideal.go_on(60);
+        assert_eq!(ideal.desired.spec().pools[0].count, 2, "{undrainable:?}");
+        assert!(ideal.pods.iter().all(|pod| pod.node.is_some()));
+    }
 }
 
 #[test]

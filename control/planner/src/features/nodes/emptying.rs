@@ -1,8 +1,10 @@
-//! How a node leaves that another one takes the place of: its pods have the time that its pool gives them, and it goes once it is empty
-//! and was so for as long as its pool says. What holds it up longer is not overrun: the node is given up, and takes pods again or is put aside.
+//! The draining of nodes that are replaced. Pods have the pool's drain timeout to leave; a drained node is kept for the pool's soak time and
+//! then removed. A node that is not drained in time is not removed: it is uncordoned or quarantined, by the pool's setting.
 //!
-//! Always true: a node that is emptied is not marked as to go before it is empty; when its pods were first asked to go is written down, so
-//! that a restart of the service gives them no more time; one that was given up is tried again only for a later request.
+//! Always true: a node that is replaced is not marked for removal before it is drained; the time of the first eviction is recorded, so that a
+//! restart of the service does not extend the timeout; a node that was given up is drained again only after a later request. Nodes that are
+//! removed without a replacement (a smaller or stopped pool, machines removed by their ids, also by the autoscaler) are not drained here but
+//! in [`super::removal`], within its bounds.
 
 use std::time::Duration;
 
@@ -16,24 +18,24 @@ use crate::{
     disturb::Disturb,
     view::{
         complaints::undrained,
-        machines::{given_up, index_in, is_current, is_emptied, joined},
+        machines::{counts, given_up, index_in, is_current, is_emptied, joined},
         recorded::formed,
         rotation,
     },
 };
 
-/// A minute, of what pools say.
+/// The unit of the pools' settings.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Pods that stay are asked again at least so often.
+/// The longest pause between two evictions.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The newest request about a pool, by its generation. One about the cluster as a whole is about each of its pools.
+/// The generation of the last request for a pool. A request for the cluster is one for each of its pools.
 pub(super) fn asked(draft: &Draft<'_>, pool: &PoolSpec) -> u64 {
     let own = draft.desired.pool_generations.get(&pool.name).copied();
     own.unwrap_or_default().max(draft.desired.requests.generation)
 }
 
-/// Nodes that are to stay after all, and nodes that were given up and of which somebody has asked again.
+/// Ends the draining of nodes that are to stay, and restarts it for nodes that were given up before the last request.
 pub(super) fn turn_round(draft: &mut Draft<'_>, pool: &PoolSpec) {
     let seen = draft.seen;
     let asked = asked(draft, pool);
@@ -49,7 +51,7 @@ pub(super) fn turn_round(draft: &mut Draft<'_>, pool: &PoolSpec) {
         } else {
             match &emptying.given_up {
                 Some(given_up) if given_up.generation < asked => {
-                    // Another one does its work already, so there is nothing to wait for.
+                    // A quarantined node is already replaced, so its draining begins at once.
                     given_up.quarantined.then(|| Emptying::begun(draft.now))
                 }
                 Some(given_up) => {
@@ -66,7 +68,8 @@ pub(super) fn turn_round(draft: &mut Draft<'_>, pool: &PoolSpec) {
     }
 }
 
-/// Begins to empty a node. What people put on it goes to one that takes its place, so that pods which go by that find it there.
+/// Begins to drain a node. Labels, annotations and taints that users set on it are copied to a new node, so that pods that depend on them can
+/// be scheduled there.
 pub(super) fn begin(draft: &mut Draft<'_>, id: &str, pool: &PoolSpec) {
     write(draft, id, Some(Emptying::begun(draft.now)));
     let seen = draft.seen;
@@ -84,7 +87,8 @@ pub(super) fn begin(draft: &mut Draft<'_>, id: &str, pool: &PoolSpec) {
     let heir = seen.machines.iter().find(|(id, machine)| {
         let stays = index_in(machine, pool).is_some() && !machine.record.deleting;
         let there = machine.node_name().is_some_and(|name| joined(draft, name));
-        stays && there && is_current(machine, pool) && machine.record.inherited.is_none() && !taken(id)
+        let free = machine.record.inherited.is_none() && !taken(id) && !draft.is_marked(id);
+        stays && there && is_current(machine, pool) && free
     });
     if let Some((heir, _)) = heir {
         draft.write(Write::Inherit {
@@ -118,17 +122,17 @@ fn write(draft: &mut Draft<'_>, id: &str, emptying: Option<Emptying>) {
     }
 }
 
-/// What is next for a node that is emptied.
+/// The next step for a node that is drained.
 enum Next {
     Wait(String),
     Ask(String),
-    /// This is written down.
+    /// Record the state of the draining.
     Note(Emptying),
-    /// It goes.
+    /// Mark the node for removal.
     Go,
 }
 
-/// Empties the nodes that are to be emptied.
+/// Drains the nodes that are replaced.
 pub(super) fn act(draft: &mut Draft<'_>) {
     let desired = draft.desired;
     let seen = draft.seen;
@@ -215,17 +219,17 @@ fn next(draft: &mut Draft<'_>, machine: &Machine, emptying: &Emptying, pool: &Po
                 ..emptying.clone()
             });
         }
-        // Its pods were asked, and nobody is there to hear it.
+        // Its pods were evicted, but its machine no longer responds.
         Some(_) if !machine.heard() && !joined(draft, name) => return Next::Go,
         _ => {}
     }
     let patience = MINUTE * pool.drain_minutes;
     let deadline = draft.after(emptying.since, patience);
-    // Where pods could not be asked, they have a little time from when they were.
+    // If no eviction was possible before the timeout, pods have at least the drain bound from the first one.
     let first = drain.and_then(|drain| drain.asked);
     let first = first.map(|first| draft.after(first, draft.policy.drain_bound.min(patience)));
     let deadline = first.map_or(deadline, |first| first.max(deadline));
-    // They are asked a last time when their time is over: what was answered before may be old.
+    // The last eviction is after the timeout: the result of an earlier one may be outdated.
     let last = drain.and_then(|drain| drain.left).map(|(_, at)| at);
     if last.is_some_and(|last| last >= deadline) {
         return Next::Note(Emptying {
@@ -261,13 +265,13 @@ fn next(draft: &mut Draft<'_>, machine: &Machine, emptying: &Emptying, pool: &Po
     }
 }
 
-/// The longer pods stay, the less often they are asked.
+/// The pause between two evictions: it grows with the time since the first one.
 fn pause(draft: &Draft<'_>, since: Timestamp, at: Timestamp) -> Duration {
     let so_far = at.duration_since(since).unsigned_abs();
     draft.policy.drain_pause.max((so_far / 60).min(LONGEST_PAUSE))
 }
 
-/// A node that was put aside is one that its pool still has to be rid of, though another one does its work.
+/// A quarantined node is still to be removed from its pool, although another node replaces it.
 pub(super) fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     for pool in &draft.desired.spec().pools {
         for (machine, given_up) in undrained_of(draft, pool) {
@@ -279,7 +283,24 @@ pub(super) fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     }
 }
 
-/// The nodes of a pool that were given up, and that nobody has asked again of.
+/// Whether the replacement of a pool's nodes has ended at nodes that could not be drained: without a later request, no
+/// further node is replaced.
+pub(crate) fn has_ended(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
+    let mut undrained = undrained_of(draft, pool).peekable();
+    if undrained.peek().is_none() {
+        return false;
+    }
+    if undrained.any(|(_, given_up)| !given_up.quarantined) {
+        return true;
+    }
+    let mut machines = draft.seen.machines.values();
+    machines.all(|machine| {
+        let own = index_in(machine, pool).is_some() && !machine.record.deleting;
+        !own || !counts(machine, pool) || is_current(machine, pool)
+    })
+}
+
+/// The nodes of a pool that were given up since the last request.
 pub(crate) fn undrained_of<'a>(
     draft: &Draft<'a>,
     pool: &PoolSpec,

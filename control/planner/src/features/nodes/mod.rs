@@ -152,11 +152,11 @@ struct Nodes<'a> {
     ready: usize,
     /// Made otherwise.
     old: Vec<&'a str>,
-    /// Made otherwise, and could not be emptied; they do their work on.
+    /// Made otherwise, and could not be drained; they take pods.
     stuck: Vec<&'a str>,
-    /// Made otherwise, and on their way out, but not marked: they are emptied, or were put aside.
+    /// Made otherwise, and not marked for removal: they are drained, or are quarantined.
     unmarked: Vec<&'a str>,
-    /// How many of those that were made otherwise are on their way out.
+    /// The number of nodes made otherwise that are drained or removed now.
     leaving: usize,
     /// Whether any of these is of another version.
     upgrades: bool,
@@ -212,12 +212,12 @@ impl<'a> Nodes<'a> {
         !self.old.is_empty() || !self.stuck.is_empty() || self.leaving > 0
     }
 
-    /// What is to change. A node of the old version is emptied when a new one has taken its place, but for as many as may be
-    /// unavailable; of the new version there are never more at a time than the surge allows. Once one could not be emptied, and does
-    /// its work on, no other is touched.
+    /// The change of a pool's nodes. A node of the old version is drained when a new one is ready in its place; the permitted number of
+    /// unavailable nodes is drained without that. There are never more nodes than the count and the surge. If a node could not be drained
+    /// and takes pods, no other node is replaced.
     fn change(&self, wanted: usize, pool: &PoolSpec, allowed: bool) -> Change<'a> {
         let size = |nodes: u32| usize::try_from(nodes).unwrap_or(usize::MAX);
-        // As long as nothing can take its place, nobody goes.
+        // While no new node can be added, no node is removed.
         let unavailable = if allowed { size(pool.unavailable) } else { 0 };
         let excess = self.removed.iter().chain(self.new.iter().skip(wanted)).copied();
         if wanted == 0 {
@@ -237,12 +237,12 @@ impl<'a> Nodes<'a> {
         if !self.stuck.is_empty() {
             return self.halted(wanted);
         }
-        // More than a smaller pool is to have: nothing takes their place.
+        // Surplus nodes of a pool that has become smaller are not replaced.
         let staying = self.old.len().min(wanted);
         let new = self.new.len().min(wanted);
         let needed = wanted.saturating_sub(self.ready.saturating_add(unavailable));
         let old = staying.min(needed);
-        // Whoever is marked in this very transaction is still there.
+        // Nodes that are marked in this transaction still count.
         let there = self.new.len() + self.old.len() + self.leaving;
         let room = wanted.saturating_add(size(pool.surge)).saturating_sub(there);
         Change {
@@ -252,8 +252,8 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// What is to change where an upgrade has ended at a node that could not be emptied: the pool has as many nodes as it is to have, of
-    /// either kind, and those that were added for the upgrade go.
+    /// The change of a pool whose upgrade has ended at a node that could not be drained: the pool keeps its count with nodes of both
+    /// versions, and nodes that were added for the upgrade are removed.
     fn halted(&self, wanted: usize) -> Change<'a> {
         let there = self.new.len() + self.old.len() + self.stuck.len();
         let surplus = there.saturating_sub(wanted);
@@ -267,14 +267,14 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// What is to change about the nodes of a pool.
+/// The change of a pool's nodes.
 #[derive(Default)]
 struct Change<'a> {
-    /// These go as they are.
+    /// The nodes to mark for removal.
     marked: Vec<&'a str>,
-    /// These are to be emptied first.
+    /// The nodes to drain before that.
     emptied: Vec<&'a str>,
-    /// So many are to come.
+    /// The number of nodes to add.
     missing: usize,
 }
 

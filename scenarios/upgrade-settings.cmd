@@ -1,5 +1,5 @@
-# A disruption budget that allows nothing: the node is waited for as long as its pool says, then it takes pods again, what was added for
-# the upgrade goes, and the operation fails. A later request goes on.
+# A disruption budget that permits no eviction: after the pool's drain timeout the node is uncordoned, the node added for the upgrade is
+# removed, and the operation fails. A later request continues.
 start
 create c1 np1=3
 settle
@@ -17,7 +17,7 @@ upgrade c1 1.37.1
 settle
 show c1
 
-# The same where such a node is to be put aside: another one does its work, the others are upgraded, and the operation tells of it.
+# The same with quarantine: the node is replaced by another one, the others are upgraded, and the operation reports it.
 create c2 np1=3
 settle
 settings c2 np1 drain=5 undrainable=Cordon
@@ -35,7 +35,7 @@ upgrade c2 1.37.1
 settle
 show c2
 
-# An empty node is kept for a while before the next one begins; no clock ends the operation.
+# A drained node is kept for the soak time before the next one begins; the operation does not fail for lack of time.
 create c3 np1=3
 settle
 settings c3 np1 soak=15
@@ -47,7 +47,7 @@ settle
 show c3
 operations
 
-# Killed while pods hold a node up: it is given no more time than it had.
+# Killed during a drain: the drain timeout is not extended.
 create c4 np1=2
 settle
 settings c4 np1 drain=10

@@ -126,7 +126,7 @@ pub(crate) enum Command {
     /// List, show and abort operations of clusters
     #[command(subcommand)]
     Operation(Operation),
-    /// Upgrades of clusters: tell what one would meet, before anything moves
+    /// Upgrades of clusters: report obstacles before an upgrade
     #[command(subcommand)]
     Upgrade(Upgrade),
     /// The store with the records of all clusters: list its copies, and restore one

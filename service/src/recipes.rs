@@ -321,7 +321,7 @@ impl Recipes for KubernetesRecipes {
         // A repair drains a node as well.
         wish.takes_pods = machine.repairing().is_none();
         match given_up {
-            // Its pods are asked to go.
+            // It is being drained.
             Some(None) => wish.takes_pods = false,
             Some(Some(given_up)) if given_up.quarantined => {
                 wish.takes_pods = false;

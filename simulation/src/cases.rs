@@ -160,7 +160,7 @@ async fn judge(player: &mut Player, case: &Case) -> Result<Option<String>> {
 /// A permanent fault is either worked around, or shown to people in time; then it is lifted.
 async fn visible(player: &mut Player, case: &Case) -> Result<Option<String>> {
     let stamp = &mut player.stamp;
-    // Pods may hold up their nodes for so long.
+    // Pods may delay the drain of their node for this time.
     let drained = if case.operation.name.starts_with("upgrade") {
         Duration::from_secs(60 * u64::from(DRAIN_MINUTES))
     } else {

@@ -534,7 +534,7 @@ impl Stamp {
                 continue;
             };
             let took = ended.duration_since(operation.started_at).unsigned_abs();
-            // One that replaces nodes takes the time of its nodes.
+            // The deadline of an operation that replaces nodes is extended.
             let longer = operation.progress.until;
             let longer = longer.and_then(|until| until.checked_add(self.outage + SLACK).ok());
             if took > bound && longer.is_none_or(|until| ended > until) {

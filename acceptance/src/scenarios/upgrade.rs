@@ -22,7 +22,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The commands are run as they stand there.
+/// The guide whose commands are run unchanged.
 const GUIDE: &str = include_str!("../../../docs/guides/upgrades.md");
 /// The pool whose node cannot be drained.
 const HELD: &str = "held";
@@ -156,7 +156,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     )
 }
 
-/// A pool whose only node cannot be drained: the guide's plan tells so before, the upgrade ends there and says why, and goes on when asked again.
+/// A pool whose only node cannot be drained: the guide's plan reports it before, the upgrade ends at it with the reason, and a repeated request
+/// completes it.
 fn held(
     journal: &Journal,
     stamp: &Stamp,

@@ -70,11 +70,11 @@ pub struct NodeSeen {
     pub problem: Option<String>,
     /// The annotation [`PRESERVE`]: the reason to leave the node as it is.
     pub preserve: Option<String>,
-    /// What people put on it with kubectl.
+    /// Labels, annotations and taints that users set with kubectl.
     pub marks: NodeMarks,
 }
 
-/// What people put on a node with kubectl: neither the service's own nor what belongs to the node itself.
+/// Labels, annotations and taints of a node that users set with kubectl; not those of the service, of Kubernetes or of the node itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeMarks {
     /// Labels.

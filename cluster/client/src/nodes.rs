@@ -80,8 +80,8 @@ fn seen(node: &Value) -> NodeSeen {
     }
 }
 
-/// What people put on it with kubectl, as the API server remembers who wrote what. Of taints it remembers only who wrote last to any, so there
-/// it is what is neither the service's nor Kubernetes' own.
+/// Labels, annotations and taints that users set with kubectl, by the field managers in the API server. Taints have one field manager for the
+/// whole list, so all taints count that are neither the service's nor Kubernetes' own.
 fn marks(node: &Value) -> NodeMarks {
     let metadata = &node["metadata"];
     let managers = || metadata["managedFields"].as_array().into_iter().flatten();
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(patch(&after, &takes_pods), None);
         let aside = merged(by_us.clone(), &patch(&by_us, &wish(&[], &[])).unwrap());
         assert!(seen(&aside).cordoned);
-        // Somebody has done so with kubectl.
+        // A cordon by a user.
         let by_them = cordoned(json!({}));
         let after = merged(by_them.clone(), &patch(&by_them, &takes_pods).unwrap());
         assert!(seen(&after).cordoned);
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(after["metadata"]["annotations"]["note"], "x");
         assert_eq!(seen(&after).taints, ["a=b:PreferNoSchedule"]);
         assert_eq!(patch(&after, &wish), None, "once");
-        // Somebody does not want it any more.
+        // A user has removed it.
         let mut without = after;
         without["metadata"]["labels"]
             .as_object_mut()

@@ -87,7 +87,8 @@ pub struct ClusterSpec {
     /// The last replacements of its CAs and keys that were asked for.
     #[serde(default, skip_serializing_if = "Rotations::are_none")]
     pub rotations: Rotations,
-    /// Until when upgrades that begin pass over what would refuse them (`overrideSettings` with `forceUpgrade`), milliseconds since 1970.
+    /// The end of the override of upgrade checks (`overrideSettings` with `forceUpgrade`): upgrades requested before are not refused;
+    /// milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_until: Option<i64>,
 }
@@ -336,7 +337,7 @@ impl PoolSpec {
     }
 }
 
-/// The time that pods have to leave a node where a pool does not say, minutes: AKS' default.
+/// The default of [`PoolSpec::drain_minutes`], as in AKS.
 pub const DRAIN_MINUTES: u32 = 30;
 
 fn one() -> u32 {

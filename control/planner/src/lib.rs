@@ -191,18 +191,18 @@ pub enum Write {
         /// What is being done with it from now on.
         work: Option<Work>,
     },
-    /// How far a node is emptied that another one is to take the place of, from now on; `None`: it stays.
+    /// Set the state of the draining of a node that is replaced; `None`: the node stays.
     Empty {
-        /// Whose machine.
+        /// The node's machine.
         machine: Permit,
-        /// How far.
+        /// The new state.
         emptying: Option<Emptying>,
     },
-    /// What people had put on a node is to be on the node of this machine, which takes its place.
+    /// Copy the labels, annotations and taints that users set on a replaced node to a new one.
     Inherit {
-        /// Whose machine.
+        /// The new node's machine.
         machine: String,
-        /// What.
+        /// The copied values.
         inherited: Inherited,
     },
     /// A machine is gone: remove its record and its configuration.

@@ -320,7 +320,7 @@ pub enum ConfigSeen {
 pub struct Drain {
     /// When its removal was first seen to be wanted.
     pub since: Timestamp,
-    /// When its pods were first asked to go, by this process.
+    /// The time of the first eviction of its pods by this process.
     pub asked: Option<Timestamp>,
     /// Pods left at the last eviction, and when that was.
     pub left: Option<(u32, Timestamp)>,

@@ -1,8 +1,8 @@
 //! How operations go on and end. They follow the cluster and never lead it: losing all of them changes nothing else.
 //!
 //! An operation ends well as soon as what it asked for is there, whatever else is going on; it is called failed when it
-//! is out of time, or when a node cannot be emptied that it would replace, and says why. Its time follows the work: while nodes are
-//! replaced, each that begins gives it the time that one may take. That a later request takes its place is decided where requests are.
+//! is out of time, or when a node that it would replace cannot be drained, and says why. While nodes are replaced, each node that begins
+//! extends the deadline by the time that one node may take. That a later request takes its place is decided where requests are.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::{
 pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
 /// The code of an operation that a deletion overtook.
 pub const OPERATION_PREEMPTED: &str = "AKSOperationPreemptedByDelete";
-/// The code of an operation that replaces nodes of which one could not be emptied.
+/// The code of an operation with a node that could not be drained.
 pub const POD_DRAIN_FAILURE: &str = "PodDrainFailure";
 
 pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
@@ -104,7 +104,7 @@ fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> 
     }
 }
 
-/// The pools that an operation is about.
+/// The pools that an operation concerns.
 fn pools<'a>(draft: &Draft<'a>, operation: &OperationRecord) -> Vec<&'a PoolSpec> {
     let scope = parts::scope(draft, operation);
     let pools = draft.desired.spec().pools.iter();
@@ -113,8 +113,8 @@ fn pools<'a>(draft: &Draft<'a>, operation: &OperationRecord) -> Vec<&'a PoolSpec
         .collect()
 }
 
-/// Until when it is not out of time, while nodes of its pools are replaced: the last step of that was begun so lately that it may still be
-/// under way.
+/// The extended deadline of an operation while nodes of its pools are replaced: the start of the last step, and the time that one step may
+/// take.
 fn until(draft: &Draft<'_>, operation: &OperationRecord) -> Option<Timestamp> {
     let pools = pools(draft, operation).into_iter();
     let ends = pools.filter_map(|pool| {
@@ -135,7 +135,7 @@ fn until(draft: &Draft<'_>, operation: &OperationRecord) -> Option<Timestamp> {
                     Some(empty) => (empty, minutes(pool.soak_minutes)),
                     None => (emptying.since, minutes(pool.drain_minutes)),
                 },
-                // One in the place of another that did not come up is no step.
+                // A machine that replaces one that did not become ready does not extend the deadline.
                 None if is_current(machine, pool) && record.healing.replaced == 0 => {
                     (record.created_at, Duration::ZERO)
                 }
@@ -149,7 +149,8 @@ fn until(draft: &Draft<'_>, operation: &OperationRecord) -> Option<Timestamp> {
     ends.max()
 }
 
-/// That nodes of an operation's pools could not be emptied and nothing else is left to do; where they do their work on, nothing else is done.
+/// The error of an operation with nodes that could not be drained: at once if such a node takes pods again, because the replacement of its pool
+/// has ended; if all are quarantined, when everything else is complete.
 fn undrainable(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> Option<OperationError> {
     let pools = pools(draft, operation).into_iter();
     let found = pools.flat_map(|pool| undrained_of(draft, pool).map(move |(node, why)| (pool, node, why)));

@@ -39,10 +39,10 @@ pub struct MachineRecord {
     /// What is being done with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
-    /// How far the node is emptied that another one is to take the place of; it is not to go before it is empty.
+    /// The draining of a node that is replaced; the node is not removed before it is drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emptying: Option<Emptying>,
-    /// What its node gets of the one whose place it takes.
+    /// Values that its node takes over from the node that it replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited: Option<Inherited>,
     /// What healing remembers of it.
@@ -112,22 +112,22 @@ impl Work {
     }
 }
 
-/// How far a node is emptied whose pool is to have another one in its place.
+/// The draining of a node that is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Emptying {
-    /// Since when its pods are asked to go.
+    /// The time since which its pods are evicted.
     pub since: Timestamp,
-    /// When none was left.
+    /// The time when no pod was left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty: Option<Timestamp>,
-    /// That it was given up. A later request begins anew.
+    /// Set if the node was not drained in time. A later request starts again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<GivenUp>,
 }
 
 impl Emptying {
-    /// One that begins now.
+    /// A draining that begins now.
     pub fn begun(now: Timestamp) -> Self {
         Self {
             since: now,
@@ -137,25 +137,25 @@ impl Emptying {
     }
 }
 
-/// Why a node was not emptied.
+/// A node that was not drained in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GivenUp {
-    /// When that was decided.
+    /// The time of this decision.
     pub at: Timestamp,
-    /// The newest request about its pool by then, by its generation.
+    /// The generation of the last request for its pool at that time.
     pub generation: u64,
-    /// Whether it is put aside, without new pods, and another one does its work. If not, it takes pods again.
+    /// Whether it stays cordoned and is replaced by another node. If not, it takes pods again.
     pub quarantined: bool,
-    /// What held it up, for people.
+    /// The reason, for people.
     pub why: String,
 }
 
-/// What people had put on a node with kubectl when another one took its place.
+/// Labels, annotations and taints that users had set with kubectl on a replaced node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inherited {
-    /// The name of the node that had it.
+    /// The name of the replaced node.
     pub from: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,

@@ -13,7 +13,7 @@ pub(crate) struct Node {
     pub(crate) serving_pending: bool,
     pub(crate) pods: u32,
     pub(crate) draining: bool,
-    /// Whether the service has marked it unschedulable.
+    /// Whether the service has cordoned it.
     pub(crate) drained: bool,
     /// Labels and taints that the service set.
     pub(crate) our_labels: BTreeSet<String>,

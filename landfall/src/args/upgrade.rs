@@ -1,11 +1,11 @@
-//! What `landfall upgrade` takes.
+//! The arguments of `landfall upgrade`.
 
 use clap::{Args, Subcommand};
 
 /// `landfall upgrade`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Upgrade {
-    /// Tell what an upgrade would meet: APIs that are gone, disruption budgets, webhooks, pods that nobody makes anew, claims, room
+    /// Report the obstacles of an upgrade: removed APIs, disruption budgets, webhooks, pods without a controller, volumes of one node, quotas
     Plan(UpgradePlan),
 }
 

@@ -1,4 +1,4 @@
-//! `landfall upgrade`: what an upgrade of a cluster would meet. Through the ARM API.
+//! `landfall upgrade`: the obstacles of an upgrade of a cluster, through the ARM API.
 
 use anyhow::Result;
 use owo_colors::OwoColorize as _;

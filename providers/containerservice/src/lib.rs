@@ -102,7 +102,7 @@ pub struct ContainerService {
     /// What all clusters ask for is one record.
     turn: Mutex<()>,
     kept: Arc<Kept>,
-    /// Knows which APIs are in use in clusters; `None`: nobody does.
+    /// Reads the deprecated APIs in use in clusters; `None`: they are not read, and refuse no upgrade.
     guard: Option<Arc<UpgradeGuard>>,
 }
 
@@ -127,7 +127,7 @@ impl ContainerService {
         }
     }
 
-    /// The same, that refuses upgrades to a version without an API that is in use.
+    /// The provider with a guard: an upgrade to a version that lacks an API in use is refused.
     #[must_use]
     pub fn guarded(self, guard: Arc<UpgradeGuard>) -> Self {
         Self {

@@ -6,7 +6,7 @@ use control_records::{GivenUp, RepairStep};
 use super::{etcd, machines::given_up};
 use crate::Machine;
 
-/// What is told of a node that could not be emptied, as long as nobody asks again.
+/// The message about a node that could not be drained, until a later request.
 pub(crate) fn undrained(machine: &Machine, given_up: &GivenUp) -> String {
     format!("node {} could not be drained: {}", machine.label(), given_up.why)
 }

@@ -104,7 +104,7 @@ pub(crate) fn is_back(machine: &Machine) -> bool {
 }
 
 /// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that has another
-/// version and is kept as evidence or was put aside.
+/// version and is preserved or quarantined.
 pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
     let healing = &machine.record.healing;
     let aside = given_up(machine).is_some_and(|given_up| given_up.quarantined);
@@ -112,13 +112,13 @@ pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
     !healing.given_up() && !other
 }
 
-/// Whether a node's pods are asked to go because another one takes its place.
+/// Whether a node is being drained because it is replaced.
 pub(crate) fn is_emptied(machine: &Machine) -> bool {
     let emptying = machine.record.emptying.as_ref();
     emptying.is_some_and(|emptying| emptying.given_up.is_none())
 }
 
-/// Why a node that another one was to take the place of was not emptied.
+/// The reason why a node that was to be replaced was not drained.
 pub(crate) fn given_up(machine: &Machine) -> Option<&GivenUp> {
     machine.record.emptying.as_ref()?.given_up.as_ref()
 }

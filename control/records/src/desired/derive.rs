@@ -174,7 +174,7 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
             nodes(settings, "/maxUnavailable", "0", count)?,
         ),
     };
-    // Some clients send 0 where nothing is asked for.
+    // Some clients send 0 for the default.
     let drain_minutes = optional::<u32>(body, "/upgradeSettings/drainTimeoutInMinutes")?;
     let drain_minutes = drain_minutes.filter(|minutes| *minutes > 0);
     let soak_minutes = optional::<u32>(body, "/upgradeSettings/nodeSoakDurationInMinutes")?;

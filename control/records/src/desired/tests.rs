@@ -135,7 +135,7 @@ fn what_upgrades_wait_for_follows_from_the_body() {
         )
     };
     assert_eq!(at(json!({})), (30, 0, true));
-    // As azurerm sends it where nothing is asked for.
+    // azurerm sends 0 for the default.
     assert_eq!(at(json!({ "drainTimeoutInMinutes": 0 })), (30, 0, true));
     let all = json!({
         "drainTimeoutInMinutes": 1440, "nodeSoakDurationInMinutes": 30, "undrainableNodeBehavior": "Cordon",

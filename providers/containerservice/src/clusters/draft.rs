@@ -30,7 +30,7 @@ pub(crate) struct Context<'a> {
     pub(crate) named: &'a Named,
     /// Snapshots that the body names, those that there are.
     pub(crate) snapshots: &'a snapshots::Named,
-    /// APIs with an end that are in use in the cluster, as far as that was asked.
+    /// Deprecated APIs in use in the cluster; empty if they were not read.
     pub(crate) uses: &'a [Use],
     /// Tenants' VNETs of the subscription.
     pub(crate) vnets: &'a [Vnet],

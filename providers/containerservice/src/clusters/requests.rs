@@ -255,7 +255,7 @@ fn overtaken(
                 pools: Vec::new(),
                 // What is replaced under a cluster takes nobody's place.
                 rotations: Default::default(),
-                // It counts for what is asked for later.
+                // It concerns later requests only.
                 forced_until: None,
                 ..spec.clone()
             };

@@ -30,7 +30,7 @@ impl HistoryApi {
         }
     }
 
-    /// The same, that tells what upgrades would meet.
+    /// The provider with rehearsals of upgrades.
     #[must_use]
     pub fn rehearsing(self, rehearsals: Rehearsals) -> Self {
         Self {

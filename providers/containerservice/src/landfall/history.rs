@@ -9,7 +9,7 @@
 //! | `{SUB}/providers/Landfall.ContainerService/activities` | who asked for which change or credentials, and what was answered, oldest first; `?after={id}` |
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
-//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | what an upgrade would meet; [`super::upgrade_plans`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |

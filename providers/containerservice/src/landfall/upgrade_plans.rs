@@ -1,10 +1,10 @@
-//! `Landfall.ContainerService/managedClusters/upgradePlans`: what an upgrade of a cluster would meet, before anything moves.
+//! `Landfall.ContainerService/managedClusters/upgradePlans`: the obstacles of an upgrade of a cluster, before it begins.
 //!
 //! | | |
 //! |---|---|
-//! | GET `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | for control plane and pools, as `az aks upgrade` would take them there |
+//! | GET `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | for control plane and pools, as upgraded by `az aks upgrade` |
 //!
-//! Always true: it only reads, and tells what it could not look at.
+//! Always true: it only reads, and reports each part that could not be read.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -30,7 +30,7 @@ use crate::{
 
 type Row = Operation<HistoryApi>;
 
-/// The type.
+/// The resource type.
 pub(super) const UPGRADE_PLANS: ResourceType<HistoryApi> = ResourceType {
     path: "managedClusters/upgradePlans",
     versions: HISTORY_API_VERSIONS,
@@ -41,13 +41,13 @@ pub(super) const UPGRADE_PLANS: ResourceType<HistoryApi> = ResourceType {
     })],
 };
 
-/// What rehearsals go by besides the records.
+/// The input of rehearsals besides the records.
 pub struct Rehearsals {
     /// Reads clusters.
     pub guard: Arc<UpgradeGuard>,
-    /// The versions that clusters can have.
+    /// The versions that are offered.
     pub offered: Offered,
-    /// How much clusters may ask for.
+    /// The limits of the stamp and its subscriptions.
     pub limits: Limits,
 }
 
@@ -133,7 +133,7 @@ impl HistoryApi {
     }
 }
 
-/// The version that is asked for, if the control plane can go there, or runs it already.
+/// The requested version, if the control plane can be upgraded to it, or runs it already.
 fn target(offered: &Offered, from: Version, runs: Version, asked: &str) -> Result<Version, ArmError> {
     let wrong = |message: String| ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("version");
     let target = offered
@@ -156,7 +156,7 @@ fn target(offered: &Offered, from: Version, runs: Version, asked: &str) -> Resul
     )))
 }
 
-/// The cluster with control plane and pools of a version.
+/// The cluster with control plane and pools at a version.
 fn upgraded(spec: &ClusterSpec, target: Version) -> ClusterSpec {
     let mut after = spec.clone();
     after.kubernetes_version = target.to_string();
@@ -184,7 +184,7 @@ fn replaced(machines: Vec<MachineRecord>, before: &ClusterSpec, after: &ClusterS
         .collect()
 }
 
-/// How a pool would be upgraded. How long its nodes take to start and to be emptied is not known before; how long they may be waited for is.
+/// The upgrade of a pool. The time to start and to drain its nodes is not known in advance; the longest wait for drains and soaks is.
 fn pool(before: &PoolSpec, after: &PoolSpec) -> Value {
     let nodes = before.wanted();
     let at_a_time = (before.surge + before.unavailable).max(1);

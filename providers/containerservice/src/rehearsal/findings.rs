@@ -1,4 +1,4 @@
-//! What of all that was read an upgrade would meet. Pure.
+//! The obstacles of an upgrade, from all that was read of a cluster. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 
 use super::seen::{Budget, Part, Pod, Seen, Use, Volume, Webhook};
 
-/// So many names are told of many.
+/// The number of names in a message; the others are counted.
 const NAMES: usize = 3;
 
 /// What a finding means for the upgrade, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Weight {
-    /// It is refused.
+    /// The upgrade is refused.
     Refused,
-    /// Nodes are waited for until their drain timeout, and then given up.
+    /// Nodes are not drained within their drain timeout, and are given up.
     HoldsUp,
-    /// Something does not come back.
+    /// Pods or data are lost.
     Loses,
-    /// It could not be looked at.
+    /// A part could not be read.
     Unknown,
-    /// It is good to know.
+    /// Information without an effect on the upgrade.
     Note,
 }
 
@@ -38,15 +38,15 @@ impl Weight {
     }
 }
 
-/// One thing that an upgrade would meet.
+/// An obstacle of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) weight: Weight,
-    /// What it is about, in a word that programs may go by.
+    /// The kind of obstacle, for programs.
     pub(crate) kind: &'static str,
     pub(crate) subject: String,
     pub(crate) message: String,
-    /// What to do.
+    /// The remedy.
     pub(crate) next: String,
 }
 
@@ -63,29 +63,29 @@ impl Finding {
     }
 }
 
-/// What an upgrade is to come to, and what is known of the cluster.
+/// The requested upgrade, and the state of the cluster.
 pub(crate) struct Facts<'a> {
-    /// The version that is asked for.
+    /// The requested version.
     pub(crate) target: Version,
-    /// Whether the control plane goes to another minor release.
+    /// Whether the control plane is upgraded to another minor release.
     pub(crate) minor: bool,
-    /// Whether upgrades that begin now pass over APIs in use.
+    /// Whether an override permits upgrades despite APIs in use.
     pub(crate) forced: bool,
     /// Names of the nodes that would be replaced.
     pub(crate) nodes: &'a BTreeSet<String>,
-    /// APIs with an end that are in use.
+    /// Deprecated APIs in use.
     pub(crate) uses: &'a Part<Vec<Use>>,
     pub(crate) seen: &'a Seen,
-    /// The limits that the nodes pass that are added meanwhile, for people.
+    /// The limits that the additional nodes would exceed, for people.
     pub(crate) excesses: &'a [String],
 }
 
-/// Whether an API that is in use is gone in a version.
+/// Whether a version lacks an API in use.
 pub(crate) fn is_removed(used: &Use, target: Version) -> bool {
     used.removed_in <= (target.major, target.minor)
 }
 
-/// All of it, worst first.
+/// All obstacles, worst first.
 pub(crate) fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     let mut all = Vec::new();
     apis(facts, &mut all);
@@ -158,7 +158,7 @@ fn apis(facts: &Facts<'_>, all: &mut Vec<Finding>) {
     }
 }
 
-/// Some names of many.
+/// The number of pods, and the names of the first ones.
 fn names<'p>(pods: impl Iterator<Item = &'p &'p Pod>) -> (usize, String) {
     let all: Vec<String> = pods
         .map(|pod| format!("{}/{}", pod.namespace, pod.name))
@@ -197,7 +197,7 @@ fn budgets(moving: &[&Pod], budgets: &Part<Vec<Budget>>, all: &mut Vec<Finding>)
             ),
         });
     }
-    // Kubernetes refuses to evict a pod that two budgets cover, whatever they allow.
+    // Kubernetes never evicts a pod that two budgets cover.
     let two = |pod: &&&Pod| budgets.iter().filter(|budget| covers(budget, pod)).count() > 1;
     for pod in moving.iter().filter(two) {
         all.push(Finding {

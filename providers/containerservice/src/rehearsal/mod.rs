@@ -1,13 +1,13 @@
-//! What an upgrade of a cluster would meet, known before anything moves: APIs in use that the version does not have any more, disruption
-//! budgets that allow nothing, webhooks that would let no pod in, what nobody makes anew, what cannot move, and room.
+//! The rehearsal of an upgrade: its obstacles, before it begins. These are APIs in use that the version lacks, disruption budgets that permit no
+//! eviction, webhooks that would block pods, pods without a controller, volumes of one node, and quotas.
 //!
-//! Three steps: the cluster is read through its API ([`seen`], texts as the API server gives them; no agent, nothing in the cluster);
-//! what was read is judged ([`findings`], pure); the answer is told by [`crate::landfall`]. What cannot be read is a finding of its own:
-//! nothing is called well that was not looked at.
+//! Three steps: the cluster is read through its API ([`seen`]; it needs no agent, and no program in the cluster); obstacles are found in what was
+//! read ([`findings`], pure); [`crate::landfall`] answers with them. A part that cannot be read is a finding of its own, so that no part
+//! without a finding was left unread.
 //!
-//! Which APIs are in use says the API server's own metric `apiserver_requested_deprecated_apis`, since that server was started. Whether a use
-//! is younger than twelve hours, as AKS asks, follows from its counter of requests: one that has not grown for twelve hours is over. What
-//! was never counted before counts as young. The counters are those of the member that answered.
+//! The APIs in use are those in the API server's metric `apiserver_requested_deprecated_apis`, since that server was started. AKS counts uses
+//! within twelve hours: a use ends if the API's counter of requests has not grown for twelve hours. A counter that is read for the first time
+//! counts as in use. The counters are those of the member that answered.
 
 pub(crate) mod findings;
 pub(crate) mod seen;
@@ -22,30 +22,30 @@ use jiff::{SignedDuration, Timestamp};
 
 use seen::{METRICS, Use, uses};
 
-/// As AKS: an API that was not used for so long is not in use.
+/// An API without a request for this time is not in use, as in AKS.
 const YOUNG: SignedDuration = SignedDuration::from_hours(12);
-/// So many counters are remembered at most; then all are forgotten, and count as young.
+/// The limit of remembered counters; beyond it all are dropped, and their APIs count as in use.
 const MOST: usize = 4096;
 
-/// Reads clusters by way of their APIs. Implemented by the service over the clusters' keys.
+/// Reads clusters through their APIs. Implemented by the service with the clusters' keys.
 #[async_trait]
 pub trait ClusterReader: Send + Sync + 'static {
-    /// What is at a path of the API of the cluster of this uid, as text.
+    /// The response of a cluster's API to a GET of a path, as text.
     ///
     /// # Errors
-    /// Why it cannot be read, for people.
+    /// The reason why it cannot be read, for people.
     async fn text(&self, uid: &str, path: &str) -> Result<String, String>;
 }
 
-/// Knows which APIs that are about to go are in use in clusters.
+/// Finds the deprecated APIs in use in clusters.
 pub struct UpgradeGuard {
     reader: Arc<dyn ClusterReader>,
-    /// By cluster and API: its counter, and since when it was that.
+    /// By cluster and API: its counter, and the time since which it is unchanged.
     noted: Mutex<BTreeMap<(String, String), (u64, Timestamp)>>,
 }
 
 impl UpgradeGuard {
-    /// One that reads clusters through this.
+    /// A guard that reads clusters through this reader.
     pub fn new(reader: Arc<dyn ClusterReader>) -> Self {
         Self {
             reader,
@@ -57,7 +57,7 @@ impl UpgradeGuard {
         &*self.reader
     }
 
-    /// The APIs with an end that are in use in a cluster; why that is not known, for people.
+    /// The deprecated APIs in use in a cluster. The error is the reason why they cannot be read, for people.
     pub(crate) async fn uses(&self, uid: &str, now: Timestamp) -> Result<Vec<Use>, String> {
         let text = self.reader.text(uid, METRICS).await?;
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);

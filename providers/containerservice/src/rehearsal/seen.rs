@@ -1,4 +1,4 @@
-//! What is read of a cluster for a rehearsal, and what of it matters. Reading is one function; all else is pure.
+//! The input of a rehearsal from a cluster. One function reads; all others are pure.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::ClusterReader;
 
-/// Where an API server tells of itself.
+/// The path of an API server's metrics.
 pub(crate) const METRICS: &str = "/metrics";
 
-/// From the API server's own memory, whatever etcd does.
+/// Lists from the API server's cache, independent of etcd.
 const PODS: &str = "/api/v1/pods?resourceVersion=0";
 const VOLUMES: &str = "/api/v1/persistentvolumes?resourceVersion=0";
 const BUDGETS: &str = "/apis/policy/v1/poddisruptionbudgets?resourceVersion=0";
@@ -20,31 +20,31 @@ const WEBHOOKS: [&str; 2] = [
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations?resourceVersion=0",
 ];
 
-/// A part that was read; or why it was not, for people.
+/// A part that was read; or the reason why it was not, for people.
 pub(crate) type Part<T> = Result<T, String>;
 
-/// What was read of a cluster.
+/// The objects of a cluster that were read.
 pub(crate) struct Seen {
     pub(crate) pods: Part<Vec<Pod>>,
     pub(crate) budgets: Part<Vec<Budget>>,
     pub(crate) webhooks: Part<Vec<Webhook>>,
-    /// By namespace and name of a Service: how many of its endpoints are ready.
+    /// By namespace and name of a Service: the number of its ready endpoints.
     pub(crate) endpoints: Part<BTreeMap<(String, String), usize>>,
     pub(crate) volumes: Part<Vec<Volume>>,
 }
 
-/// A pod that is to move with its node: not one of a DaemonSet or of the node itself, and not one that has ended.
+/// A pod that has to move when its node is replaced: not one of a DaemonSet, a static pod, or one that has ended.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) node: String,
-    /// Whether something makes it anew.
+    /// Whether a controller replaces it.
     pub(crate) owned: bool,
     pub(crate) labels: Value,
     /// Claims that it uses.
     pub(crate) claims: Vec<String>,
-    /// The node that it asks for by name.
+    /// The name of the node that its node selector requires.
     pub(crate) pinned: Option<String>,
 }
 
@@ -53,22 +53,22 @@ pub(crate) struct Pod {
 pub(crate) struct Budget {
     pub(crate) namespace: String,
     pub(crate) name: String,
-    /// How many of its pods may be evicted now.
+    /// The number of its pods that may be evicted now.
     pub(crate) allowed: i64,
     pub(crate) selector: Value,
 }
 
-/// A webhook without which no pod is let in, or changed.
+/// A webhook that blocks pods when it does not respond.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Webhook {
     /// The configuration that it is in.
     pub(crate) configuration: String,
     pub(crate) name: String,
-    /// Namespace and name of the Service that it is behind; `None`: it is elsewhere.
+    /// Namespace and name of its Service; `None`: it is outside the cluster.
     pub(crate) service: Option<(String, String)>,
 }
 
-/// A persistent volume that only one node has.
+/// A persistent volume of one node only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Volume {
     pub(crate) name: String,
@@ -76,18 +76,18 @@ pub(crate) struct Volume {
     pub(crate) claim: (String, String),
 }
 
-/// An API that is in use and has an end.
+/// A deprecated API in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Use {
     /// As AKS writes it: `group.resource.version`.
     pub(crate) api: String,
-    /// The minor release that does not have it any more: major and minor.
+    /// The first minor release without it: major and minor.
     pub(crate) removed_in: (u32, u32),
     /// Requests for it since the API server was started.
     pub(crate) requests: u64,
 }
 
-/// Reads it, the parts at the same time.
+/// Reads a cluster, all parts at the same time.
 pub(crate) async fn read(reader: &dyn ClusterReader, uid: &str) -> Seen {
     let list = |path| list(reader, uid, path);
     let ((pods, budgets, endpoints), (volumes, validating, mutating)) = join(
@@ -113,7 +113,7 @@ async fn list(reader: &dyn ClusterReader, uid: &str, path: &str) -> Part<Vec<Val
     let mut list: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     match list.get_mut("items").map(Value::take) {
         Some(Value::Array(items)) => Ok(items),
-        // As an API server writes a list that is empty.
+        // The form of an empty list.
         Some(Value::Null) => Ok(Vec::new()),
         _ => Err(format!("the answer to {path} is no list")),
     }
@@ -168,7 +168,7 @@ fn budget(budget: &Value) -> Budget {
     }
 }
 
-/// The webhooks of a configuration that stop pods from being made or evicted when they do not answer.
+/// The webhooks of a configuration that block the creation or eviction of pods when they do not respond.
 fn webhooks(configuration: &Value) -> Vec<Webhook> {
     let stops =
         |webhook: &&Value| webhook["failurePolicy"] != "Ignore" && items(webhook, "/rules").any(stops_pods);
@@ -195,21 +195,21 @@ fn stops_pods(rule: &Value) -> bool {
         && names("resources", &["pods", "pods/*", "pods/eviction", "*", "*/*"])
 }
 
-/// By Service: how many endpoints are ready.
+/// By Service: the number of ready endpoints.
 fn ready(slices: &[Value]) -> BTreeMap<(String, String), usize> {
     let mut found = BTreeMap::new();
     for slice in slices {
         let service = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str();
         let Some(service) = service else { continue };
         let own = (text(slice, "/metadata/namespace"), service.to_owned());
-        // Absent is ready, by the API's own word.
+        // A missing condition means ready, by the API's definition.
         let ready = items(slice, "/endpoints").filter(|endpoint| endpoint["conditions"]["ready"] != false);
         *found.entry(own).or_default() += ready.count();
     }
     found
 }
 
-/// A volume that only one node has: a local one, or one that asks for a node by name.
+/// A volume of one node only: local, or with a node affinity to a host name.
 fn volume(volume: &Value) -> Option<Volume> {
     let spec = &volume["spec"];
     let by_name = items(spec, "/nodeAffinity/required/nodeSelectorTerms")
@@ -224,7 +224,7 @@ fn volume(volume: &Value) -> Option<Volume> {
     })
 }
 
-/// The labels and the value of a line of metrics, where it is one of this name.
+/// The labels and the value of a line of metrics, if it has this name.
 fn sample<'a>(line: &'a str, name: &str) -> Option<(BTreeMap<&'a str, &'a str>, f64)> {
     let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.split_once("} ")?;
     let value = value.split(' ').next()?.parse().ok()?;
@@ -241,12 +241,12 @@ fn minor(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Group, resource and version that a line is about.
+/// Group, resource and version of a line.
 fn named<'a>(labels: &BTreeMap<&'a str, &'a str>) -> [&'a str; 3] {
     ["group", "resource", "version"].map(|name| labels.get(name).copied().unwrap_or_default())
 }
 
-/// The APIs with an end that metrics say are in use.
+/// The deprecated APIs in use, from metrics.
 pub(crate) fn uses(metrics: &str) -> Vec<Use> {
     let mut found: BTreeMap<(&str, &str, &str), Use> = BTreeMap::new();
     for line in metrics.lines() {

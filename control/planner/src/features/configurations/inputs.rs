@@ -216,7 +216,7 @@ pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
         Some(Role::Node { pool, .. }) => spec.pools.iter().find(|spec| spec.name == *pool).map(one_of),
         _ => None,
     };
-    // A node that was given up is put aside, or takes pods again.
+    // A node that was given up is quarantined, or uncordoned.
     let given_up = machine
         .emptying
         .as_ref()

@@ -1,4 +1,4 @@
-//! What a pool's upgrade settings say: how long pods may stay, what becomes of a node that they do not leave, how long an empty one is kept.
+//! The upgrade settings of a pool: drain timeout, soak time, and the treatment of nodes that cannot be drained.
 
 use cluster_spec::{Tier, Undrainable};
 use control_records::Part;
@@ -9,14 +9,14 @@ use crate::POD_DRAIN_FAILURE;
 const NEW: &str = "1.37.1";
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A cluster of a pool of three nodes.
+/// A cluster with a pool of three nodes.
 fn three(change: impl FnOnce(&mut PoolSpec)) -> Ideal {
     let mut pool = pool("a", 3);
     change(&mut pool);
     standing(Tier::Free, vec![pool])
 }
 
-/// Asks for the other version of everything, as a request about the pool.
+/// Requests the other version for control plane and pool, as a request for the pool.
 fn ask(ideal: &mut Ideal) {
     ideal.desired.change_spec(|spec| {
         spec.kubernetes_version = NEW.to_owned();
@@ -32,7 +32,7 @@ fn ask(ideal: &mut Ideal) {
     });
 }
 
-/// Goes on until the operation has ended; how, and after how long.
+/// Runs until the operation has ended; gives its status and duration.
 fn until_it_ends(ideal: &mut Ideal) -> (OperationStatus, Duration) {
     let begun = ideal.now;
     for _ in 0..5000 {
@@ -44,7 +44,7 @@ fn until_it_ends(ideal: &mut Ideal) -> (OperationStatus, Duration) {
     panic!("it does not end: {:#?}", ideal.plan());
 }
 
-/// Goes on until nothing is planned any more and nobody is about to go, finished or not.
+/// Runs until nothing is planned and no machine is being removed, whether the plan is finished or not.
 fn come_to_rest(ideal: &mut Ideal) {
     for _ in 0..500 {
         let plan = ideal.plan();
@@ -61,7 +61,7 @@ fn come_to_rest(ideal: &mut Ideal) {
     panic!("it does not come to rest: {:#?}", ideal.plan());
 }
 
-/// By version: how many nodes run it and are to stay.
+/// By version: the number of its nodes that are not being removed.
 fn versions(ideal: &Ideal) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for machine in ideal.seen.machines.values() {
@@ -88,7 +88,7 @@ fn an_upgrade_ends_at_a_node_that_cannot_be_drained_and_a_later_request_goes_on(
     assert!((40 * MINUTE..45 * MINUTE).contains(&took), "{took:?}");
     assert_eq!(given_up(&ideal, &held), Some(false));
     come_to_rest(&mut ideal);
-    // What was added for the upgrade is gone, and all is as it was.
+    // The nodes added for the upgrade are removed, and the others are unchanged.
     assert_eq!(versions(&ideal), BTreeMap::from([("1.36.3".to_owned(), 3)]));
     let plan = ideal.plan();
     let problem = plan.observed.problem.unwrap();
@@ -107,7 +107,7 @@ fn an_upgrade_ends_at_a_node_that_cannot_be_drained_and_a_later_request_goes_on(
 }
 
 #[test]
-fn a_node_that_cannot_be_drained_is_put_aside_where_that_is_asked_for() {
+fn a_node_that_cannot_be_drained_is_quarantined_if_the_pool_says_so() {
     let mut ideal = three(|pool| pool.undrainable = Undrainable::Cordon);
     let held = ideal.nodes_of("a")[1].clone();
     ideal.stubborn.insert(held.clone());
@@ -210,7 +210,7 @@ fn a_node_is_not_given_more_time_by_a_service_that_begins_anew() {
     while given_up(&ideal, &held).is_none() {
         ideal.pass();
         let machine = ideal.seen.machines.get_mut(&held).unwrap();
-        // The loop notes that it is drained as soon as it sees its record.
+        // The loop begins the drain when it reads the record.
         if let Some(drain) = machine.drain.as_mut().filter(|_| forgotten < 40) {
             forgotten += 1;
             drain.left = None;
@@ -222,7 +222,7 @@ fn a_node_is_not_given_more_time_by_a_service_that_begins_anew() {
 }
 
 #[test]
-fn who_is_on_the_way_out_stays_when_that_is_asked_for_and_goes_with_a_pool_that_stops() {
+fn a_node_being_drained_stays_when_that_is_requested_and_is_removed_with_a_stopped_pool() {
     let emptied = || {
         let mut ideal = three(|_| {});
         let held = ideal.nodes_of("a")[2].clone();

@@ -3,6 +3,7 @@
 mod access;
 mod adversity;
 mod around;
+mod autoscaler;
 mod az_commands;
 mod backup;
 mod balancers;
@@ -102,6 +103,7 @@ const CLUSTERS: &[&str] = &[
     volumes::NAME,
     namespaces::NAME,
     "pools",
+    autoscaler::NAME,
     "maintenance",
     "upgrade",
     "healing",
@@ -342,6 +344,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has("pools") {
         pools::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
+    if wanted.has(autoscaler::NAME) {
+        autoscaler::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("maintenance") {
         maintenance::walk(journal, stamp, az, &clusters.kubenet)?;

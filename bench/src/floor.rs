@@ -490,10 +490,14 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             incarnation: "floor".into(),
             surge: 1,
             unavailable: 0,
+            drain_minutes: cluster_spec::DRAIN_MINUTES,
+            soak_minutes: 0,
+            undrainable: Default::default(),
             removed: Default::default(),
             renewed: None,
             subnet: None,
             stopped: false,
+            autoscale: None,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
@@ -503,8 +507,12 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         issuer: None,
         workload_identity: false,
         directory: None,
-        // The driver of disks is a program of ours.
+        // The drivers of disks and shares are a program of Landfall's.
         disks_off: true,
+        files_off: true,
+        snapshots_off: true,
+        autoscaler: Default::default(),
         rotations: Default::default(),
+        forced_until: None,
     })
 }

@@ -10,6 +10,7 @@ mod image;
 mod maintenance;
 mod secrets;
 mod subscription;
+mod upgrade;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
@@ -27,6 +28,7 @@ pub(crate) use image::{Image, ImageBuild, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
+pub(crate) use upgrade::Upgrade;
 
 /// Azure Kubernetes Service on your own machines.
 #[derive(Debug, Parser)]
@@ -124,6 +126,9 @@ pub(crate) enum Command {
     /// List, show and abort operations of clusters
     #[command(subcommand)]
     Operation(Operation),
+    /// Upgrades of clusters: report obstacles before an upgrade
+    #[command(subcommand)]
+    Upgrade(Upgrade),
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),

@@ -116,6 +116,7 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Identity(command) => Box::pin(commands::identity::run(context, &command)).await,
         Command::Secrets(command) => Box::pin(commands::secrets::run(context, &command)).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
+        Command::Upgrade(command) => Box::pin(commands::upgrade::run(context, &command)).await,
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,
         Command::Events(args) => Box::pin(commands::events::run(context, &args)).await,
         Command::Image(args) => Box::pin(commands::image::run(context, args)).await,

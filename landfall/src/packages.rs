@@ -27,8 +27,12 @@ const PROGRAMS: &[Program] = &[
     program("mkfs.ext4", "e2fsprogs"),
     program("losetup", "mount"),
     program("findmnt", "util-linux"),
-    // A volume may be made as a copy of another one.
+    // A share is made with a filesystem.
+    program("debugfs", "e2fsprogs"),
+    // A volume may be made as a copy of another one, whose filesystem is frozen meanwhile.
     program("cp", "coreutils"),
+    program("timeout", "coreutils"),
+    program("fsfreeze", "util-linux"),
     Program {
         name: "mmdebstrap",
         package: "mmdebstrap",

@@ -140,6 +140,8 @@ mod tests {
             }),
             deleting: false,
             work: None,
+            emptying: None,
+            inherited: None,
             healing: Healing::default(),
             created_at: now(),
         }

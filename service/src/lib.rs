@@ -49,7 +49,8 @@ use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{
-    BackupApi, BackupReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
+    BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
+    Rehearsals, UpgradeGuard,
 };
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
@@ -204,7 +205,16 @@ impl Service {
     ) -> Self {
         let Records { store, epoch, sealer } = records;
         let range = drivers.fabric.stamp_network().range;
-        let clusters = Arc::new(ContainerService::new(
+        let readings = Arc::new(ClusterReadings {
+            env: env.clone(),
+            store: Arc::clone(&store),
+            sealer: Arc::clone(&sealer),
+            agents: Arc::clone(&drivers.agents),
+            connect: Arc::clone(&drivers.connect),
+            handles: Mutex::default(),
+        });
+        let guard = Arc::new(UpgradeGuard::new(Arc::clone(&readings) as Arc<dyn ClusterReader>));
+        let clusters = ContainerService::new(
             env.clone(),
             Arc::clone(&store),
             Arc::clone(&sealer),
@@ -225,7 +235,8 @@ impl Service {
                 names: config.names,
                 authority: format!("{}/", config.base_url.trim_end_matches('/')),
             }),
-        ));
+        );
+        let clusters = Arc::new(clusters.guarded(Arc::clone(&guard)));
         let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
             env.clone(),
             Arc::clone(&clusters),
@@ -254,17 +265,7 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
         ));
-        let history = Arc::new(History::new(
-            env.clone(),
-            Arc::new(ClusterReadings {
-                env: env.clone(),
-                store: Arc::clone(&store),
-                sealer: Arc::clone(&sealer),
-                agents: Arc::clone(&drivers.agents),
-                connect: Arc::clone(&drivers.connect),
-                handles: Mutex::default(),
-            }),
-        ));
+        let history = Arc::new(History::new(env.clone(), readings));
         let insights: Arc<dyn Provider> = Arc::new(Insights::new(
             env.clone(),
             Arc::clone(&store),
@@ -311,7 +312,12 @@ impl Service {
                 Arc::clone(&features),
             ],
         ));
-        let own: Arc<dyn Provider> = Arc::new(HistoryApi::new(env.clone(), Arc::clone(&store)));
+        let own = HistoryApi::new(env.clone(), Arc::clone(&store)).rehearsing(Rehearsals {
+            guard,
+            offered: Offered::pinned(),
+            limits: config.limits.clone(),
+        });
+        let own: Arc<dyn Provider> = Arc::new(own);
         let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
         if let Some(issuers) = drivers.issuers {
             tokens.ask_first(issuers);

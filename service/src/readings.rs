@@ -17,6 +17,7 @@ use cluster_pki::ClusterPki;
 use cluster_spec::vm_size;
 use control_records::{ClusterRecord, ObservedRecord, PkiRecord, Role, directory, key};
 use control_store::{Store, get_record};
+use providers_containerservice::ClusterReader;
 use providers_insights::{NodeReading, Reading, Readings};
 
 /// Time limit of a response.
@@ -54,6 +55,25 @@ impl Readings for ClusterReadings {
                 );
                 Reading::default()
             }
+        }
+    }
+}
+
+#[async_trait]
+impl ClusterReader for ClusterReadings {
+    async fn text(&self, uid: &str, path: &str) -> Result<String, String> {
+        let observed = get_record::<ObservedRecord>(&*self.store, &key::observed(uid)).await;
+        let observed = observed.map_err(|error| error.to_string())?;
+        let vip = observed.and_then(|found| found.value.vip.filter(|_| found.value.formed));
+        let vip = vip.ok_or_else(|| "the cluster does not serve yet".to_owned())?;
+        let api = self.api(uid, vip).await?;
+        match self.env.clock.timeout(BOUND, api.text(path, MOST)).await {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(error)) => {
+                self.forget(uid);
+                Err(error.to_string())
+            }
+            Err(elapsed) => Err(elapsed.to_string()),
         }
     }
 }

@@ -7,7 +7,7 @@ use cluster_addons::{
     AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, manifests,
     trusted_binding,
 };
-use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
+use cluster_api::{AddonAilment, Endpoint, NodeMarks, NodeWish, ObjectRef, QUARANTINED};
 use cluster_bootstrap::{
     ControlPlaneAddresses, ControlPlanePlace, NodePlace, TokenAuthority, admin_endpoint, command_objects,
     control_plane_config, control_plane_nics, guard, network, node_config, node_nics, node_wish,
@@ -305,7 +305,32 @@ impl Recipes for KubernetesRecipes {
     fn wish(&self, cluster: &ClusterRecord, machine: &MachineRecord) -> Option<NodeWish> {
         let (mut pool, place) = self.place(cluster, machine)?;
         pool.kubernetes_version.clone_from(&machine.image);
-        Some(node_wish(cluster.spec(), &pool, &place))
+        let mut wish = node_wish(cluster.spec(), &pool, &place);
+        let given_up = machine
+            .emptying
+            .as_ref()
+            .map(|emptying| emptying.given_up.as_ref());
+        wish.inherited = machine.inherited.as_ref().map(|inherited| {
+            let marks = NodeMarks {
+                labels: inherited.labels.clone(),
+                annotations: inherited.annotations.clone(),
+                taints: inherited.taints.clone(),
+            };
+            (inherited.from.clone(), marks)
+        });
+        // A repair drains a node as well.
+        wish.takes_pods = machine.repairing().is_none();
+        match given_up {
+            // It is being drained.
+            Some(None) => wish.takes_pods = false,
+            Some(Some(given_up)) if given_up.quarantined => {
+                wish.takes_pods = false;
+                let (name, value) = QUARANTINED;
+                wish.labels.insert(name.to_owned(), value.to_owned());
+            }
+            Some(Some(_)) | None => {}
+        }
+        Some(wish)
     }
 
     fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError> {
@@ -425,6 +450,8 @@ mod tests {
             }),
             deleting: false,
             work: None,
+            emptying: None,
+            inherited: None,
             healing: control_records::Healing::default(),
             created_at: now(),
         }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use cluster_spec::DRAIN_MINUTES;
 use control_records::OperationStatus;
 
 use crate::{Fault, OPERATIONS, Operation, panics, run, script::Player};
@@ -159,7 +160,13 @@ async fn judge(player: &mut Player, case: &Case) -> Result<Option<String>> {
 /// A permanent fault is either worked around, or shown to people in time; then it is lifted.
 async fn visible(player: &mut Player, case: &Case) -> Result<Option<String>> {
     let stamp = &mut player.stamp;
-    let bound = stamp.settings.policy.operation_bound + BEYOND;
+    // Pods may delay the drain of their node for this time.
+    let drained = if case.operation.name.starts_with("upgrade") {
+        Duration::from_secs(60 * u64::from(DRAIN_MINUTES))
+    } else {
+        Duration::ZERO
+    };
+    let bound = stamp.settings.policy.operation_bound + drained + BEYOND;
     if stamp.settle(bound).await?.is_ok() && stamp.check().await?.is_empty() {
         stamp.steps.lift();
         return Ok(None);

@@ -365,11 +365,16 @@ async fn claims(player: &Player, dice: &mut Dice) -> Result<String> {
 fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
     let world = &player.stamp.world;
     let name = format!("v{}", dice.roll(3));
-    let planted = PlantedClaim {
+    let mut planted = PlantedClaim {
         name: name.clone(),
         gib: 1 + dice.roll(3),
         ..PlantedClaim::default()
     };
+    // One of the three names is for a share.
+    if name == "v2" {
+        planted.class = "azurefile-csi".to_owned();
+        planted.access_modes = vec!["ReadWriteMany".to_owned()];
+    }
     let nodes: Vec<String> = world.nodes(uid).into_iter().map(|node| node.name).collect();
     let node = dice.pick(&nodes);
     let fresh = world.plant_claim(uid, &planted);
@@ -385,6 +390,11 @@ fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
         6 => world.remove_claim(uid, &name),
         _ => world.leave_claim(uid, &name) | world.remove_claim(uid, &name),
     };
+    // With an expansion, a snapshot is taken, or the earlier one is removed.
+    if act == 5 {
+        let snapshot = format!("of-{name}");
+        let _either = world.remove_snapshot(uid, &snapshot) || world.plant_snapshot(uid, &snapshot, &name);
+    }
     let node = node.map_or_else(|| "-".to_owned(), |node| player.stamp.trace.told(&node));
     format!(
         "claim {name}, {}, {act} on {node}: {done}",

@@ -13,6 +13,7 @@
 //! last commit; a killed service has no further effect; no task sleeps in real time; a loop that never waits
 //! fails its run ([`run`]). Called by: its tests, `cargo xtask chaos` and `cargo xtask fuzz`.
 
+mod autoscale;
 mod backups;
 mod balancers;
 pub mod cases;

@@ -121,6 +121,57 @@ pub const OPERATIONS: &[Operation] = &[
         &["vanish vmss000001", "use c1 data vmss000000"],
     ),
     operation(
+        "share",
+        &["create c1 np1=2"],
+        &[
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
+    ),
+    operation(
+        "share-grow",
+        &[
+            "create c1 np1=2",
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
+        &["grow c1 files 9"],
+    ),
+    operation(
+        "share-delete",
+        &[
+            "create c1 np1=2",
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
+        &["leave c1 files", "drop-claim c1 files"],
+    ),
+    operation(
+        "snapshot",
+        &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000000"],
+        &["snapshot c1 before data"],
+    ),
+    operation(
+        "snapshot-restore",
+        &[
+            "create c1 np1=2",
+            "claim c1 data 4",
+            "use c1 data vmss000000",
+            "snapshot c1 before data",
+        ],
+        &["claim c1 again 5 snapshot=before", "use c1 again vmss000001"],
+    ),
+    operation(
+        "snapshot-delete",
+        &[
+            "create c1 np1=2",
+            "claim c1 data 4",
+            "use c1 data vmss000000",
+            "snapshot c1 before data",
+        ],
+        &["drop-snapshot c1 before"],
+    ),
+    operation(
         "delete-with-volumes",
         &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000000"],
         &["delete c1"],

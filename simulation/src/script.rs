@@ -10,6 +10,7 @@
 //! | `label C POOL KEY=VALUE`, `taint C POOL KEY=VALUE:EFFECT` | the PUT of a pool with one more label or taint |
 //! | `tier C TIER` | the PUT of a cluster with another tier |
 //! | `upgrade C VERSION [POOL, control-plane]` | the PUT of a cluster with another version for all parts, for its control plane only, or of a pool |
+//! | `settings C POOL FIELD=VALUE…` | the PUT of a pool with these upgrade settings: `surge`, `unavailable`, `drain` and `soak` (minutes), `undrainable` (`Schedule`, `Cordon`) |
 //! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all clusters |
 //! | `abort C` | the POST that aborts the running operation |
 //! | `power C off`, `power C on` | the POST that stops, that starts a cluster |
@@ -20,10 +21,14 @@
 //! | `drop-service C NAME` | deletes a Service |
 //! | `services C` | prints the targets of the addresses of a cluster's Services, and the last status of each |
 //! | `class C NAME [retain] [immediate]` | puts a storage class of the disk driver into a cluster |
-//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM]` | puts a claim for a volume into a cluster; `from`: it begins as a copy |
+//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM] [snapshot=SNAPSHOT]` | puts a claim for a volume into a cluster; `from`, `snapshot`: it begins as a copy |
+//! | `snapshot C NAME CLAIM`, `drop-snapshot C NAME` | puts a snapshot of a claim into a cluster; it is deleted |
 //! | `use C CLAIM [NODE]`, `leave C CLAIM` | a pod with the claim comes to the node whose name ends so, else to the first that takes it, from wherever it was; it ends |
 //! | `grow C CLAIM GIB`, `drop-claim C CLAIM` | a claim asks for more, is deleted |
 //! | `volumes [C]` | prints the claims of a cluster and what is there for them; without a cluster, what is in the fabric |
+//! | `autoscale C POOL MIN MAX` | the PUT of a pool that turns its autoscaler on, with this range |
+//! | `pod C NAME CORES`, `drop-pod C NAME` | makes a pod that requests this number of thousandths of a core; removes it |
+//! | `placed C` | prints these pods with their nodes and last events, and the counts of the pools |
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |
@@ -64,7 +69,7 @@ use control_records::{ObservedRecord, Role, key, unknown};
 use control_store::Store as _;
 use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records, volumes};
 
@@ -72,7 +77,16 @@ use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Reco
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Calls without effects; they are in the trace, but not in transcripts.
-const LOOKS: [&str; 6] = ["list", "nodes", "services", "volumes", "ready", "logs"];
+const LOOKS: [&str; 8] = [
+    "list",
+    "nodes",
+    "services",
+    "volumes",
+    "work",
+    "tell-work",
+    "ready",
+    "logs",
+];
 
 /// Plays commands on a stamp.
 pub struct Player {
@@ -158,6 +172,10 @@ impl Player {
                     }
                 }
             }
+            ["settings", cluster, pool, ref rest @ ..] => {
+                let answer = stamp.set_upgrades(cluster, pool, upgrade_settings(rest)?).await?;
+                self.say(&format!("{}", answer.status));
+            }
             ["crash", name] => {
                 for id in machines(stamp, name).await? {
                     stamp.world.crash(&id);
@@ -210,7 +228,7 @@ impl Player {
             }
             ["services", name] => self.services(name).await?,
             [
-                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim",
+                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim" | "snapshot" | "drop-snapshot",
                 name,
                 ref rest @ ..,
             ] => {
@@ -219,6 +237,16 @@ impl Player {
             }
             ["volumes"] => self.all_volumes(),
             ["volumes", name] => self.volumes(name).await?,
+            ["autoscale", name, pool, least, most] => self.autoscale(name, pool, least, most).await?,
+            ["pod", name, pod, cores] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                stamp.world.plant_pod(&cluster.uid, pod, cores.parse()?);
+            }
+            ["drop-pod", name, pod] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                ensure!(stamp.world.remove_pod(&cluster.uid, pod), "there is no such pod");
+            }
+            ["placed", name] => self.placed(name).await?,
             ["credential", name, kind] => self.credential(name, kind).await?,
             ["revoke", name] => self.revoke(name).await?,
             ["credentials", name] => {
@@ -535,6 +563,23 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
         },
         _ => return Ok(None),
     }))
+}
+
+/// `upgradeSettings` of a pool.
+fn upgrade_settings(words: &[&str]) -> Result<Value> {
+    let mut settings = json!({});
+    for word in words {
+        let (name, value) = word.split_once('=').context("a word without '='")?;
+        match name {
+            "surge" => settings["maxSurge"] = json!(value),
+            "unavailable" => settings["maxUnavailable"] = json!(value),
+            "drain" => settings["drainTimeoutInMinutes"] = json!(value.parse::<u32>()?),
+            "soak" => settings["nodeSoakDurationInMinutes"] = json!(value.parse::<u32>()?),
+            "undrainable" => settings["undrainableNodeBehavior"] = json!(value),
+            _ => bail!("there is no such setting of upgrades"),
+        }
+    }
+    Ok(settings)
 }
 
 /// The machines with this name.

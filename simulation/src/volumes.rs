@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cluster_volumes::{Claim, Stage, Storage};
+use cluster_volumes::{Claim, SnapshotStage, Stage, Storage};
 use control_records::{ClusterRecord, MachineRecord, ObservedRecord, Role, unknown, volume::VolumeRecord};
 use fabric_api::{Power, VolumeSeen};
 use fabric_sim::{PlantedClaim, SimWorld};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{script::Player, stamp::Stamp};
 
-/// Parses a claim: its size in GiB, `class=NAME`, `modes=MODE,…`, `block`, `from=CLAIM`.
+/// Parses a claim: its size in GiB, `class=NAME`, `modes=MODE,…`, `block`, `from=CLAIM`, `snapshot=SNAPSHOT`.
 fn planted(name: &str, gib: &str, words: &[&str]) -> Result<PlantedClaim> {
     let mut claim = PlantedClaim {
         name: name.to_owned(),
@@ -24,6 +24,7 @@ fn planted(name: &str, gib: &str, words: &[&str]) -> Result<PlantedClaim> {
             Some(("class", class)) => claim.class = class.to_owned(),
             Some(("modes", modes)) => claim.access_modes = modes.split(',').map(str::to_owned).collect(),
             Some(("from", source)) => claim.source = Some(source.to_owned()),
+            Some(("snapshot", snapshot)) => claim.snapshot = Some(snapshot.to_owned()),
             _ => bail!("a claim is not {word}"),
         }
     }
@@ -61,6 +62,8 @@ pub(crate) fn change(world: &SimWorld, uid: &str, verb: &str, words: &[&str]) ->
         ("leave", [name]) => world.leave_claim(uid, name),
         ("grow", [name, gib]) => world.grow_claim(uid, name, gib.parse()?),
         ("drop-claim", [name]) => world.remove_claim(uid, name),
+        ("snapshot", [name, claim]) => world.plant_snapshot(uid, name, claim),
+        ("drop-snapshot", [name]) => world.remove_snapshot(uid, name),
         _ => bail!("there is no such command"),
     };
     ensure!(done, "the cluster does not do that");
@@ -98,6 +101,17 @@ impl Player {
             let phase = text(volume, "/status/phase");
             let policy = text(volume, "/spec/persistentVolumeReclaimPolicy");
             lines.push(format!("volume {called}: {phase}, {policy}"));
+        }
+        for snapshot in &objects.snapshots {
+            let called = text(snapshot, "/metadata/name");
+            let ready = snapshot["status"]["readyToUse"] == true;
+            let size = text(snapshot, "/status/restoreSize");
+            lines.push(format!(
+                "snapshot {called}: {} {size}",
+                if ready { "ready" } else { "not ready" }
+            ));
+            let told = stamp.world.told_of_snapshot(&cluster.uid, called);
+            lines.extend(told.map(|told| format!("  {told}")));
         }
         for attachment in &objects.attachments {
             let volume = text(attachment, "/spec/source/persistentVolumeName");
@@ -148,6 +162,7 @@ impl Player {
 fn place(volume: &VolumeSeen) -> String {
     let size = gib(volume.bytes);
     match &volume.attached {
+        None if volume.open => format!("{size} for all machines"),
         None => size,
         Some(machine) => format!("{size} at {machine}"),
     }
@@ -207,6 +222,7 @@ impl Stamp {
                 restored: seen.is_some_and(|seen| seen.restored.is_some()),
             };
             self.check_claims(&held, problems);
+            self.check_snapshots(&held, problems);
             held.check_records(problems);
             self.check_attachments(&held, problems);
         }
@@ -240,6 +256,22 @@ impl Stamp {
                         ));
                     }
                 }
+            }
+        }
+    }
+
+    /// Each VolumeSnapshot is ready, waits, or has an event with the reason.
+    fn check_snapshots(&self, held: &Held<'_>, problems: &mut Vec<String>) {
+        let name = &held.cluster.name;
+        for snapshot in &held.storage.snapshots {
+            let called = &snapshot.snapshot.name;
+            let waits = snapshot.ready || snapshot.deleting || snapshot.stage == SnapshotStage::Waiting;
+            let told = self.world.told_of_snapshot(&held.cluster.uid, called);
+            if !waits && told.is_none() && !held.restored {
+                problems.push(format!(
+                    "{name}: the snapshot {called} was not taken: {:?}",
+                    snapshot.stage
+                ));
             }
         }
     }
@@ -345,6 +377,24 @@ impl Held<'_> {
         }
     }
 
+    /// A snapshot has a content object, and a VolumeSnapshot unless it is retained without one.
+    fn check_content(&self, record: &VolumeRecord, problems: &mut Vec<String>) {
+        let (name, called) = (&self.cluster.name, &record.name);
+        let mut contents = self.storage.contents.iter();
+        match contents.find(|content| content.id.as_ref() == Some(&record.id)) {
+            Some(content) if content.orphaned && content.deletes => {
+                problems.push(format!(
+                    "{name}: the snapshot of {called} is gone, and it is there"
+                ));
+            }
+            Some(content) if !content.ready => problems.push(format!("{name}: {called} is not ready")),
+            None if !self.restored => {
+                problems.push(format!("{name}: no content tells of {called}"));
+            }
+            Some(_) | None => {}
+        }
+    }
+
     /// Each record has its volume and its object in the cluster.
     fn check_records(&self, problems: &mut Vec<String>) {
         let name = &self.cluster.name;
@@ -360,6 +410,13 @@ impl Held<'_> {
                     "{name}: {called} is to be of {}: {there:?}",
                     record.bytes
                 ));
+            }
+            if record.shared && there.is_some_and(|volume| !volume.open) {
+                problems.push(format!("{name}: no machine finds the share {called}"));
+            }
+            if record.snapshot {
+                self.check_content(record, problems);
+                continue;
             }
             let mut volumes = self.storage.volumes.iter();
             let volume = volumes.find(|volume| volume.id.as_deref() == Some(*id));

@@ -509,7 +509,20 @@ impl Stamp {
         self.arm("PUT", &path(cluster, ""), Some(body)).await
     }
 
-    async fn put_pool(
+    /// The PUT of a pool with other upgrade settings. The checks of a settled stamp do not depend on them.
+    pub(crate) async fn set_upgrades(
+        &mut self,
+        cluster: &str,
+        pool: &str,
+        settings: Value,
+    ) -> Result<Answer> {
+        self.put_pool(cluster, pool, |properties| {
+            properties["upgradeSettings"] = settings
+        })
+        .await
+    }
+
+    pub(crate) async fn put_pool(
         &mut self,
         cluster: &str,
         pool: &str,

@@ -10,12 +10,22 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{GROUP, aks, dns, joined, pools::nodepool, text, workload::Cluster};
+use super::{
+    GROUP, aks, dns, guide, joined,
+    pools::nodepool,
+    text,
+    workload::{BUSYBOX, Cluster},
+};
 use crate::{
-    clients::Az,
+    clients::{Az, run},
     journal::{Journal, wait_for},
     stamp::Stamp,
 };
+
+/// The guide whose commands are run unchanged.
+const GUIDE: &str = include_str!("../../../docs/guides/upgrades.md");
+/// The pool whose node cannot be drained.
+const HELD: &str = "held";
 
 /// The newest version that the cluster is offered.
 pub(super) fn offered(az: &Az, cluster: &str) -> Result<String> {
@@ -105,6 +115,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
             dns::answered(cluster)
         },
     )?;
+    held(journal, stamp, az, cluster, (&*from, &*to))?;
     journal.step(
         "upgrade",
         "az aks nodepool upgrade: each node is replaced, the Deployment is available throughout",
@@ -141,6 +152,116 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         || {
             dns::answered(cluster)?;
             dns::told_and_mended(stamp, cluster)
+        },
+    )
+}
+
+/// A pool whose only node cannot be drained: the guide's plan reports it before, the upgrade ends at it with the reason, and a repeated request
+/// completes it.
+fn held(
+    journal: &Journal,
+    stamp: &Stamp,
+    az: &Az,
+    cluster: &Cluster,
+    (from, to): (&str, &str),
+) -> Result<()> {
+    let [plan, settings] = guide::exactly::<2>(GUIDE)?;
+    let kubectl = &cluster.kubectl;
+    let follow = |script: &str| {
+        let variables = [
+            ("GROUP", GROUP),
+            ("CLUSTER", cluster.name),
+            ("POOL", HELD),
+            ("VERSION", to),
+            ("MINUTES", "1"),
+        ];
+        run(&mut guide::with_landfall(stamp, az, &variables, script)?)
+    };
+    let node = || kubectl.json(&["get", "nodes", "-l", &format!("agentpool={HELD}")]);
+    journal.step(
+        "upgrade",
+        "a pool of one node, whose pod may not be evicted: the guide's landfall upgrade plan names its budget",
+        || {
+            let more = ["--node-count", "1", "--kubernetes-version", from, "--mode", "User"];
+            nodepool(az, "add", cluster, HELD, &more)?;
+            cluster.apply(&json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": HELD },
+                "spec": {
+                    "selector": { "matchLabels": { "app": HELD } },
+                    "template": {
+                        "metadata": { "labels": { "app": HELD } },
+                        "spec": {
+                            "nodeSelector": { "agentpool": HELD },
+                            "containers": [{
+                                "name": "sleeper", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "86400"]
+                            }],
+                        },
+                    },
+                },
+            }))?;
+            cluster.apply(&json!({
+                "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": HELD },
+                "spec": { "maxUnavailable": 0, "selector": { "matchLabels": { "app": HELD } } },
+            }))?;
+            cluster.rolled_out("deployment/held")?;
+            kubectl.text(&["label", "nodes", "-l", &format!("agentpool={HELD}"), "disk=fast"])?;
+            let told = follow(&plan)?;
+            ensure!(told.contains("HoldsUp") && told.contains("default/held"), "{told}");
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "upgrade",
+        "the guide's settings: after the drain timeout the node takes pods again, and az says which pod held it up",
+        || {
+            follow(&settings)?;
+            let said = az.fails(&[
+                "aks",
+                "nodepool",
+                "upgrade",
+                "--resource-group",
+                GROUP,
+                "--cluster-name",
+                cluster.name,
+                "--name",
+                HELD,
+                "--kubernetes-version",
+                to,
+                "--yes",
+            ])?;
+            ensure!(
+                said.contains("PodDrainFailure") && said.contains("default/held-"),
+                "az says: {said}"
+            );
+            wait_for("the node to take pods again", Duration::from_secs(120), || {
+                let nodes = node()?;
+                let items = nodes["items"].as_array().context("no items")?;
+                ensure!(items.len() == 1, "{} nodes", items.len());
+                ensure!(items[0]["spec"]["unschedulable"].is_null(), "{}", items[0]["spec"]);
+                let version = text(&items[0], "/status/nodeInfo/kubeletVersion")?;
+                ensure!(version == format!("v{from}"), "it runs {version}");
+                Ok(())
+            })
+        },
+    )?;
+    journal.step(
+        "upgrade",
+        "without the budget the same upgrade goes on, and a label of kubectl is on the new node; the pool goes",
+        || {
+            kubectl.text(&["delete", "poddisruptionbudget", HELD])?;
+            let pool = nodepool(
+                az,
+                "upgrade",
+                cluster,
+                HELD,
+                &["--kubernetes-version", to, "--yes"],
+            )?;
+            ensure!(pool["currentOrchestratorVersion"] == *to, "{pool}");
+            let labelled = kubectl.text(&["get", "nodes", "-l", "disk=fast", "-o", "name"])?;
+            ensure!(labelled.contains(HELD), "the label is on {labelled:?}");
+            cluster.rolled_out("deployment/held")?;
+            kubectl.text(&["delete", "deployment", HELD])?;
+            nodepool(az, "delete", cluster, HELD, &[]).map(drop)
         },
     )
 }
@@ -196,4 +317,16 @@ fn available_while(cluster: &Cluster, act: impl FnOnce() -> Result<()>) -> Resul
         let least = joined(watch);
         done.and(least)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_blocks_that_are_followed() {
+        let [plan, settings] = guide::exactly::<2>(GUIDE).unwrap();
+        assert!(plan.starts_with("landfall upgrade plan "));
+        assert!(settings.contains("--undrainable-node-behavior Schedule") && settings.contains("$MINUTES"));
+    }
 }

@@ -20,7 +20,7 @@ use crate::{
 /// The name of this scenario.
 pub(super) const NAME: &str = "volumes";
 
-/// Its block is run verbatim.
+/// Its blocks are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/volumes.md");
 
 /// The pod that writes all the time.
@@ -33,7 +33,7 @@ const BEATS: &str = "/data/beats";
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
     journal.step(NAME, "the guide: what a pod writes is there for the next", || {
-        let [block] = guide::exactly::<1>(GUIDE)?;
+        let [block, _, _] = guide::exactly::<3>(GUIDE)?;
         let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
         shell
             .env("KUBECONFIG", &kubectl.kubeconfig)
@@ -78,12 +78,37 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     journal.step(NAME, "a copy of a claim has its content", || copied(cluster))?;
     journal.step(
         NAME,
+        "the guide: a snapshot of a disk that a pod writes to, and a claim that begins with it",
+        || {
+            let [_, block, _] = guide::exactly::<3>(GUIDE)?;
+            taken(stamp, az, cluster, &block)
+        },
+    )?;
+    journal.step(
+        NAME,
         "a block device is written to and read by the next pod",
         || block(cluster),
     )?;
     journal.step(NAME, "fsGroup: a user other than root may write", || {
         group(cluster)
     })?;
+    journal.step(NAME, "the guide: pods on all nodes have one share", || {
+        let [_, _, block] = guide::exactly::<3>(GUIDE)?;
+        let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
+        shell.env("KUBECONFIG", &kubectl.kubeconfig).env("IMAGE", BUSYBOX);
+        let said = run(&mut shell)?;
+        let names: std::collections::BTreeSet<&str> =
+            said.lines().filter(|line| line.starts_with("pages-")).collect();
+        ensure!(names.len() == 2, "{said}");
+        kubectl
+            .text(&["delete", "deployment,pvc", "pages", "--timeout=180s"])
+            .map(drop)
+    })?;
+    journal.step(
+        NAME,
+        "two nodes write to a share at the same time, and it has the requested size",
+        || shared(cluster),
+    )?;
     journal.step(NAME, "an impossible request has an event", || refused(cluster))?;
     journal.step(NAME, "claims that are deleted leave nothing", || {
         ensure!(!on_host(stamp)?.is_empty(), "the host shows no volume at all");
@@ -264,6 +289,64 @@ fn copied(cluster: &Cluster) -> Result<()> {
     gone(cluster, "copy")
 }
 
+/// The guide's block names the claim `notes`, which is created again for it. Data written after the snapshot is
+/// not in the restored claim.
+fn taken(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    // The class is created after its kind.
+    wait_for("the class of snapshots", PATIENCE, || {
+        kubectl
+            .text(&["get", "volumesnapshotclass", "csi-azuredisk-vsc"])
+            .map(drop)
+    })?;
+    let user = sleeper("notes", json!({}), json!({ "volumeMounts": [mount()] }));
+    cluster.apply(&list(&[claim("notes", "1Gi", json!({})), user]))?;
+    kubectl.pod_ready("notes")?;
+    // Without `sync`: the freeze writes cached data to the disk.
+    within(cluster, "pod/notes", "echo before > /data/log")?;
+    let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
+    run(shell.env("KUBECONFIG", &kubectl.kubeconfig))?;
+    within(cluster, "pod/notes", "echo after >> /data/log")?;
+    let snapshot = kubectl.json(&["get", "volumesnapshot", "before"])?;
+    ensure!(snapshot["status"]["restoreSize"] == "1Gi", "{snapshot}");
+    let nodes = aks(az, &["show"], cluster.name, &[])?;
+    let nodes = text(&nodes, "/nodeResourceGroup")?.to_owned();
+    let name = format!("snapshot-{}", text(&snapshot, "/metadata/uid")?);
+    let shown = az.json(&["snapshot", "show", "--resource-group", &nodes, "--name", &name])?;
+    ensure!(shown["provisioningState"] == "Succeeded", "{shown}");
+
+    let from = |pod: &str, claim: &str| {
+        let more =
+            json!({ "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": claim } }] });
+        sleeper(pod, more, json!({ "volumeMounts": [mount()] }))
+    };
+    cluster.apply(&from("again", "notes-again"))?;
+    kubectl.pod_ready("again")?;
+    let said = within(cluster, "pod/again", "cat /data/log")?;
+    ensure!(said.trim() == "before", "{said:?}");
+    kubectl.text(&["delete", "volumesnapshot", "before", "--timeout=180s"])?;
+    wait_for("what was taken to be gone", PATIENCE, || {
+        let contents = kubectl.json(&["get", "volumesnapshotcontents"])?;
+        ensure!(
+            contents["items"].as_array().is_some_and(Vec::is_empty),
+            "{contents}"
+        );
+        Ok(())
+    })?;
+    // The restored claim does not depend on the snapshot.
+    let said = within(cluster, "pod/again", "cat /data/log")?;
+    ensure!(said.trim() == "before", "{said:?}");
+    let delete = [
+        "delete",
+        "pod/again",
+        "pod/notes",
+        "pvc/notes",
+        "pvc/notes-again",
+        "--timeout=180s",
+    ];
+    kubectl.text(&delete).map(drop)
+}
+
 fn block(cluster: &Cluster) -> Result<()> {
     let devices = json!({ "volumeDevices": [{ "name": "data", "devicePath": "/dev/raw" }] });
     let user = sleeper("raw", json!({}), devices);
@@ -297,6 +380,80 @@ fn group(cluster: &Cluster) -> Result<()> {
     )?;
     ensure!(said.trim() == "1000:2000", "{said}");
     gone(cluster, "group")
+}
+
+fn shared(cluster: &Cluster) -> Result<()> {
+    let nodes = cluster.kubectl.ready_nodes()?;
+    ensure!(nodes.len() == 2, "ready: {nodes:?}");
+    let share = json!({ "accessModes": ["ReadWriteMany"], "storageClassName": "azurefile-csi" });
+    let mut objects = vec![claim("share", "1Gi", share)];
+    for (name, node) in ["share-0", "share-1"].into_iter().zip(&nodes) {
+        let on = json!({
+            "nodeSelector": { "kubernetes.io/hostname": node },
+            // Every user may write to the root of a share.
+            "securityContext": { "runAsUser": 1000 },
+            "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "share" } }]
+        });
+        objects.push(sleeper(name, on, json!({ "volumeMounts": [mount()] })));
+    }
+    cluster.apply(&list(&objects))?;
+    for pod in ["share-0", "share-1"] {
+        cluster.kubectl.pod_ready(pod)?;
+        within(
+            cluster,
+            &format!("pod/{pod}"),
+            &format!("echo {pod} >> /data/log"),
+        )?;
+    }
+    for pod in ["share-0", "share-1"] {
+        let said = within(cluster, &format!("pod/{pod}"), "cat /data/log")?;
+        ensure!(said.lines().eq(["share-0", "share-1"]), "{pod}: {said}");
+    }
+    // Both nodes have the share mounted: they see the same data, and the size is that of the claim.
+    within(
+        cluster,
+        "pod/share-0",
+        "dd if=/dev/zero of=/data/large bs=1M count=32 2>/dev/null && sync",
+    )?;
+    let said = within(
+        cluster,
+        "pod/share-1",
+        "wc -c < /data/large; df -P -m /data | tail -n 1",
+    )?;
+    let mut lines = said.lines();
+    ensure!(lines.next().map(str::trim) == Some("33554432"), "{said}");
+    let size = lines.next().and_then(|line| line.split_whitespace().nth(1));
+    let size: u32 = size.context("df tells no size")?.parse()?;
+    ensure!((900..=1024).contains(&size), "it has {size} MiB: {said}");
+    let attachments = cluster.kubectl.json(&["get", "volumeattachments"])?;
+    let claim = cluster.kubectl.json(&["get", "pvc", "share"])?;
+    let mut all = attachments["items"].as_array().context("no list")?.iter();
+    ensure!(
+        !all.any(|one| one["spec"]["source"]["persistentVolumeName"] == claim["spec"]["volumeName"]),
+        "{attachments}"
+    );
+    if grows_mounted()? {
+        let patch = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
+        cluster
+            .kubectl
+            .text(&["patch", "pvc", "share", "--patch", patch])?;
+        wait_for("the share to be larger on both nodes", PATIENCE, || {
+            for pod in ["pod/share-0", "pod/share-1"] {
+                let said = within(cluster, pod, "df -P -m /data | tail -n 1")?;
+                let size = said.split_whitespace().nth(1).context("df tells no size")?;
+                ensure!(size.parse::<u32>()? > 1_500, "{pod} has {size} MiB: {said}");
+            }
+            Ok(())
+        })?;
+    }
+    let delete = [
+        "delete",
+        "pod/share-0",
+        "pod/share-1",
+        "pvc/share",
+        "--timeout=180s",
+    ];
+    cluster.kubectl.text(&delete).map(drop)
 }
 
 fn refused(cluster: &Cluster) -> Result<()> {

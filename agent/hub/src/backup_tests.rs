@@ -41,6 +41,8 @@ fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
         }),
         deleting: false,
         work: None,
+        emptying: None,
+        inherited: None,
         healing: Healing::default(),
         created_at: Timestamp::UNIX_EPOCH,
     }

@@ -277,15 +277,32 @@ pub struct BackupStatus {
     pub gave_up: Option<String>,
 }
 
-/// `landfall-agent csi-disk FILE`: stages and publishes attached volumes for pods, at its kubelet's request.
+/// `landfall-agent csi-disk FILE`: stages and publishes attached volumes and shares for pods, at its kubelet's
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CsiConfig {
-    /// The driver's name.
-    pub driver: String,
     /// The node's name.
     pub node: String,
-    /// The largest number of volumes on the node.
+    /// The first driver.
+    #[serde(flatten)]
+    pub first: CsiDriver,
+    /// The second driver, if any. Programs of releases without this field serve the first one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<CsiDriver>,
+}
+
+/// A driver served by `landfall-agent csi-disk`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiDriver {
+    /// Its name.
+    pub driver: String,
+    /// Whether its volumes are shares: they are created with a filesystem, which other machines may have
+    /// mounted at the same time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares: bool,
+    /// The largest number of volumes on the node; 0: no limit.
     pub most_volumes: u32,
     /// The socket of CSI calls.
     pub socket: String,

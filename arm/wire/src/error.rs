@@ -296,6 +296,14 @@ codes! {
     OPERATION_TIMED_OUT = "OperationTimedOut" 504,
         "The operation was not finished within its bound. It is told as failed and blocks nothing; the work goes on.",
         "The message names the machine and what its log says last; `landfall status` shows whether it got on since.";
+    /// A node could not be drained.
+    POD_DRAIN_FAILURE = "PodDrainFailure" 409,
+        "A node that was to be replaced was not drained within the drain timeout of its pool; in most cases a disruption budget permits no eviction.",
+        "The message names node, pod and reason. Make the eviction possible (`kubectl get pdb -A`), then repeat the request; or set a longer `drainTimeoutInMinutes` for the pool.";
+    /// The requested version lacks an API in use.
+    UPGRADE_BLOCKED_ON_DEPRECATED_API_USAGE = "UpgradeBlockedOnDeprecatedAPIUsage" 400,
+        "The requested version lacks an API that was used in the last twelve hours.",
+        "Migrate the clients of the API in the message, or override the check with `az aks update --enable-force-upgrade --upgrade-override-until`.";
     /// Being deleted.
     RESOURCE_GROUP_BEING_DELETED = "ResourceGroupBeingDeleted" 409,
         "The resource group is being deleted.",

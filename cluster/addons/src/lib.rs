@@ -47,6 +47,8 @@ pub const ADDONS: &[Addon] = &[
     directory::ADMINS,
     trusted::TRUSTED_ACCESS,
     storage::DISKS,
+    storage::SHARES,
+    storage::SNAPSHOTS,
     dns::DNS,
     metrics::METRICS,
 ];
@@ -122,8 +124,8 @@ pub struct Ailment {
 pub enum Edits {
     /// Fields that the add-on sets, and deleted objects, are restored; other fields stay.
     PutBack,
-    /// Existing StorageClasses stay as they are. All else is restored, and deleted objects are created again,
-    /// at the next apply of the add-ons.
+    /// Existing StorageClasses and VolumeSnapshotClasses stay as they are. All else is restored, and deleted
+    /// objects are created again, at the next apply of the add-ons.
     Kept,
 }
 

@@ -6,6 +6,7 @@
 mod namespaces;
 mod services;
 mod volumes;
+mod work;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 pub use namespaces::{NamespaceSeen, NamespaceWish};
 pub use services::{Ingress, Note, ServiceSeen, ServiceWish};
 pub use volumes::{ClaimRef, VolumeObjects, VolumeWish};
+pub use work::{WorkEvent, WorkNotes, WorkObjects};
 
 /// The reason why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +70,33 @@ pub struct NodeSeen {
     pub problem: Option<String>,
     /// The annotation [`PRESERVE`]: the reason to leave the node as it is.
     pub preserve: Option<String>,
+    /// Labels, annotations and taints that users set with kubectl.
+    pub marks: NodeMarks,
+}
+
+/// Labels, annotations and taints of a node that users set with kubectl; not those of the service, of Kubernetes or of the node itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeMarks {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Taints, `key=value:Effect`.
+    pub taints: Vec<String>,
+}
+
+impl NodeMarks {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.annotations.is_empty() && self.taints.is_empty()
+    }
 }
 
 /// Keeps healing off a node, so that a person can examine it. The annotation's value is the reason.
 pub const PRESERVE: &str = "landfall.dev/preserve";
+
+/// The label of a node that could not be drained and is quarantined, and its value, as in AKS.
+pub const QUARANTINED: (&str, &str) = ("kubernetes.azure.com/upgrade-status", "Quarantined");
 
 /// The desired state of a node object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +110,11 @@ pub struct NodeWish {
     pub labels: BTreeMap<String, String>,
     /// Taints set by the service, `key=value:Effect`, likewise.
     pub taints: Vec<String>,
+    /// Labels, annotations and taints of the node with this name, which this node replaces: they are copied once, and only
+    /// where the node has no value of its own. A later removal is not undone.
+    pub inherited: Option<(String, NodeMarks)>,
+    /// Whether the node is schedulable: a cordon set by [`ClusterApi::drain`] is removed, any other is kept.
+    pub takes_pods: bool,
     /// The node's only address: its kubelet's serving certificate is approved only for this and its name.
     pub address: Option<Ipv4Addr>,
 }
@@ -238,6 +268,11 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn volumes(&self) -> Result<VolumeObjects, ClusterError>;
     /// Brings an object that has to do with a volume to the wish. One that does not exist (any more), or has another uid, is success.
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError>;
+    /// Pods, nodes and the related objects for the autoscaler; used only for a cluster with an autoscaler.
+    /// After the first call, [`Self::changes`] includes pods without a node.
+    async fn work(&self) -> Result<WorkObjects, ClusterError>;
+    /// Writes the autoscaler's status and events. An event that cannot be written is not an error.
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError>;
     /// Brings a managed namespace to the wish: the Namespace, its quota, its network policy, and who may work in it.
     async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError>;
     /// Listens for changes of nodes, pending serving requests, Services of type LoadBalancer (and of endpoints, where one of these goes by

@@ -15,16 +15,24 @@ pub struct VolumeObjects {
     pub attachments: Vec<Value>,
     /// StorageClasses.
     pub classes: Vec<Value>,
+    /// Whether VolumeSnapshots were listed; otherwise an empty list of them means nothing.
+    pub knows_snapshots: bool,
+    /// VolumeSnapshots of all namespaces.
+    pub snapshots: Vec<Value>,
+    /// VolumeSnapshotContents.
+    pub contents: Vec<Value>,
+    /// VolumeSnapshotClasses.
+    pub snapshot_classes: Vec<Value>,
 }
 
-/// A PersistentVolumeClaim.
+/// A PersistentVolumeClaim, or a VolumeSnapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimRef {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid: another claim of the same name is left alone.
+    /// Its uid: another object of the same name is left alone.
     pub uid: String,
 }
 
@@ -92,6 +100,40 @@ pub enum VolumeWish {
         /// The event.
         note: Note,
     },
+    /// Creates a VolumeSnapshotContent with its status. An existing one of this name is left as it is, except for
+    /// a status that is not ready yet.
+    PublishContent {
+        /// Its name.
+        name: String,
+        /// The object with its status, as JSON.
+        object: String,
+    },
+    /// The copy of a VolumeSnapshotContent is gone, or stays without it: it is deleted, and our finalizer is
+    /// removed.
+    RemoveContent {
+        /// The VolumeSnapshotContent's name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Sets a VolumeSnapshot's status to ready, without an error.
+    Taken {
+        /// The VolumeSnapshot.
+        snapshot: ClaimRef,
+        /// The VolumeSnapshotContent that it is bound to.
+        content: String,
+        /// The least size of a claim that is restored from it.
+        bytes: u64,
+        /// The time of the snapshot (RFC 3339), if known.
+        at: Option<String>,
+    },
+    /// Writes an event of a VolumeSnapshot, and the error in its status.
+    TellSnapshot {
+        /// The VolumeSnapshot.
+        snapshot: ClaimRef,
+        /// The event.
+        note: Note,
+    },
 }
 
 impl VolumeWish {
@@ -106,6 +148,12 @@ impl VolumeWish {
             | Self::Detached { name, .. }
             | Self::Withdraw { name, .. } => format!("attachment {name}"),
             Self::Tell { claim, .. } => format!("claim {}", claim.uid),
+            Self::PublishContent { name, .. } | Self::RemoveContent { name, .. } => {
+                format!("content {name}")
+            }
+            Self::Taken { snapshot, .. } | Self::TellSnapshot { snapshot, .. } => {
+                format!("snapshot {}", snapshot.uid)
+            }
         }
     }
 }

@@ -70,6 +70,15 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
     config
 }
 
+/// The allocatable resources of a machine of a size: thousandths of a core, and bytes of memory.
+pub(crate) fn allocatable(size: &VmSize, max_pods: u32) -> (u64, u64) {
+    let reserved = Reserved::of(size, max_pods);
+    let cpu = u64::from(size.cores) * 1000 - u64::from(reserved.cpu_millis);
+    // Includes the memory that `evictionHard` keeps free.
+    let memory = size.memory_mib.saturating_sub(reserved.memory_mib + 100);
+    (cpu, memory << 20)
+}
+
 /// Thresholds of pod eviction and image garbage collection. Images of the node image are pinned when they are
 /// imported (`node::import`), and the kubelet removes no pinned image, neither by its thresholds nor under
 /// disk pressure.

@@ -36,7 +36,7 @@ pub use guards::guard;
 pub use kubeconfig::{Bearer, admin_endpoint, client_certificate, kubeconfig};
 pub use members::{bare_etcd, member_address};
 pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
-pub use node::{node_config, node_wish};
+pub use node::{NodeTemplate, node_config, node_template, node_wish};
 
 use std::net::Ipv4Addr;
 

@@ -199,8 +199,59 @@ pub fn node_wish(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> NodeW
         pod_range: node.pod_range.filter(|_| spec.network.pod_range.is_some()),
         labels: node_labels(spec, pool, node),
         taints: pool.taints.clone(),
+        inherited: None,
+        takes_pods: true,
         address: Some(node.address),
     }
+}
+
+/// A new node of a pool, as the scheduler sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTemplate {
+    /// Its labels, except that of its name.
+    pub labels: BTreeMap<String, String>,
+    /// Allocatable thousandths of a core.
+    pub cpu_millis: u64,
+    /// Allocatable bytes of memory.
+    pub memory_bytes: u64,
+    /// Its limit of disks; `None` if the disk driver is off.
+    pub volumes: Option<u32>,
+}
+
+/// A new node of a pool before it exists. `None`: its size is not in the catalogue.
+pub fn node_template(spec: &ClusterSpec, pool: &PoolSpec) -> Option<NodeTemplate> {
+    let size = vm_size(&pool.vm_size)?;
+    let (cpu_millis, memory_bytes) = kubelet::allocatable(size, pool.max_pods);
+    let place = NodePlace {
+        node_name: format!("aks-{}-{}-vmss000000", pool.name, pool.incarnation),
+        address: Ipv4Addr::UNSPECIFIED,
+        pod_range: None,
+        subscription: String::new(),
+        machine: String::new(),
+        host_cores: size.cores,
+        host_memory_mib: size.memory_mib,
+        own_disk: true,
+    };
+    let mut labels = node_labels(spec, pool, &place);
+    let arch = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    // Labels that the kubelet sets itself.
+    for (name, value) in [
+        ("kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/arch", arch),
+    ] {
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    Some(NodeTemplate {
+        labels,
+        cpu_millis,
+        memory_bytes,
+        volumes: (!spec.disks_off).then(|| volumes::most_volumes(size)),
+    })
 }
 
 /// AKS' labels of a node, and the pool's own.

@@ -159,10 +159,14 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             incarnation: "1".to_owned(),
             surge: 1,
             unavailable: 0,
+            drain_minutes: cluster_spec::DRAIN_MINUTES,
+            soak_minutes: 0,
+            undrainable: Default::default(),
             removed: Default::default(),
             renewed: None,
             subnet: None,
             stopped: false,
+            autoscale: None,
         }],
         disable_local_accounts: false,
         tier,
@@ -173,7 +177,11 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
+        snapshots_off: false,
+        autoscaler: Default::default(),
         rotations: Default::default(),
+        forced_until: None,
     }
 }
 

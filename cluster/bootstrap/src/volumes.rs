@@ -1,13 +1,14 @@
-//! The node's part of the disk driver: a subcommand of the agent's binary, discovered by the kubelet.
+//! The node's part of the drivers of disks and shares: one subcommand of the agent's binary for both,
+//! discovered by the kubelet.
 
 use std::collections::BTreeMap;
 
 use agent_protocol::{
     File, Probe, Process,
-    programs::{CSI, CsiConfig},
+    programs::{CSI, CsiConfig, CsiDriver},
 };
 use cluster_spec::{ClusterSpec, VmSize};
-use cluster_volumes::DRIVER;
+use cluster_volumes::{DRIVER, FILES};
 
 use crate::{NodePlace, configuration, members::beside, process::PATH};
 
@@ -22,31 +23,50 @@ const STOP_ORDER: u8 = 2;
 
 /// The number of data disks of a machine of this size: two per core, as Azure's D series, but at least those
 /// of its smallest size.
-fn most_volumes(size: &VmSize) -> u32 {
+pub(crate) fn most_volumes(size: &VmSize) -> u32 {
     (2 * size.cores).clamp(4, 32)
 }
 
-fn socket() -> String {
-    format!("{PLUGINS}/{DRIVER}/csi.sock")
+fn socket(driver: &str) -> String {
+    format!("{PLUGINS}/{driver}/csi.sock")
 }
 
-/// The program's configuration; none if the driver is off.
+/// The names of the drivers that are on.
+fn names(spec: &ClusterSpec) -> impl Iterator<Item = &'static str> {
+    let disks = (!spec.disks_off).then_some(DRIVER);
+    let shares = (!spec.files_off).then_some(FILES);
+    disks.into_iter().chain(shares)
+}
+
+fn driver(name: &str, size: &VmSize) -> CsiDriver {
+    let shares = name == FILES;
+    CsiDriver {
+        driver: name.to_owned(),
+        shares,
+        // Shares do not count as data disks of the machine.
+        most_volumes: if shares { 0 } else { most_volumes(size) },
+        socket: socket(name),
+        // See `CsiDriver::registration` about the @.
+        registration: format!("{REGISTRY}/landfall@{name}"),
+    }
+}
+
+/// The program's configuration; none if both drivers are off.
 pub(crate) fn file(spec: &ClusterSpec, node: &NodePlace, size: &VmSize) -> Option<File> {
+    let mut drivers = names(spec).map(|name| driver(name, size));
     let config = CsiConfig {
-        driver: DRIVER.to_owned(),
         node: node.node_name.clone(),
-        most_volumes: most_volumes(size),
-        socket: socket(),
-        // See `CsiConfig::registration` about the @.
-        registration: format!("{REGISTRY}/landfall@{DRIVER}"),
+        first: drivers.next()?,
+        second: drivers.next(),
     };
-    (!spec.disks_off).then(|| configuration(CONFIG, &config))
+    Some(configuration(CONFIG, &config))
 }
 
-/// The program; none if the driver is off.
+/// The program; none if both drivers are off.
 pub(crate) fn process(spec: &ClusterSpec) -> Option<Process> {
-    let probe = Probe::Unix { path: socket() };
-    (!spec.disks_off).then(|| Process {
+    let path = socket(names(spec).next()?);
+    let probe = Probe::Unix { path };
+    Some(Process {
         env: BTreeMap::from([
             // A few threads with few allocations: one arena for all of them.
             ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned()),
@@ -97,21 +117,33 @@ mod tests {
     fn a_kubelet_can_call_at_the_registration_socket() {
         let file = file(&testkit::cluster(), &node(), &VM_SIZES[0]).unwrap();
         let config: CsiConfig = serde_json::from_str(&file.content).unwrap();
-        let (before, host) = config.registration.split_once('@').unwrap();
+        let second = config.second.unwrap();
+        assert!(second.shares && !config.first.shares);
+        for driver in [config.first, second] {
+            callable(&driver);
+        }
+    }
+
+    fn callable(driver: &CsiDriver) {
+        let (before, host) = driver.registration.split_once('@').unwrap();
         assert!(before.starts_with(REGISTRY));
         let plain = |character: char| character.is_ascii_alphanumeric() || ".-".contains(character);
         assert!(!host.is_empty() && host.chars().all(plain), "{host}");
         // The kernel's length limit for socket paths.
-        for path in [&config.registration, &config.socket] {
+        for path in [&driver.registration, &driver.socket] {
             assert!(path.len() < 108, "{path}");
         }
     }
 
     #[test]
-    fn a_cluster_whose_driver_is_off_has_none() {
+    fn a_cluster_whose_drivers_are_off_has_none() {
         let mut spec = testkit::cluster();
         assert!(file(&spec, &node(), &VM_SIZES[0]).is_some() && process(&spec).is_some());
         spec.disks_off = true;
-        assert!(file(&spec, &node(), &VM_SIZES[0]).is_none() && process(&spec).is_none());
+        let file = |spec: &ClusterSpec| file(spec, &node(), &VM_SIZES[0]);
+        let config: CsiConfig = serde_json::from_str(&file(&spec).unwrap().content).unwrap();
+        assert!(config.first.shares && config.second.is_none());
+        spec.files_off = true;
+        assert!(file(&spec).is_none() && process(&spec).is_none());
     }
 }

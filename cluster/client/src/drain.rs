@@ -7,7 +7,7 @@ use cluster_api::{ClusterError, Drained};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::{Cluster, Failure};
+use crate::{Cluster, Failure, nodes::CORDONED};
 
 /// Concurrent evictions: one whose webhook does not answer blocks its call for seconds.
 const PARALLEL: usize = 16;
@@ -31,7 +31,10 @@ impl Cluster {
             .merge(
                 "cordon a node",
                 &path,
-                &json!({ "spec": { "unschedulable": true } }),
+                &json!({
+                    "metadata": { "annotations": { CORDONED: "drained" } },
+                    "spec": { "unschedulable": true }
+                }),
             )
             .await
         {

@@ -22,6 +22,7 @@ mod services;
 mod serving;
 mod volumes;
 mod watches;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +36,7 @@ use base_errors::chain;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NamespaceSeen,
     NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch,
+    WorkNotes, WorkObjects,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
@@ -91,8 +93,12 @@ struct Cluster {
     checked: Mutex<BTreeSet<String>>,
     /// Names of Services of type LoadBalancer that depend on their endpoints, as last read.
     local_services: watch::Sender<BTreeSet<String>>,
-    /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
+    /// Whether there were PersistentVolumes or VolumeAttachments of our drivers, as seen last.
     has_volumes: watch::Sender<bool>,
+    /// Whether the cluster knows the kinds of snapshots, and may have some, as seen last.
+    has_snapshots: watch::Sender<bool>,
+    /// Whether pods without a node are watched: set by the first look at the cluster's pods.
+    scales: watch::Sender<bool>,
     /// Names of the managed namespaces that were set.
     managed: watch::Sender<BTreeSet<String>>,
 }
@@ -184,6 +190,8 @@ impl Cluster {
             checked: Mutex::default(),
             local_services: watch::Sender::default(),
             has_volumes: watch::Sender::default(),
+            has_snapshots: watch::Sender::default(),
+            scales: watch::Sender::default(),
             managed: watch::Sender::default(),
         }
     }
@@ -435,6 +443,14 @@ impl ClusterApi for Cluster {
         self.bring_volume(wish).await
     }
 
+    async fn work(&self) -> Result<WorkObjects, ClusterError> {
+        self.list_work().await
+    }
+
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError> {
+        self.bring_notes(notes).await
+    }
+
     async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError> {
         self.bring_namespace(wish).await
     }
@@ -443,6 +459,8 @@ impl ClusterApi for Cluster {
         let there = watches::There {
             local_services: self.local_services.subscribe(),
             volumes: self.has_volumes.subscribe(),
+            snapshots: self.has_snapshots.subscribe(),
+            scales: self.scales.subscribe(),
             managed: self.managed.subscribe(),
         };
         Arc::new(watches::start(&self.env, &self.client, &self.watches, there))

@@ -1,12 +1,14 @@
 //! Volumes: reads claims and related objects, and applies the service's wishes.
 //!
 //! Always true: an object with another uid than the wish is left alone, and a missing one is success; claims
-//! are read only if a StorageClass or a PersistentVolume of the driver exists; PersistentVolumes and
-//! VolumeAttachments are watched only while some of the driver exist.
+//! are read only if a StorageClass or a PersistentVolume of our drivers exists; PersistentVolumes,
+//! VolumeAttachments and snapshots are watched only while some of our drivers exist.
 
 use base_env::Env;
 use cluster_api::{ClaimRef, ClusterError, Note, VolumeObjects, VolumeWish};
-use cluster_volumes::{ATTACHMENT_FINALIZER, DRIVER, VOLUME_FINALIZER, quantity};
+use cluster_volumes::{
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, VOLUME_FINALIZER, is_shared, quantity,
+};
 use kube::api::WatchParams;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -19,6 +21,12 @@ pub(crate) const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
 pub(crate) const VOLUMES: &str = "/api/v1/persistentvolumes";
 /// The path of VolumeAttachments.
 pub(crate) const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+/// The path of VolumeSnapshots.
+pub(crate) const SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshots";
+/// The path of VolumeSnapshotContents.
+pub(crate) const CONTENTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents";
+/// The path of VolumeSnapshotClasses.
+const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
 /// The path of StorageClasses.
 const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 /// Others write to these objects as well; a few attempts resolve conflicts.
@@ -53,6 +61,12 @@ enum Step<'a> {
     Detached,
     /// Writes an event of a claim.
     Tell(&'a Note),
+    /// Sets the status of a VolumeSnapshotContent or a VolumeSnapshot, unless it is ready already.
+    Status(&'a Value),
+    /// Deletes a VolumeSnapshotContent, and removes our finalizer.
+    RemoveContent,
+    /// Writes an event of a VolumeSnapshot, and the error in its status.
+    TellSnapshot(&'a Note),
 }
 
 impl Cluster {
@@ -63,8 +77,8 @@ impl Cluster {
         )?;
         let any_volume = volumes
             .iter()
-            .any(|volume| volume["spec"]["csi"]["driver"] == DRIVER);
-        let any_class = classes.iter().any(|class| class["provisioner"] == DRIVER);
+            .any(|volume| is_ours(&volume["spec"]["csi"]["driver"]));
+        let any_class = classes.iter().any(|class| is_ours(&class["provisioner"]));
         let claims = async {
             if any_class || any_volume {
                 self.list("list PersistentVolumeClaims", CLAIMS).await
@@ -75,6 +89,30 @@ impl Cluster {
         // After the PersistentVolumes: one that is read as released gets no further attachment.
         let (claims, attachments) =
             tokio::try_join!(claims, self.list("list VolumeAttachments", ATTACHMENTS))?;
+        // Snapshots may outlive the disks. Contents are listed before VolumeSnapshots: a content whose VolumeSnapshot
+        // is missing afterwards has lost it.
+        let contents = self
+            .list_if_known("list VolumeSnapshotContents", CONTENTS)
+            .await?;
+        let any_content = contents
+            .iter()
+            .flatten()
+            .any(|content| content["spec"]["driver"] == DRIVER);
+        let snapshots = if contents.is_some() && (any_volume || any_content) {
+            self.list_if_known("list VolumeSnapshots", SNAPSHOTS).await?
+        } else {
+            None
+        };
+        let snapshot_classes = if snapshots.as_ref().is_none_or(Vec::is_empty) {
+            Vec::new()
+        } else {
+            self.list_if_known("list VolumeSnapshotClasses", SNAPSHOT_CLASSES)
+                .await?
+                .unwrap_or_default()
+        };
+        let followed = contents.is_some() && (any_volume || any_content);
+        self.has_snapshots
+            .send_if_modified(|before| std::mem::replace(before, followed) != followed);
         let any = any_volume
             || attachments
                 .iter()
@@ -86,6 +124,10 @@ impl Cluster {
             volumes,
             attachments,
             classes,
+            knows_snapshots: snapshots.is_some(),
+            snapshots: snapshots.unwrap_or_default(),
+            contents: contents.unwrap_or_default(),
+            snapshot_classes,
         })
     }
 
@@ -114,8 +156,72 @@ impl Cluster {
             VolumeWish::Detached { name, uid } => (attachment(name), uid, Step::Detached),
             VolumeWish::Withdraw { name, uid } => (attachment(name), uid, Step::Delete),
             VolumeWish::Tell { claim, note } => (path_of(claim), &claim.uid, Step::Tell(note)),
+            VolumeWish::PublishContent { name, object } => return self.publish_content(name, object).await,
+            VolumeWish::RemoveContent { name, uid } => {
+                (format!("{CONTENTS}/{name}"), uid, Step::RemoveContent)
+            }
+            VolumeWish::Taken {
+                snapshot,
+                content,
+                bytes,
+                at,
+            } => {
+                let status = json!({
+                    "boundVolumeSnapshotContentName": content, "readyToUse": true, "creationTime": at,
+                    "restoreSize": quantity::write(*bytes), "error": null
+                });
+                let path = path_of_snapshot(snapshot);
+                return self.settle(&path, &snapshot.uid, &Step::Status(&status)).await;
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => (
+                path_of_snapshot(snapshot),
+                &snapshot.uid,
+                Step::TellSnapshot(note),
+            ),
         };
         self.settle(&path, uid, &step).await
+    }
+
+    /// Lists objects of a kind that the cluster may not know; `None`: it does not.
+    async fn list_if_known(&self, act: &str, path: &str) -> Result<Option<Vec<Value>>, ClusterError> {
+        match self.list(act, path).await {
+            Ok(items) => Ok(Some(items)),
+            Err(failure) if failure.is_absent() => Ok(None),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Creates a VolumeSnapshotContent, and writes its status: two requests, between which this process may
+    /// die.
+    async fn publish_content(&self, name: &str, object: &str) -> Result<(), ClusterError> {
+        let object: Value = serde_json::from_str(object).map_err(|error| ClusterError::Refused {
+            act: format!("publish the VolumeSnapshotContent {name}"),
+            why: error.to_string(),
+        })?;
+        let made = self
+            .call(
+                "publish a VolumeSnapshotContent",
+                http::Method::POST,
+                CONTENTS,
+                "application/json",
+                Some(&object),
+            )
+            .await;
+        let path = format!("{CONTENTS}/{name}");
+        let there = match made {
+            Ok(made) => made,
+            Err(failure) if failure.is_conflict() => self.get("read a VolumeSnapshotContent", &path).await?,
+            Err(failure) => return Err(failure.into()),
+        };
+        let of = |object: &Value| object["spec"]["volumeSnapshotRef"]["uid"].clone();
+        let Some(uid) = there["metadata"]["uid"]
+            .as_str()
+            .filter(|_| of(&there) == of(&object))
+        else {
+            // An existing one of this name for another VolumeSnapshot is left alone.
+            return Ok(());
+        };
+        self.settle(&path, uid, &Step::Status(&object["status"])).await
     }
 
     /// Creates a PersistentVolume; an existing one of its name is success.
@@ -230,6 +336,52 @@ impl Cluster {
                         .await?;
                 }
             }
+            Step::Status(wanted) => {
+                if object["status"]["readyToUse"] != true {
+                    let patch = json!({
+                        "metadata": { "uid": object["metadata"]["uid"] },
+                        "status": wanted
+                    });
+                    self.merge("write the status of a snapshot", &status, &patch)
+                        .await?;
+                }
+            }
+            Step::RemoveContent => {
+                // Also a content that is not being deleted: its snapshot is gone.
+                if !is_deleting(&object) {
+                    self.delete_exactly("delete a VolumeSnapshotContent", path, &object)
+                        .await?;
+                    // It still exists as long as it has a finalizer.
+                    let found = self.get("read a VolumeSnapshotContent", path).await?;
+                    if found["metadata"]["uid"] != object["metadata"]["uid"] {
+                        return Ok(());
+                    }
+                    object = found;
+                }
+                if let Some(patch) = finalizers::patch(&object, CONTENT_FINALIZER, false) {
+                    let act = "write the finalizers of a VolumeSnapshotContent";
+                    self.merge(act, path, &patch).await?;
+                }
+            }
+            Step::TellSnapshot(note) => {
+                self.tell(
+                    &object,
+                    "VolumeSnapshot",
+                    note.warning,
+                    note.reason,
+                    &note.message,
+                )
+                .await;
+                if object["status"]["error"]["message"] != note.message.as_str() {
+                    let now = self.env.clock.now().to_string();
+                    let patch = json!({
+                        "metadata": { "uid": object["metadata"]["uid"] },
+                        "status": { "readyToUse": false, "error": { "message": note.message, "time": now } }
+                    });
+                    self.merge("write the status of a snapshot", &status, &patch)
+                        .await?;
+                }
+            }
             Step::Tell(note) => {
                 self.tell(
                     &object,
@@ -268,8 +420,20 @@ fn path_of(claim: &ClaimRef) -> String {
     )
 }
 
+fn path_of_snapshot(snapshot: &ClaimRef) -> String {
+    format!(
+        "/apis/snapshot.storage.k8s.io/v1/namespaces/{}/volumesnapshots/{}",
+        snapshot.namespace, snapshot.name
+    )
+}
+
 fn is_deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// Whether this is the name of one of our drivers.
+fn is_ours(driver: &Value) -> bool {
+    driver.as_str().and_then(is_shared).is_some()
 }
 
 /// A quantity of an object, in bytes.

@@ -121,7 +121,7 @@ async fn claims_are_read_where_there_is_something_of_ours() {
     let seen = cluster.list_volumes().await.unwrap();
     assert_eq!((seen.classes.len(), seen.claims.len()), (1, 0));
     let asked = fake::paths(&log, &Method::GET);
-    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert_eq!(asked.len(), 4, "{asked:?}");
     assert!(!asked.iter().any(|path| path.starts_with(CLAIMS)), "{asked:?}");
 
     let (cluster, log) = fake::cluster(|asked| {
@@ -136,7 +136,8 @@ async fn claims_are_read_where_there_is_something_of_ours() {
     });
     let seen = cluster.list_volumes().await.unwrap();
     assert_eq!((seen.classes.len(), seen.claims.len()), (1, 1));
-    assert_eq!(fake::paths(&log, &Method::GET).len(), 4);
+    // VolumeSnapshots are not listed: there is no volume that one could be of.
+    assert_eq!(fake::paths(&log, &Method::GET).len(), 5);
     assert!(
         !*cluster.has_volumes.borrow(),
         "an idle cluster follows claims only"
@@ -413,4 +414,80 @@ async fn a_write_that_somebody_else_was_faster_with_is_tried_again() {
     });
     assert!(cluster.bring_volume(&hold()).await.is_err());
     assert_eq!(fake::paths(&log, &Method::PATCH).len(), ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_cluster_that_knows_of_no_snapshots_has_none() {
+    let (cluster, log) = fake::cluster(|asked| {
+        if asked.path.starts_with(CONTENTS) {
+            return fake::refusal(404, "there is no such resource");
+        }
+        let items = if asked.path.starts_with(VOLUMES) {
+            vec![volume(&[])]
+        } else {
+            Vec::new()
+        };
+        (200, json!({ "items": items }))
+    });
+    let seen = cluster.list_volumes().await.unwrap();
+    assert!(seen.contents.is_empty() && seen.snapshots.is_empty());
+    assert!(!*cluster.has_snapshots.borrow());
+    let asked = fake::paths(&log, &Method::GET);
+    assert!(!asked.iter().any(|path| path.starts_with(SNAPSHOTS)), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_content_is_published_with_its_status_and_the_snapshot_is_told() {
+    let content = json!({
+        "metadata": { "name": "snapcontent-s1", "uid": "c1" }, "spec": { "volumeSnapshotRef": { "uid": "s1" } }
+    });
+    let mut object = content.clone();
+    object["status"] = json!({ "readyToUse": true });
+    let wish = VolumeWish::PublishContent {
+        name: "snapcontent-s1".to_owned(),
+        object: object.to_string(),
+    };
+    for first in [(201, content.clone()), fake::refusal(409, "already exists")] {
+        let there = content.clone();
+        let (cluster, log) = fake::cluster(move |asked| {
+            if asked.method == Method::POST {
+                first.clone()
+            } else {
+                (200, there.clone())
+            }
+        });
+        cluster.bring_volume(&wish).await.unwrap();
+        let written = written(&log);
+        assert_eq!(written.len(), 2, "{written:?}");
+        assert!(written[1].path.ends_with("/snapcontent-s1/status"), "{written:?}");
+        assert_eq!(written[1].body["status"]["readyToUse"], true);
+    }
+
+    let snapshot = ClaimRef {
+        namespace: "shop".to_owned(),
+        name: "before".to_owned(),
+        uid: "s1".to_owned(),
+    };
+    let taken = VolumeWish::Taken {
+        snapshot,
+        content: "snapcontent-s1".to_owned(),
+        bytes: 5 * GIB,
+        at: None,
+    };
+    let path = "/volumesnapshots/before";
+    let told = bring(&taken, vec![(path, json!({ "metadata": { "uid": "s1" } }))]).await;
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].body["status"]["restoreSize"], "5Gi");
+    let ready = json!({ "metadata": { "uid": "s1" }, "status": { "readyToUse": true } });
+    is_left(&taken, vec![(path, ready)]).await;
+
+    let remove = VolumeWish::RemoveContent {
+        name: "snapcontent-s1".to_owned(),
+        uid: "c1".to_owned(),
+    };
+    let mut held = content;
+    held["metadata"]["finalizers"] = json!([CONTENT_FINALIZER]);
+    let removed = bring(&remove, vec![("/volumesnapshotcontents/snapcontent-s1", held)]).await;
+    let methods: Vec<&Method> = removed.iter().map(|asked| &asked.method).collect();
+    assert_eq!(methods, [&Method::DELETE, &Method::PATCH]);
 }

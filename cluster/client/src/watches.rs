@@ -16,7 +16,7 @@ use kube::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::{apply, enforcer::CONFIGURATIONS, namespaces, services, volumes};
+use crate::{apply, enforcer::CONFIGURATIONS, namespaces, services, volumes, work};
 
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
@@ -43,15 +43,20 @@ struct Version {
 pub(crate) struct There {
     /// Names of Services whose endpoints are needed.
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
-    /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
+    /// Whether there are PersistentVolumes or VolumeAttachments of our drivers.
     pub(crate) volumes: watch::Receiver<bool>,
+    /// Whether there may be snapshots of disks.
+    pub(crate) snapshots: watch::Receiver<bool>,
+    /// Whether pods without a node are watched.
+    pub(crate) scales: watch::Receiver<bool>,
     /// Names of the managed namespaces that were set.
     pub(crate) managed: watch::Receiver<BTreeSet<String>>,
 }
 
 /// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, of claims for volumes, and
-/// those that are asked for; those of endpoints, of PersistentVolumes, of VolumeAttachments and of managed namespaces while there is reason
-/// to. They end when what is returned is dropped.
+/// those that are requested; those of endpoints, of PersistentVolumes, of VolumeAttachments, of snapshots, of
+/// pods and of managed namespaces only while their conditions hold. They end when the returned value is
+/// dropped.
 pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
@@ -79,13 +84,27 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There)
             }
         });
     }
-    for path in [volumes::VOLUMES, volumes::ATTACHMENTS] {
+    for (path, in_use) in [
+        (volumes::VOLUMES, &there.volumes),
+        (volumes::ATTACHMENTS, &there.volumes),
+        (volumes::CONTENTS, &there.snapshots),
+        (volumes::SNAPSHOTS, &there.snapshots),
+    ] {
         let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
-        let in_use = there.volumes.clone();
+        let in_use = in_use.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
                 () = volumes::follow(&env, &client, &sender, path, in_use) => {}
+            }
+        });
+    }
+    {
+        let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = work::follow(&env, &client, &sender, there.scales) => {}
             }
         });
     }

@@ -4,6 +4,7 @@
 //! Providers compute it from the ARM body ("desired"); planners, bootstrap and add-ons read it. Records only.
 //! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
 
+pub mod autoscaler;
 mod namespace;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -18,6 +19,7 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use autoscaler::{AutoscalerProfile, Expander, PoolRange};
 pub use namespace::{
     AdoptionPolicy, DeletePolicy, NamespaceNetwork, NamespaceQuota, NamespaceSpec, NetworkRule,
 };
@@ -71,9 +73,31 @@ pub struct ClusterSpec {
     /// provisioned, attached or detached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disks_off: bool,
+    /// Whether the driver of shares is off (`storageProfile.fileCSIDriver.enabled: false`): no share is
+    /// provisioned or removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files_off: bool,
+    /// Whether snapshots of disks are off (`storageProfile.snapshotController.enabled: false`): none is taken
+    /// or removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshots_off: bool,
+    /// The settings of its autoscaler, which scales pools with a range ([`PoolSpec::autoscale`]).
+    #[serde(default, skip_serializing_if = "AutoscalerProfile::is_default")]
+    pub autoscaler: AutoscalerProfile,
     /// The last replacements of its CAs and keys that were asked for.
     #[serde(default, skip_serializing_if = "Rotations::are_none")]
     pub rotations: Rotations,
+    /// The end of the override of upgrade checks (`overrideSettings` with `forceUpgrade`): upgrades requested before are not refused;
+    /// milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_until: Option<i64>,
+}
+
+impl ClusterSpec {
+    /// Whether the autoscaler scales any of its pools.
+    pub fn is_scaled(&self) -> bool {
+        self.pools.iter().any(PoolSpec::is_scaled)
+    }
 }
 
 /// When replacements of a cluster's CAs and keys were asked for last: milliseconds since 1970; 0: never. What is asked for later than what
@@ -266,6 +290,16 @@ pub struct PoolSpec {
     /// During an upgrade: the number of nodes below [`Self::count`] that may be not ready.
     #[serde(default)]
     pub unavailable: u32,
+    /// During an upgrade: the time that pods may delay the removal of their node, minutes, 1 to 1440.
+    #[serde(default = "drain_minutes", skip_serializing_if = "is_drain_default")]
+    pub drain_minutes: u32,
+    /// During an upgrade: the time that a drained node is kept before it is removed and the next one begins, minutes,
+    /// 0 to 30.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub soak_minutes: u32,
+    /// During an upgrade: the treatment of a node that is not drained in this time.
+    #[serde(default, skip_serializing_if = "Undrainable::is_default")]
+    pub undrainable: Undrainable,
     /// Ids of machines that must be removed, whatever the count: ids are never reused.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub removed: BTreeSet<String>,
@@ -278,6 +312,10 @@ pub struct PoolSpec {
     /// Whether it has no nodes for now (`az aks nodepool stop`); [`Self::count`] says how many come with its start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// The range in which the autoscaler chooses [`Self::count`]; `None`: it has no autoscaler, and users set
+    /// the count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<PoolRange>,
 }
 
 impl PoolSpec {
@@ -285,10 +323,54 @@ impl PoolSpec {
     pub fn wanted(&self) -> u32 {
         if self.stopped { 0 } else { self.count }
     }
+
+    /// Whether the autoscaler scales it: it has a range, and is not stopped.
+    pub fn is_scaled(&self) -> bool {
+        self.autoscale.is_some() && !self.stopped
+    }
+
+    /// The largest number of nodes that it may have without another request: quotas and addresses are
+    /// reserved for it.
+    pub fn most(&self) -> u32 {
+        self.autoscale
+            .map_or(self.count, |range| range.max.max(self.count))
+    }
 }
+
+/// The default of [`PoolSpec::drain_minutes`], as in AKS.
+pub const DRAIN_MINUTES: u32 = 30;
 
 fn one() -> u32 {
     1
+}
+
+fn drain_minutes() -> u32 {
+    DRAIN_MINUTES
+}
+
+fn is_drain_default(minutes: &u32) -> bool {
+    *minutes == DRAIN_MINUTES
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// The treatment of a node that is to be replaced and is not drained in time (`undrainableNodeBehavior`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Undrainable {
+    /// It is uncordoned and keeps its version; the upgrade of its pool ends.
+    #[default]
+    Schedule,
+    /// It stays cordoned and is quarantined; another node is added in its place, and the upgrade goes on.
+    Cordon,
+}
+
+impl Undrainable {
+    /// Whether it is the default.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The mode of a pool.

@@ -22,7 +22,11 @@ pub fn cluster() -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
+        snapshots_off: false,
+        autoscaler: Default::default(),
         rotations: Default::default(),
+        forced_until: None,
     }
 }
 
@@ -58,9 +62,13 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         incarnation: format!("{name}-1"),
         surge: 1,
         unavailable: 0,
+        drain_minutes: crate::DRAIN_MINUTES,
+        soak_minutes: 0,
+        undrainable: Default::default(),
         removed: Default::default(),
         renewed: None,
         subnet: None,
         stopped: false,
+        autoscale: None,
     }
 }

@@ -1,5 +1,5 @@
-//! Volumes: the requests of PersistentVolumeClaims to the disk driver, and the state of PersistentVolumes and
-//! VolumeAttachments.
+//! Volumes: the requests of PersistentVolumeClaims to the drivers of disks and shares, the state of
+//! PersistentVolumes and VolumeAttachments, and the requests of VolumeSnapshots.
 //!
 //! Owns the parsing of these objects with the parameters of their StorageClasses, and the rendering of a
 //! PersistentVolume; storage and attachment of volumes are elsewhere.
@@ -14,15 +14,25 @@ mod parameters;
 pub mod quantity;
 mod read;
 mod render;
+mod share_parameters;
+mod snapshots;
 
 use cluster_api::ClaimRef;
 
 pub use parameters::{Class, PARAMETERS, Parameter};
-pub use render::{handle, id, persistent_volume};
+pub use render::{handle, id, persistent_volume, share_handle};
+pub use share_parameters::SHARE_PARAMETERS;
+pub use snapshots::{
+    CONTENT_FINALIZER, SNAPSHOT_CLASS, SNAPSHOTS, Snapshot, SnapshotContent, SnapshotRecipe, SnapshotStage,
+    content_status, snapshot_content, snapshot_handle,
+};
 
-/// The driver's name in StorageClasses, PersistentVolumes and VolumeAttachments: that of Azure's driver,
-/// which existing manifests use.
+/// The name of the disk driver in StorageClasses, PersistentVolumes and VolumeAttachments: that of Azure's
+/// driver, which existing manifests use.
 pub const DRIVER: &str = "disk.csi.azure.com";
+/// The name of the driver of shares, likewise. Its volumes have no VolumeAttachments: every node finds an
+/// existing share.
+pub const FILES: &str = "file.csi.azure.com";
 /// The finalizer of a PersistentVolume until its volume is gone; upstream's name.
 pub const VOLUME_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 /// The finalizer of a VolumeAttachment until the volume is detached; upstream's name, derived from the
@@ -31,15 +41,35 @@ pub const ATTACHMENT_FINALIZER: &str = "external-attacher/disk-csi-azure-com";
 /// The attribute of a PersistentVolume with the volume's id in the fabric, for the node's driver.
 pub const VOLUME_ATTRIBUTE: &str = "landfall.dev/volume";
 
-/// The volume objects of our driver.
+/// The name of the driver of shares, or of disks.
+pub const fn driver(shared: bool) -> &'static str {
+    if shared { FILES } else { DRIVER }
+}
+
+/// Whether a driver's name is that of shares or of disks; `None`: it is not one of our drivers.
+pub fn is_shared(driver: &str) -> Option<bool> {
+    match driver {
+        DRIVER => Some(false),
+        FILES => Some(true),
+        _ => None,
+    }
+}
+
+/// The volume objects of our drivers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Storage {
     /// Claims that need an action, or have a volume of ours, in the order of their uids.
     pub claims: Vec<Claim>,
-    /// PersistentVolumes of [`DRIVER`], in the order of their names.
+    /// PersistentVolumes of [`DRIVER`] and [`FILES`], in the order of their names.
     pub volumes: Vec<Volume>,
     /// VolumeAttachments of [`DRIVER`], in the order of their names.
     pub attachments: Vec<Attachment>,
+    /// Whether VolumeSnapshots were listed.
+    pub knows_snapshots: bool,
+    /// VolumeSnapshots of our driver, and refused ones, in the order of their uids.
+    pub snapshots: Vec<Snapshot>,
+    /// VolumeSnapshotContents of [`DRIVER`], in the order of their names.
+    pub contents: Vec<SnapshotContent>,
 }
 
 /// A claim for our driver.
@@ -51,6 +81,8 @@ pub struct Claim {
     pub volume: String,
     /// The requested size, rounded up to whole GiB; `None` if it is refused for its size.
     pub bytes: u64,
+    /// Whether it is for a share, of [`FILES`].
+    pub shared: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Its stage.
@@ -89,11 +121,12 @@ pub struct Recipe {
     pub fs_type: String,
     /// `mountOptions` of the class.
     pub mount_options: Vec<String>,
-    /// The PersistentVolume that it is a copy of (`dataSource`: another claim).
+    /// The PersistentVolume, or the VolumeSnapshotContent, that it is a copy of (`dataSource`: another claim,
+    /// or a VolumeSnapshot).
     pub source: Option<String>,
 }
 
-/// A PersistentVolume of [`DRIVER`].
+/// A PersistentVolume of [`DRIVER`] or [`FILES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Its name.
@@ -105,6 +138,8 @@ pub struct Volume {
     /// `spec.capacity`, limited to the capacity that its claim was told: if it has grown and the claim was
     /// not told yet, this is the claim's smaller capacity, so that the interrupted expansion is repeated.
     pub bytes: u64,
+    /// Whether it is for a share, of [`FILES`].
+    pub shared: bool,
     /// The uid of the claim that it is or was bound to.
     pub claim: Option<String>,
     /// Whether its claim is gone (`phase: Released`), or its reclamation failed (`Failed`).

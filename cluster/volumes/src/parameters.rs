@@ -5,25 +5,29 @@
 
 use serde_json::Value;
 
+use crate::SHARE_PARAMETERS;
+
 /// The SKU.
-const SKU: &str = "skuName";
+pub(crate) const SKU: &str = "skuName";
 /// An alias of it.
-const SKU_ALIAS: &str = "storageAccountType";
+pub(crate) const SKU_ALIAS: &str = "storageAccountType";
 /// The host's caching mode.
 const CACHING: &str = "cachingMode";
 /// The filesystem.
-const FS_TYPE: &str = "fsType";
+pub(crate) const FS_TYPE: &str = "fsType";
 /// Kubernetes' own name of it.
-const FS_TYPE_ALIAS: &str = "csi.storage.k8s.io/fstype";
+pub(crate) const FS_TYPE_ALIAS: &str = "csi.storage.k8s.io/fstype";
 /// The only filesystem.
 const EXT4: &str = "ext4";
 /// The default SKU.
 const USUAL_SKU: &str = "StandardSSD_LRS";
+/// The default SKU of shares.
+pub(crate) const USUAL_SHARE_SKU: &str = "Standard_LRS";
 /// The SKU without caching.
 const UNCACHED_SKU: &str = "PremiumV2_LRS";
 
-const ANY: &[&str] = &[];
-const SWITCH: &[&str] = &["true", "false"];
+pub(crate) const ANY: &[&str] = &[];
+pub(crate) const SWITCH: &[&str] = &["true", "false"];
 const SKUS: &[&str] = &[
     "Standard_LRS",
     USUAL_SKU,
@@ -48,7 +52,7 @@ pub enum Class {
     Refused,
 }
 
-/// A parameter of Azure's disk driver.
+/// A parameter of one of Azure's drivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name; a `*` in it is a wildcard.
@@ -61,7 +65,7 @@ pub struct Parameter {
     pub about: &'static str,
 }
 
-const fn row(
+pub(crate) const fn row(
     name: &'static str,
     class: Class,
     values: &'static [&'static str],
@@ -75,7 +79,7 @@ const fn row(
     }
 }
 
-/// All parameters.
+/// All parameters of the disk driver.
 pub const PARAMETERS: &[Parameter] = &[
     row(FS_TYPE, Class::Effective, &[EXT4], ONE_FILESYSTEM),
     row(FS_TYPE_ALIAS, Class::Effective, &[EXT4], ONE_FILESYSTEM),
@@ -213,8 +217,8 @@ const NO_TAGS: &str = "disks are shown without tags";
 const NO_TARGETS: &str = "disks have no targets of performance";
 const NO_SETTINGS: &str = "settings of devices are the host's";
 const NO_EXPORT: &str = "disks cannot be downloaded";
-const NO_CALLS: &str = "no calls of Azure's are made";
-const NO_SECRETS: &str = "the driver needs no secrets";
+pub(crate) const NO_CALLS: &str = "no calls of Azure's are made";
+pub(crate) const NO_SECRETS: &str = "the driver needs no secrets";
 
 impl Parameter {
     fn is_named(&self, name: &str) -> bool {
@@ -241,12 +245,17 @@ pub(crate) struct Asked {
     pub(crate) fs_type: &'static str,
 }
 
-/// Parses them; unsupported ones are refused.
-pub(crate) fn read(parameters: &Value) -> Result<Asked, String> {
+/// Parses those of a class of disks, or of shares; unsupported ones are refused.
+pub(crate) fn read(parameters: &Value, shared: bool) -> Result<Asked, String> {
+    let (table, usual) = if shared {
+        (SHARE_PARAMETERS, USUAL_SHARE_SKU)
+    } else {
+        (PARAMETERS, USUAL_SKU)
+    };
     let (mut sku, mut alias, mut caching) = (None, None, None);
     for (name, value) in parameters.as_object().into_iter().flatten() {
         let value = value.as_str().unwrap_or_default();
-        let Some(parameter) = PARAMETERS.iter().find(|known| known.is_named(name)) else {
+        let Some(parameter) = table.iter().find(|known| known.is_named(name)) else {
             return Err(format!(
                 "parameters.{name} of the StorageClass is not known; make a StorageClass without it"
             ));
@@ -276,7 +285,7 @@ pub(crate) fn read(parameters: &Value) -> Result<Asked, String> {
             _ => {}
         }
     }
-    let sku = sku.or(alias).unwrap_or(USUAL_SKU);
+    let sku = sku.or(alias).unwrap_or(usual);
     if sku == UNCACHED_SKU && caching.is_some_and(|caching| caching != "None") {
         return Err(format!(
             "parameters.{CACHING} of the StorageClass: disks of {UNCACHED_SKU} have None only; make a StorageClass with that"
@@ -295,12 +304,14 @@ mod tests {
 
     #[test]
     fn each_has_one_row_and_a_reason() {
-        let names: BTreeSet<String> = PARAMETERS
-            .iter()
-            .map(|known| known.name.to_ascii_lowercase())
-            .collect();
-        assert_eq!(names.len(), PARAMETERS.len());
-        assert!(PARAMETERS.iter().all(|known| !known.about.is_empty()));
+        for table in [PARAMETERS, SHARE_PARAMETERS] {
+            let names: BTreeSet<String> = table
+                .iter()
+                .map(|known| known.name.to_ascii_lowercase())
+                .collect();
+            assert_eq!(names.len(), table.len());
+            assert!(table.iter().all(|known| !known.about.is_empty()));
+        }
     }
 
     #[test]
@@ -314,13 +325,13 @@ mod tests {
                 sku: "StandardSSD_LRS",
                 fs_type: "ext4",
             };
-            assert_eq!(read(&nothing), Ok(usual), "{nothing}");
+            assert_eq!(read(&nothing, false), Ok(usual), "{nothing}");
         }
     }
 
     #[test]
     fn names_are_told_apart_without_regard_to_case() {
-        let sku = |parameters: Value| read(&parameters).map(|asked| asked.sku);
+        let sku = |parameters: Value| read(&parameters, false).map(|asked| asked.sku);
         assert_eq!(sku(json!({ "SKUNAME": "Premium_ZRS" })), Ok("Premium_ZRS"));
         assert_eq!(
             sku(json!({ "storageaccounttype": "Premium_LRS", "kind": "managed" })),
@@ -346,18 +357,42 @@ mod tests {
             ("csi.storage.k8s.io/colour", "blue", "not known"),
             ("device-setting/", "8", "not known"),
         ] {
-            let why = read(&json!({ name: value })).unwrap_err();
+            let why = read(&json!({ name: value }), false).unwrap_err();
             assert!(why.contains(&format!("parameters.{name} ")), "{why}");
             assert!(why.contains(said), "{why}");
         }
         let one = json!({ "maxShares": "1", "maxMountReplicaCount": "0" });
-        assert!(read(&one).is_ok());
+        assert!(read(&one, false).is_ok());
     }
 
     #[test]
     fn premium_v2_has_no_caching() {
-        let with = |caching: &str| read(&json!({ "skuName": "PremiumV2_LRS", "cachingMode": caching }));
+        let with = |caching: &str| {
+            read(
+                &json!({ "skuName": "PremiumV2_LRS", "cachingMode": caching }),
+                false,
+            )
+        };
         assert!(with("ReadOnly").unwrap_err().contains("cachingMode"));
         assert!(with("none").is_ok() && with("").is_ok());
+    }
+
+    #[test]
+    fn shares_have_parameters_of_their_own() {
+        let of = |parameters: Value| read(&parameters, true);
+        assert_eq!(of(Value::Null).map(|asked| asked.sku), Ok(USUAL_SHARE_SKU));
+        let premium = json!({ "skuName": "premium_lrs", "protocol": "NFS", "shareAccessTier": "Hot" });
+        assert_eq!(of(premium).map(|asked| asked.sku), Ok("Premium_LRS"));
+        for (name, value, said) in [
+            ("storageAccount", "mine", "no storage accounts"),
+            ("shareName", "mine", "its PersistentVolume"),
+            ("protocol", "ftp", "smb"),
+            ("cachingMode", "None", "not known"),
+            ("skuName", "UltraSSD_LRS", "Premium_LRS"),
+        ] {
+            let why = of(json!({ name: value })).unwrap_err();
+            assert!(why.contains(&format!("parameters.{name} ")), "{why}");
+            assert!(why.contains(said), "{why}");
+        }
     }
 }

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use crate::{
     ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume,
-    parameters,
+    driver, is_shared, parameters,
     quantity::{self, GIB},
+    snapshots,
 };
 
 /// Azure's largest disk.
@@ -24,6 +25,8 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// The access modes of a volume on one node at a time.
 const ACCESS_MODES: [&str; 2] = ["ReadWriteOnce", "ReadWriteOncePod"];
+/// The further access modes of a share.
+const SHARED_MODES: [&str; 2] = ["ReadWriteMany", "ReadOnlyMany"];
 /// The field with a claim's size.
 const SIZE: &str = "spec.resources.requests.storage";
 
@@ -36,8 +39,20 @@ impl Storage {
         claims.sort_by(|a, b| a.claim.uid.cmp(&b.claim.uid));
         let mut attachments: Vec<Attachment> = objects.attachments.iter().filter_map(attachment).collect();
         attachments.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut snapshots: Vec<_> = objects
+            .snapshots
+            .iter()
+            .filter_map(|snapshot| known.snapshot(snapshot))
+            .collect();
+        snapshots.sort_by(|a, b| a.snapshot.uid.cmp(&b.snapshot.uid));
+        let contents = known.contents.values();
         let volumes = known.volumes.iter();
         Self {
+            knows_snapshots: objects.knows_snapshots,
+            snapshots,
+            contents: contents
+                .filter_map(|content| snapshots::content(&known, content))
+                .collect(),
             claims,
             volumes: volumes
                 .filter_map(|(name, volume)| known.volume(name, volume))
@@ -48,13 +63,21 @@ impl Storage {
 }
 
 /// Objects by name, for look-ups.
-struct Known<'a> {
-    /// StorageClasses of [`DRIVER`], by name.
+pub(crate) struct Known<'a> {
+    /// StorageClasses of our drivers, by name.
     classes: BTreeMap<&'a str, &'a Value>,
-    /// PersistentVolumes of [`DRIVER`], by name.
-    volumes: BTreeMap<&'a str, &'a Value>,
+    /// PersistentVolumes of our drivers, by name.
+    pub(crate) volumes: BTreeMap<&'a str, &'a Value>,
     /// All claims, by namespace and name.
-    claims: BTreeMap<(&'a str, &'a str), &'a Value>,
+    pub(crate) claims: BTreeMap<(&'a str, &'a str), &'a Value>,
+    /// Whether VolumeSnapshots were listed.
+    pub(crate) knows_snapshots: bool,
+    /// VolumeSnapshots, by namespace and name.
+    pub(crate) snapshots: BTreeMap<(&'a str, &'a str), &'a Value>,
+    /// VolumeSnapshotContents of [`DRIVER`], by name.
+    pub(crate) contents: BTreeMap<&'a str, &'a Value>,
+    /// VolumeSnapshotClasses, by name.
+    pub(crate) snapshot_classes: BTreeMap<&'a str, &'a Value>,
 }
 
 /// The initial content of a volume.
@@ -73,11 +96,11 @@ impl<'a> Known<'a> {
         let volumes = objects.volumes.iter();
         Self {
             classes: classes
-                .filter(|class| class["provisioner"] == DRIVER)
+                .filter(|class| shared(&class["provisioner"]).is_some())
                 .filter_map(named)
                 .collect(),
             volumes: volumes
-                .filter(|volume| volume["spec"]["csi"]["driver"] == DRIVER)
+                .filter(|volume| shared(&volume["spec"]["csi"]["driver"]).is_some())
                 .filter_map(named)
                 .collect(),
             claims: objects
@@ -85,6 +108,19 @@ impl<'a> Known<'a> {
                 .iter()
                 .filter_map(|claim| Some((key(&claim["metadata"])?, claim)))
                 .collect(),
+            knows_snapshots: objects.knows_snapshots,
+            snapshots: objects
+                .snapshots
+                .iter()
+                .filter_map(|snapshot| Some((key(&snapshot["metadata"])?, snapshot)))
+                .collect(),
+            contents: objects
+                .contents
+                .iter()
+                .filter(|content| content["spec"]["driver"] == DRIVER)
+                .filter_map(named)
+                .collect(),
+            snapshot_classes: objects.snapshot_classes.iter().filter_map(named).collect(),
         }
     }
 
@@ -94,23 +130,25 @@ impl<'a> Known<'a> {
         let (namespace, name) = key(metadata)?;
         let uid = text(&metadata["uid"])?;
         let size = size(spec);
-        let (volume, stage) = match text(&spec["volumeName"]) {
+        let (volume, shared, stage) = match text(&spec["volumeName"]) {
             Some(volume) => {
+                let there = &self.volumes.get(volume)?["spec"];
                 // A claim that names another claim's volume is not bound to it.
-                if self.volumes.get(volume)?["spec"]["claimRef"]["uid"] != uid {
+                if there["claimRef"]["uid"] != uid {
                     return None;
                 }
                 let stage = match &size {
                     Ok(_) => Stage::Bound,
                     Err(why) => Stage::Refused(why.clone()),
                 };
-                (volume.to_owned(), stage)
+                (volume.to_owned(), shared(&there["csi"]["driver"])?, stage)
             }
             None => {
                 let class = text(&metadata["annotations"][BETA_CLASS]);
                 let class = class.or_else(|| text(&spec["storageClassName"]))?;
-                let stage = self.stage(claim, class, self.classes.get(class)?, &size);
-                (format!("pvc-{uid}"), stage)
+                let found = self.classes.get(class)?;
+                let stage = self.stage(claim, class, found, &size);
+                (format!("pvc-{uid}"), shared(&found["provisioner"])?, stage)
             }
         };
         Some(Claim {
@@ -121,6 +159,7 @@ impl<'a> Known<'a> {
             },
             volume,
             bytes: size.unwrap_or_default(),
+            shared,
             deleting: is_deleting(metadata),
             stage,
         })
@@ -129,7 +168,9 @@ impl<'a> Known<'a> {
     /// The stage of an unbound claim.
     fn stage(&self, claim: &Value, name: &str, class: &Value, size: &Result<u64, String>) -> Stage {
         let annotations = &claim["metadata"]["annotations"];
-        let asked = PROVISIONER.iter().any(|by| annotations[*by] == DRIVER);
+        let asked = PROVISIONER
+            .iter()
+            .any(|by| annotations[*by] == class["provisioner"]);
         let waits = class["volumeBindingMode"] == "WaitForFirstConsumer";
         if !asked || (waits && text(&annotations[SELECTED_NODE]).is_none()) {
             return Stage::Waiting;
@@ -150,15 +191,22 @@ impl<'a> Known<'a> {
         size: &Result<u64, String>,
     ) -> Result<Option<Recipe>, String> {
         let spec = &claim["spec"];
+        let shared = shared(&class["provisioner"]) == Some(true);
+        if shared && is_block(spec) {
+            return Err(
+                "spec.volumeMode: a share is a filesystem, and Block is for disks; make the claim with Filesystem, or with a StorageClass of disks"
+                    .to_owned(),
+            );
+        }
         if spec["selector"].is_object() {
             return Err(
                 "spec.selector: a disk that is made for a claim has no labels to be selected by; make the claim without it".to_owned(),
             );
         }
-        let access_modes = access_modes(spec)?;
-        let asked = parameters::read(&class["parameters"])?;
+        let access_modes = access_modes(spec, shared)?;
+        let asked = parameters::read(&class["parameters"], shared)?;
         let bytes = size.clone()?;
-        let source = match self.content(claim, bytes)? {
+        let source = match self.content(claim, bytes, shared)? {
             Content::Nothing => None,
             Content::Copy(volume) => Some(volume),
             Content::NotYet => return Ok(None),
@@ -176,7 +224,7 @@ impl<'a> Known<'a> {
     }
 
     /// The initial content of the volume of a claim of this size.
-    fn content(&self, claim: &Value, bytes: u64) -> Result<Content, String> {
+    fn content(&self, claim: &Value, bytes: u64, is_share: bool) -> Result<Content, String> {
         let spec = &claim["spec"];
         let fields = ["dataSourceRef", "dataSource"];
         let Some(field) = fields.into_iter().find(|field| spec[*field].is_object()) else {
@@ -187,14 +235,11 @@ impl<'a> Known<'a> {
         let name = text(&from["name"]).unwrap_or_default();
         match (text(&from["apiGroup"]), text(&from["kind"]).unwrap_or_default()) {
             (None, "PersistentVolumeClaim") => {}
-            (_, "VolumeSnapshot") => {
-                return Err(format!(
-                    "spec.{field}: there are no snapshots of disks yet; name a PersistentVolumeClaim, or make the claim without it"
-                ));
-            }
+            (Some("snapshot.storage.k8s.io"), "VolumeSnapshot") if !is_share => {}
             (_, other) => {
+                let volume = if is_share { "share" } else { "disk" };
                 return Err(format!(
-                    "spec.{field}: a disk cannot begin as a copy of a {other}; name a PersistentVolumeClaim, or make the claim without it"
+                    "spec.{field}: a {volume} cannot begin as a copy of a {other}; name a PersistentVolumeClaim, or make the claim without it"
                 ));
             }
         }
@@ -202,6 +247,9 @@ impl<'a> Known<'a> {
             return Err(format!(
                 "spec.{field}: the claim {name} is in the namespace {other}, and a copy is made within one; name a claim of {namespace}"
             ));
+        }
+        if from["kind"] == "VolumeSnapshot" {
+            return self.of_snapshot(claim, bytes, field, (namespace, name));
         }
         let source = self.claims.get(&(namespace, name)).copied();
         let Some(source) = source.filter(|source| !is_deleting(&source["metadata"])) else {
@@ -214,12 +262,14 @@ impl<'a> Known<'a> {
         };
         let there = self.volumes.get(volume).copied().filter(|there| {
             let there = &there["spec"];
-            there["claimRef"]["uid"] == source["metadata"]["uid"]
+            shared(&there["csi"]["driver"]) == Some(is_share)
+                && there["claimRef"]["uid"] == source["metadata"]["uid"]
                 && text(&there["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]).is_some()
         });
         let Some(there) = there else {
+            let by = driver(is_share);
             return Err(format!(
-                "spec.{field}: the claim {name} has no disk that was made by {DRIVER} here, and no other can be copied; name another"
+                "spec.{field}: the claim {name} has no volume that was made by {by} here, and no other can be copied; name another"
             ));
         };
         if is_block(spec) != is_block(&there["spec"]) {
@@ -237,6 +287,49 @@ impl<'a> Known<'a> {
         Ok(Content::Copy(volume.to_owned()))
     }
 
+    /// The initial content of the volume of a claim of this size, whose field `field` names a VolumeSnapshot.
+    fn of_snapshot(
+        &self,
+        claim: &Value,
+        bytes: u64,
+        field: &str,
+        from: (&str, &str),
+    ) -> Result<Content, String> {
+        let name = from.1;
+        let Some(snapshot) = self.snapshots.get(&from).copied() else {
+            return Err(format!(
+                "spec.{field}: there is no VolumeSnapshot {name} in the namespace {}; name another",
+                from.0
+            ));
+        };
+        if snapshot["status"]["readyToUse"] != true {
+            return Ok(Content::NotYet);
+        }
+        let content = text(&snapshot["status"]["boundVolumeSnapshotContentName"]).unwrap_or_default();
+        let there = self.contents.get(content).copied().filter(|there| {
+            there["spec"]["volumeSnapshotRef"]["uid"] == snapshot["metadata"]["uid"]
+                && text(&there["metadata"]["annotations"][VOLUME_ATTRIBUTE]).is_some()
+        });
+        let Some(there) = there else {
+            return Err(format!(
+                "spec.{field}: the VolumeSnapshot {name} was not taken by {DRIVER} here; name another"
+            ));
+        };
+        if is_block(&claim["spec"]) != (there["spec"]["sourceVolumeMode"] == "Block") {
+            return Err(format!(
+                "spec.volumeMode: it is another than that of the disk that the VolumeSnapshot {name} was taken of; make the claim with the same"
+            ));
+        }
+        let least = there["status"]["restoreSize"].as_u64().unwrap_or_default();
+        if least > bytes {
+            return Err(format!(
+                "{SIZE}: the VolumeSnapshot {name} has {}, and so has a disk that begins with it at least; make the claim with that",
+                quantity::write(least)
+            ));
+        }
+        Ok(Content::Copy(content.to_owned()))
+    }
+
     fn volume(&self, name: &str, volume: &Value) -> Option<Volume> {
         let (metadata, spec) = (&volume["metadata"], &volume["spec"]);
         let owned = |value: &Value| text(value).map(str::to_owned);
@@ -245,6 +338,7 @@ impl<'a> Known<'a> {
             uid: owned(&metadata["uid"])?,
             id: owned(&spec["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]),
             bytes: self.told(volume),
+            shared: shared(&spec["csi"]["driver"])?,
             claim: owned(&spec["claimRef"]["uid"]),
             released: matches!(text(&volume["status"]["phase"]), Some("Released" | "Failed")),
             deletes: spec["persistentVolumeReclaimPolicy"] == "Delete",
@@ -305,11 +399,18 @@ fn size(spec: &Value) -> Result<u64, String> {
     Ok(gib * GIB)
 }
 
-fn access_modes(spec: &Value) -> Result<Vec<String>, String> {
+/// As [`is_shared`], for a field that may be missing.
+fn shared(name: &Value) -> Option<bool> {
+    is_shared(text(name)?)
+}
+
+fn access_modes(spec: &Value, is_share: bool) -> Result<Vec<String>, String> {
     let modes = texts(&spec["accessModes"]);
-    match modes.iter().find(|mode| !ACCESS_MODES.contains(&mode.as_str())) {
+    let permitted = |mode: &str| ACCESS_MODES.contains(&mode) || is_share && SHARED_MODES.contains(&mode);
+    match modes.iter().find(|mode| !permitted(mode.as_str())) {
         Some(other) => Err(format!(
-            "spec.accessModes: a disk is one node's at a time, and {other} is for several; make the claim with ReadWriteOnce"
+            "spec.accessModes: a disk is one node's at a time, and {other} is for several; make the claim with ReadWriteOnce, or with the \
+             StorageClass azurefile-csi"
         )),
         None if modes.is_empty() => {
             Err("spec.accessModes: there is none; make the claim with ReadWriteOnce".to_owned())
@@ -324,16 +425,16 @@ fn capacity(volume: &Value) -> u64 {
     capacity.and_then(quantity::read).unwrap_or_default()
 }
 
-fn is_block(spec: &Value) -> bool {
+pub(crate) fn is_block(spec: &Value) -> bool {
     spec["volumeMode"] == "Block"
 }
 
-fn is_deleting(metadata: &Value) -> bool {
+pub(crate) fn is_deleting(metadata: &Value) -> bool {
     metadata["deletionTimestamp"].is_string()
 }
 
 /// Namespace and name, of metadata or of a reference.
-fn key(of: &Value) -> Option<(&str, &str)> {
+pub(crate) fn key(of: &Value) -> Option<(&str, &str)> {
     Some((text(&of["namespace"])?, text(&of["name"])?))
 }
 
@@ -342,7 +443,7 @@ fn named(object: &Value) -> Option<(&str, &Value)> {
 }
 
 /// A non-empty text.
-fn text(value: &Value) -> Option<&str> {
+pub(crate) fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Claim, DRIVER, Recipe, VOLUME_ATTRIBUTE, VOLUME_FINALIZER, quantity};
+use crate::{Claim, Recipe, VOLUME_ATTRIBUTE, VOLUME_FINALIZER, driver, quantity};
 
 /// The annotation with the driver that provisioned a PersistentVolume: Kubernetes leaves its deletion to that
 /// driver.
@@ -33,11 +33,19 @@ pub fn handle(subscription: &str, node_resource_group: &str, volume: &str) -> St
     )
 }
 
-/// The PersistentVolume of a claim. It has no node affinity: the disk can be attached to any node.
+/// The id of a share in the format of Azure's driver: resource group, storage account, share, disk, uuid,
+/// namespace. There are no storage accounts: all shares have the same one.
+pub fn share_handle(node_resource_group: &str, volume: &str, namespace: &str) -> String {
+    format!("{node_resource_group}#landfall#{volume}###{namespace}")
+}
+
+/// The PersistentVolume of a claim. It has no node affinity: a disk can be attached to any node, and every
+/// node finds a share.
 pub fn persistent_volume(claim: &Claim, recipe: &Recipe, handle: &str, id: &str) -> Value {
+    let driver = driver(claim.shared);
     let mut object = json!({
         "apiVersion": "v1", "kind": "PersistentVolume",
-        "metadata": { "name": claim.volume, "annotations": { PROVISIONED_BY: DRIVER } },
+        "metadata": { "name": claim.volume, "annotations": { PROVISIONED_BY: driver } },
         "spec": {
             "capacity": { "storage": quantity::write(claim.bytes) },
             "accessModes": recipe.access_modes,
@@ -49,7 +57,7 @@ pub fn persistent_volume(claim: &Claim, recipe: &Recipe, handle: &str, id: &str)
             "storageClassName": recipe.class,
             "volumeMode": if recipe.block { "Block" } else { "Filesystem" },
             "csi": {
-                "driver": DRIVER, "volumeHandle": handle,
+                "driver": driver, "volumeHandle": handle,
                 "volumeAttributes": { VOLUME_ATTRIBUTE: id, "skuName": recipe.sku }
             }
         }

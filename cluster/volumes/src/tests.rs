@@ -1,5 +1,7 @@
 //! Parsing of claims, refusals, and parsing of PersistentVolumes and VolumeAttachments.
 
+mod snapshots;
+
 use cluster_api::VolumeObjects;
 use serde_json::{Value, json};
 
@@ -58,6 +60,7 @@ fn objects(claims: &[Value], volumes: &[Value]) -> VolumeObjects {
         volumes: volumes.to_vec(),
         attachments: Vec::new(),
         classes: vec![class()],
+        ..VolumeObjects::default()
     }
 }
 
@@ -143,7 +146,7 @@ fn claims_of_other_classes_are_none_of_ours() {
         let other = read(|claim| claim["spec"]["storageClassName"] = class.clone());
         assert_eq!(other, None, "{class}");
     }
-    let other = of_class(|class| class["provisioner"] = json!("file.csi.azure.com"));
+    let other = of_class(|class| class["provisioner"] = json!("blob.csi.azure.com"));
     assert_eq!(other, None);
 }
 
@@ -194,7 +197,7 @@ fn what_cannot_be_had_is_refused_by_its_field() {
                 "dataSource",
                 json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s" }),
             ),
-            "snapshots",
+            "there is no VolumeSnapshot s",
         ),
         (
             spec(
@@ -345,6 +348,7 @@ fn volumes_of_ours_are_read_in_the_order_of_their_names() {
         uid: "v-a".to_owned(),
         id: None,
         bytes: 5 * GIB,
+        shared: false,
         claim: None,
         released: false,
         deletes: false,
@@ -479,4 +483,51 @@ fn a_persistent_volume_is_as_upstream_makes_it_and_read_back() {
     assert_eq!(object["spec"]["volumeMode"], "Block");
     assert_eq!(object["spec"]["csi"]["fsType"], Value::Null);
     assert_eq!(object["spec"]["mountOptions"], json!(["noatime"]));
+}
+
+/// A claim of a class of shares, with a change.
+fn of_shares(change: impl FnOnce(&mut Value)) -> Option<Claim> {
+    let mut objects = objects(&[claim()], &[]);
+    objects.classes[0]["provisioner"] = json!(FILES);
+    objects.classes[0]["volumeBindingMode"] = json!("Immediate");
+    objects.classes[0]["parameters"] = json!({ "skuName": "Premium_LRS" });
+    objects.claims[0]["metadata"]["annotations"] =
+        json!({ "volume.kubernetes.io/storage-provisioner": FILES });
+    objects.claims[0]["spec"]["accessModes"] = json!(["ReadWriteMany"]);
+    change(&mut objects.claims[0]);
+    only(Storage::read(&objects).claims)
+}
+
+#[test]
+fn a_share_is_for_several_nodes_and_a_filesystem() {
+    let claim = of_shares(|_| {}).unwrap();
+    assert!(claim.shared);
+    let recipe = recipe(Some(claim.clone()));
+    assert_eq!(recipe.access_modes, ["ReadWriteMany"]);
+    assert_eq!(recipe.sku, "Premium_LRS");
+    let handle = share_handle("mc", &claim.volume, "shop");
+    assert_eq!(handle, "mc#landfall#pvc-u1###shop");
+    let object = persistent_volume(&claim, &recipe, &handle, "abc");
+    assert_eq!(object["spec"]["csi"]["driver"], FILES);
+    assert_eq!(
+        object["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"],
+        FILES
+    );
+    let read = Storage::read(&VolumeObjects {
+        volumes: vec![{
+            let mut object = object;
+            object["metadata"]["uid"] = json!("v");
+            object
+        }],
+        ..VolumeObjects::default()
+    });
+    assert!(read.volumes[0].shared);
+
+    let why = refusal(of_shares(|claim| claim["spec"]["volumeMode"] = json!("Block")));
+    assert!(why.contains("spec.volumeMode"), "{why}");
+    // For another provisioner.
+    let other = of_shares(|claim| {
+        claim["metadata"]["annotations"] = json!({ "volume.kubernetes.io/storage-provisioner": DRIVER });
+    });
+    assert_eq!(other.map(|claim| claim.stage), Some(Stage::Waiting));
 }

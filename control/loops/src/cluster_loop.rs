@@ -15,7 +15,7 @@ use base_env::Seed;
 use base_errors::chain;
 use control_planner::{
     Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Maintenance, Neighbours, NetworkSeen,
-    Observation, Plan, Presence, Reach, SilentMachines, StampRanges, is_served, plan,
+    Observation, Plan, Presence, Reach, SilentMachines, StampRanges, Write, is_served, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, RepairStep, Role,
@@ -198,6 +198,9 @@ impl ClusterLoop {
             self.state.unserved();
             return;
         }
+        if !cluster.spec().is_scaled() {
+            self.state.forget_work();
+        }
         let now = self.now();
         if let Some(handle) = &self.state.handle
             && !handle.expired(now, RECONNECT_AFTER)
@@ -283,9 +286,12 @@ impl ClusterLoop {
             let wiped = record
                 .repairing()
                 .is_some_and(|(step, _)| step == RepairStep::Reimage);
-            if record.deleting || wiped {
+            let emptied = record.emptying.as_ref();
+            let emptied = emptied.is_some_and(|emptying| emptying.given_up.is_none());
+            if record.deleting || wiped || emptied {
                 self.state.drains.entry(id.clone()).or_insert(Drain {
                     since: now,
+                    asked: None,
                     left: None,
                     held: None,
                 });
@@ -514,6 +520,15 @@ impl ClusterLoop {
         }
         for id in &done.removed {
             self.state.removed(id);
+        }
+        for write in &plan.writes {
+            match write {
+                Write::MarkMachine(machine) => self.state.drains_anew(machine.machine(), false),
+                Write::Empty { machine, emptying } => {
+                    self.state.drains_anew(machine.machine(), emptying.is_none());
+                }
+                _ => {}
+            }
         }
         Ok(done.forgotten)
     }

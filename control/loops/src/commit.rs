@@ -1,6 +1,7 @@
 //! Turns a plan's writes into one transaction: ids, tokens and keys are made here; decisions are not.
 
 mod children;
+mod scale;
 
 use std::sync::Arc;
 
@@ -186,6 +187,16 @@ pub(crate) async fn compose(
                     })
                 })?
             }
+            Write::Inherit { machine, inherited } => change_machine(txn, basis, machine, |mut machine| {
+                machine.inherited = Some(inherited.clone());
+                Ok(machine)
+            })?,
+            Write::Empty { machine, emptying } => change_machine(txn, basis, machine.machine(), |machine| {
+                Ok(MachineRecord {
+                    emptying: emptying.clone(),
+                    ..machine
+                })
+            })?,
             Write::RemoveMachine(id) => {
                 let role = basis
                     .machines
@@ -241,6 +252,7 @@ pub(crate) async fn compose(
             }),
             Write::ForgetVolume(id) => forget_volume(txn, basis, id, now),
             Write::ForgetNamespace(name) => forget_namespace(deps, txn, basis, name).await?,
+            Write::Scale(sizes) => scale::pools(deps, txn, basis, sizes).await?,
             Write::Progress { id, progress } => match basis.operation(id) {
                 Some(operation) => {
                     let next = OperationRecord {
@@ -386,6 +398,8 @@ fn machine(
         host: deps.host.clone(),
         deleting: false,
         work: None,
+        emptying: None,
+        inherited: None,
         healing: Healing {
             replaced: replaced(basis, role),
             ..Healing::default()

@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish};
+use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish, WorkNotes};
 use cluster_balancers::Wish;
-use cluster_volumes::Storage;
+use cluster_volumes::{SnapshotStage, Storage};
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, FabricEffect, Health, Held, NetworkSeen, Presence, Reach, Subject,
-    VolumeThere,
+    VolumeThere, WorkSeen,
 };
 use control_records::{Fence, balancer::BalancerRecord};
 use control_store::Stored;
@@ -148,6 +148,15 @@ impl LoopState {
         self.api.set.remove(machine);
     }
 
+    /// Resets the drain of a machine's node: it begins again, or ends. `stays`: the node takes pods again, and
+    /// its object is set for that.
+    pub(crate) fn drains_anew(&mut self, machine: &str, stays: bool) {
+        self.drains.remove(machine);
+        if stays {
+            self.api.set.remove(machine);
+        }
+    }
+
     /// Drops keys of another generation, and the connection that was made with them.
     pub(crate) fn keys_are(&mut self, generation: Option<u64>) {
         if self.pki_generation != generation {
@@ -256,14 +265,16 @@ impl LoopState {
         self.doubted_volumes.insert(volume.to_owned());
     }
 
-    /// A volume exists, and has at least this size.
-    pub(crate) fn volume_made(&mut self, volume: String, bytes: u64) {
+    /// A volume exists, and has at least this size; a share is open to all machines.
+    pub(crate) fn volume_made(&mut self, volume: String, bytes: u64, shared: bool) {
         if let Some(volumes) = &mut self.volumes {
             let there = volumes.entry(volume).or_insert(VolumeThere {
                 bytes,
                 attached: None,
+                open: shared,
             });
             there.bytes = there.bytes.max(bytes);
+            there.open = shared;
         }
     }
 
@@ -372,9 +383,41 @@ impl LoopState {
             .map(|wish| wish.uid.as_str())
             .collect();
         let claims = api.storage.iter().flat_map(|storage| &storage.claims);
-        let claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
+        let mut claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
+        let snapshots = api.storage.iter().flat_map(|storage| &storage.snapshots);
+        claims.extend(snapshots.map(|snapshot| snapshot.snapshot.uid.as_str()));
         api.told
             .retain(|uid, _| services.contains(uid.as_str()) || claims.contains(uid.as_str()));
+    }
+
+    /// The result of a look at the cluster's pods and nodes for the autoscaler.
+    pub(crate) fn work_found(&mut self, found: WorkSeen) {
+        let pods = found.work.pods.iter().map(|pod| pod.uid.as_str());
+        let nodes = found.work.nodes.iter().map(|node| node.uid.as_str());
+        let there: BTreeSet<&str> = pods.chain(nodes).collect();
+        self.api.work_told.retain(|uid, _| there.contains(uid.as_str()));
+        self.api.work = Some(found);
+    }
+
+    /// The autoscaler's status and events were written.
+    pub(crate) fn work_told(&mut self, notes: WorkNotes) {
+        let told = notes
+            .events
+            .into_iter()
+            .map(|event| (event.uid, event.note.message));
+        self.api.work_told.extend(told);
+        if notes.status.is_some() {
+            self.api.work_status = notes.status;
+        }
+    }
+
+    /// No pool is scaled by the autoscaler any more: pods are neither read nor watched.
+    pub(crate) fn forget_work(&mut self) {
+        if self.api.work.take().is_some() {
+            self.api.work_told.clear();
+            self.api.work_status = None;
+            self.handle = None;
+        }
     }
 
     /// Whether a Service needs a load balancer that is not among these.
@@ -443,6 +486,20 @@ impl LoopState {
             VolumeWish::Tell { claim, note } => {
                 api.told.insert(claim.uid, note.message);
             }
+            VolumeWish::PublishContent { name, .. } => {
+                api.published.insert(name);
+            }
+            VolumeWish::RemoveContent { uid, .. } => storage.contents.retain(|content| content.uid != uid),
+            VolumeWish::Taken { snapshot, .. } => {
+                let mut known = storage.snapshots.iter_mut();
+                if let Some(found) = known.find(|found| found.snapshot.uid == snapshot.uid) {
+                    found.ready = true;
+                    found.stage = SnapshotStage::Waiting;
+                }
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => {
+                api.told.insert(snapshot.uid, note.message);
+            }
         }
     }
 }
@@ -480,11 +537,13 @@ mod tests {
                 claim: claim(),
                 volume: "pvc-u1".to_owned(),
                 bytes: 1,
+                shared: false,
                 deleting: false,
                 stage: Stage::Refused("no".to_owned()),
             }],
             volumes: Vec::new(),
             attachments: vec![attachment("a", false), attachment("b", true)],
+            ..Storage::default()
         }
     }
 

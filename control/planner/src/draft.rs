@@ -2,6 +2,7 @@
 
 use std::{cell::OnceCell, collections::BTreeSet, rc::Rc, time::Duration};
 
+use cluster_autoscaler::Decision;
 use control_records::{ClusterRecord, Event, EventKind, Milestone, ObservedRecord, Work};
 use jiff::Timestamp;
 
@@ -34,6 +35,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) unfinished: bool,
     pub(crate) look_again: Option<Timestamp>,
     pub(crate) frame: OnceCell<Option<Rc<Frame<'a>>>>,
+    /// The autoscaler's decision, computed once for each plan; `None` if there is no basis for one.
+    pub(crate) autoscaled: OnceCell<Option<Rc<Decision>>>,
 }
 
 impl<'a> Draft<'a> {
@@ -62,6 +65,7 @@ impl<'a> Draft<'a> {
             unfinished: false,
             look_again: None,
             frame: OnceCell::new(),
+            autoscaled: OnceCell::new(),
         }
     }
 

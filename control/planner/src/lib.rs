@@ -57,17 +57,25 @@ pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
     Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
+<<<<<<< HEAD
     RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere,
+=======
+    RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
+>>>>>>> upgrades
 };
-pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
+pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT, POD_DRAIN_FAILURE};
 pub use view::recorded::{ControlPlane, member};
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use cluster_api::ClaimRef;
 use control_records::{
-    ClusterRecord, Event, Healing, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord, OperationError,
-    OperationStatus, Progress, Role, Work,
+    ClusterRecord, Emptying, Event, Healing, Inherited, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord,
+    OperationError, OperationStatus, Progress, Role, Work,
 };
 use jiff::Timestamp;
 
@@ -187,6 +195,20 @@ pub enum Write {
         /// What is being done with it from now on.
         work: Option<Work>,
     },
+    /// Set the state of the draining of a node that is replaced; `None`: the node stays.
+    Empty {
+        /// The node's machine.
+        machine: Permit,
+        /// The new state.
+        emptying: Option<Emptying>,
+    },
+    /// Copy the labels, annotations and taints that users set on a replaced node to a new one.
+    Inherit {
+        /// The new node's machine.
+        machine: String,
+        /// The copied values.
+        inherited: Inherited,
+    },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),
     /// A credential is taken back because local accounts are off.
@@ -223,6 +245,8 @@ pub enum Write {
     MarkVolume(String),
     /// The volume of this id is gone: its record goes.
     ForgetVolume(String),
+    /// Set new counts of pools, by name, that the autoscaler has decided on.
+    Scale(BTreeMap<String, PoolSize>),
     /// Nothing of the managed namespace of this name is the stamp's any more: its record goes, and who may what with it.
     ForgetNamespace(String),
     /// How far an operation is.
@@ -245,6 +269,15 @@ pub enum Write {
     Forget,
 }
 
+/// A pool's size by the autoscaler.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolSize {
+    /// Its new count.
+    pub count: u32,
+    /// Ids of all its machines to remove that still exist, earlier ones included.
+    pub removed: BTreeSet<String>,
+}
+
 /// A volume that is to be made for a claim: see [`control_records::volume::VolumeRecord`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVolume {
@@ -258,6 +291,10 @@ pub struct NewVolume {
     pub bytes: u64,
     /// The SKU asked for.
     pub sku: String,
+    /// Whether it is a share.
+    pub shared: bool,
+    /// Whether it is a snapshot: then `claim` is a VolumeSnapshot, and `object` a VolumeSnapshotContent.
+    pub snapshot: bool,
     /// The id of the volume that it begins as a copy of.
     pub source: Option<String>,
     /// The PersistentVolume as JSON; empty where the cluster has it already.
@@ -281,6 +318,8 @@ impl Write {
             | Self::RenewToken(_)
             | Self::Repair { .. }
             | Self::Upgrade { .. }
+            | Self::Empty { .. }
+            | Self::Inherit { .. }
             | Self::RevokeCredential(_)
             | Self::ForgetCredential(_)
             | Self::RecordBalancer { .. }
@@ -290,6 +329,7 @@ impl Write {
             | Self::VolumePublished(_)
             | Self::MarkVolume(_)
             | Self::ForgetVolume(_)
+            | Self::Scale(_)
             | Self::ForgetNamespace(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }

@@ -32,7 +32,11 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
         .filter(|(subject, held)| {
             let tenants = matches!(
                 subject,
-                Subject::Command(_) | Subject::Service(_) | Subject::VolumeObject(_) | Subject::Namespace(_)
+                Subject::Command(_)
+                    | Subject::Service(_)
+                    | Subject::VolumeObject(_)
+                    | Subject::Namespace(_)
+                    | Subject::WorkNotes
             );
             held.attempts >= WORTH_TELLING && !tenants
         })
@@ -101,6 +105,7 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             Subject::Credentials => "Granting credentials",
             Subject::Api | Subject::Serving => "Reaching the API server",
             Subject::Fabric => "Looking at the host's machines",
+            Subject::Work => "Looking at the cluster's pods",
             Subject::Machine(_)
             | Subject::Config(_)
             | Subject::Node(_)
@@ -108,7 +113,8 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             | Subject::Service(_)
             | Subject::Volume(_)
             | Subject::VolumeObject(_)
-            | Subject::Namespace(_) => return None,
+            | Subject::Namespace(_)
+            | Subject::WorkNotes => return None,
         };
         Some((what, held))
     });
@@ -177,7 +183,7 @@ fn of_machine(draft: &Draft<'_>, id: &str, machine: &Machine) -> Option<String> 
         ));
     }
     machine.node_name().map(|node| {
-        if machine.record.deleting {
+        if machine.record.deleting || machine.record.emptying.is_some() {
             format!("Node {node} is not gone yet: its pods may hold it up. Next: kubectl get pods -A -o wide, and look for disruption budgets.")
         } else {
             format!(

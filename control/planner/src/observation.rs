@@ -10,6 +10,7 @@ use std::{
 use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
 use cluster_api::{AddonAilment, NamespaceSeen, NamespaceWish, NodeSeen};
+use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
 use cluster_maintenance::Calendar;
 use cluster_security::Rule;
@@ -319,6 +320,8 @@ pub enum ConfigSeen {
 pub struct Drain {
     /// When its removal was first seen to be wanted.
     pub since: Timestamp,
+    /// The time of the first eviction of its pods by this process.
+    pub asked: Option<Timestamp>,
     /// Pods left at the last eviction, and when that was.
     pub left: Option<(u32, Timestamp)>,
     /// One of them that might not be evicted then, and why.
@@ -343,6 +346,8 @@ pub struct VolumeThere {
     pub bytes: u64,
     /// The machine that has it; it may be none of the cluster's any more.
     pub attached: Option<String>,
+    /// Whether it is a share that machines can mount.
+    pub open: bool,
 }
 
 impl VolumeThere {
@@ -371,9 +376,9 @@ pub struct ApiSeen {
     pub services: Option<Vec<Wish>>,
     /// What it holds of volumes, at the last look; `None`: this process has not looked yet.
     pub storage: Option<Storage>,
-    /// Names of PersistentVolumes that were published since the last look.
+    /// Names of PersistentVolumes and VolumeSnapshotContents that were published since the last look.
     pub published: BTreeSet<String>,
-    /// By the uid of a Service or a claim: what was told of it last.
+    /// The last event, by the uid of its Service, claim or VolumeSnapshot.
     pub told: BTreeMap<String, String>,
     /// Uids of Services that are no more of type LoadBalancer, or gone, and were let go since the last look.
     pub released: BTreeSet<String>,
@@ -387,6 +392,13 @@ pub struct ApiSeen {
     pub namespaces: BTreeMap<String, NamespaceSet>,
     /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
+    /// The last look at pods and nodes for the autoscaler; `None`: this process has not looked yet, or no
+    /// pool is scaled.
+    pub work: Option<WorkSeen>,
+    /// By the uid of a pod or a node: the message of the autoscaler's last event for it.
+    pub work_told: BTreeMap<String, String>,
+    /// The autoscaler's status as last written.
+    pub work_status: Option<String>,
 }
 
 impl Default for ApiSeen {
@@ -408,6 +420,9 @@ impl Default for ApiSeen {
             credentials: None,
             namespaces: BTreeMap::new(),
             set: BTreeMap::new(),
+            work: None,
+            work_told: BTreeMap::new(),
+            work_status: None,
         }
     }
 }
@@ -417,6 +432,17 @@ impl ApiSeen {
     pub fn node(&self, name: &str) -> Option<&NodeSeen> {
         self.nodes.iter().find(|node| node.name == name)
     }
+}
+
+/// A look at pods and nodes for the autoscaler.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkSeen {
+    /// When the look began.
+    pub at: Timestamp,
+    /// The count of changes at that time.
+    pub change: u64,
+    /// Its result.
+    pub work: Arc<Work>,
 }
 
 /// The add-ons as applied last.

@@ -1,16 +1,33 @@
 //! How operations go on and end. They follow the cluster and never lead it: losing all of them changes nothing else.
 //!
 //! An operation ends well as soon as what it asked for is there, whatever else is going on; it is called failed when it
-//! is out of time, and says why. That a later request takes its place is decided where requests are.
+//! is out of time, or when a node that it would replace cannot be drained, and says why. While nodes are replaced, each node that begins
+//! extends the deadline by the time that one node may take. That a later request takes its place is decided where requests are.
 
+use std::time::Duration;
+
+use cluster_spec::PoolSpec;
 use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Part, Progress};
+use jiff::Timestamp;
 
-use crate::{Draft, Write, checks::Checks, messages, parts};
+use crate::{
+    Draft, Write,
+    checks::Checks,
+    messages,
+    nodes::emptying::undrained_of,
+    parts,
+    view::{
+        complaints::undrained,
+        machines::{index_in, is_current},
+    },
+};
 
 /// The code of an operation that ran out of time.
 pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
 /// The code of an operation that a deletion overtook.
 pub const OPERATION_PREEMPTED: &str = "AKSOperationPreemptedByDelete";
+/// The code of an operation with a node that could not be drained.
+pub const POD_DRAIN_FAILURE: &str = "PodDrainFailure";
 
 pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
     let seen = draft.seen;
@@ -25,11 +42,17 @@ pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
         if !draft.has_room(3) {
             return;
         }
+        let until = operation.progress.until.max(until(draft, operation));
         let deadline = draft.after(operation.started_at, draft.policy.operation_bound);
+        let deadline = until.map_or(deadline, |until| until.max(deadline));
         let end = if draft.desired.deleting && !operation.deletes {
             Some((OperationStatus::Canceled, Some(preempted(draft))))
         } else if !draft.desired.deleting && parts::is_reached(draft, operation) {
             Some((OperationStatus::Succeeded, None))
+        } else if !draft.desired.deleting
+            && let Some(error) = undrainable(draft, operation, checks)
+        {
+            Some((OperationStatus::Failed, Some(error)))
         } else if deadline <= draft.now {
             let error = timed_out(draft, operation, checks);
             Some((OperationStatus::Failed, Some(error)))
@@ -48,7 +71,10 @@ pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
             }
             None => {
                 draft.look_again_at(deadline);
-                let progress = progress(draft, operation, checks);
+                let progress = Progress {
+                    until,
+                    ..progress(draft, operation, checks)
+                };
                 if progress != operation.progress {
                     draft.write(Write::Progress {
                         id: operation.id.clone(),
@@ -74,7 +100,97 @@ fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> 
         before: Some(before),
         percent: percent.min(99).max(operation.progress.percent),
         step: step(draft, &scope, checks),
+        until: operation.progress.until,
     }
+}
+
+/// The pools that an operation concerns.
+fn pools<'a>(draft: &Draft<'a>, operation: &OperationRecord) -> Vec<&'a PoolSpec> {
+    let scope = parts::scope(draft, operation);
+    let pools = draft.desired.spec().pools.iter();
+    pools
+        .filter(|pool| scope.contains(&Part::pool(&pool.name)))
+        .collect()
+}
+
+/// The extended deadline of an operation while nodes of its pools are replaced: the start of the last step, and the time that one step may
+/// take.
+fn until(draft: &Draft<'_>, operation: &OperationRecord) -> Option<Timestamp> {
+    let pools = pools(draft, operation).into_iter();
+    let ends = pools.filter_map(|pool| {
+        let machines = draft.seen.machines.values();
+        let own = || {
+            machines
+                .clone()
+                .filter(move |machine| index_in(machine, pool).is_some())
+        };
+        if own().all(|machine| is_current(machine, pool)) {
+            return None;
+        }
+        let minutes = |minutes: u32| Duration::from_secs(60 * u64::from(minutes));
+        let steps = own().filter_map(|machine| {
+            let record = &machine.record;
+            let (begun, takes) = match &record.emptying {
+                Some(emptying) => match emptying.empty {
+                    Some(empty) => (empty, minutes(pool.soak_minutes)),
+                    None => (emptying.since, minutes(pool.drain_minutes)),
+                },
+                // A machine that replaces one that did not become ready does not extend the deadline.
+                None if is_current(machine, pool) && record.healing.replaced == 0 => {
+                    (record.created_at, Duration::ZERO)
+                }
+                None => return None,
+            };
+            let takes = draft.policy.operation_bound + takes;
+            (begun >= operation.started_at).then(|| draft.after(begun, takes))
+        });
+        steps.max()
+    });
+    ends.max()
+}
+
+/// The error of an operation with nodes that could not be drained: at once if such a node takes pods again, because the replacement of its pool
+/// has ended; if all are quarantined, when everything else is complete.
+fn undrainable(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> Option<OperationError> {
+    let pools = pools(draft, operation).into_iter();
+    let found = pools.flat_map(|pool| undrained_of(draft, pool).map(move |(node, why)| (pool, node, why)));
+    let found: Vec<_> = found.collect();
+    let (pool, node, given_up) = *found
+        .iter()
+        .find(|(_, _, given_up)| !given_up.quarantined)
+        .or_else(|| found.first())?;
+    if given_up.quarantined {
+        let scope = parts::scope(draft, operation);
+        let told: Vec<String> = found
+            .iter()
+            .map(|(_, node, given_up)| undrained(node, given_up))
+            .collect();
+        if checks.open(&scope).any(|check| !told.contains(&check.what)) {
+            return None;
+        }
+    }
+    let name = node.label();
+    let others = match found.len() {
+        1 => String::new(),
+        all => format!(" (and {} more)", all - 1),
+    };
+    let fate = if given_up.quarantined {
+        "It is cordoned and has the label kubernetes.azure.com/upgrade-status=Quarantined; another node does its work."
+            .to_owned()
+    } else {
+        format!(
+            "It takes pods again and stays as it is, and no other node of pool {} is replaced.",
+            pool.name
+        )
+    };
+    Some(OperationError {
+        code: POD_DRAIN_FAILURE.to_owned(),
+        message: format!(
+            "Drain node {name}{others} failed when evicting its pods, for they had not left within {} minutes: {}. {fate} Next: kubectl \
+             get pods -A --field-selector spec.nodeName={name}, and kubectl get pdb -A for disruption budgets that allow nothing; then ask again.",
+            pool.drain_minutes, given_up.why
+        ),
+    })
 }
 
 /// What is going on for these parts.
@@ -131,10 +247,14 @@ fn timed_out(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) ->
     let step = step(draft, &scope, checks);
     let stopped = if step.is_empty() { "finishing" } else { &step };
     let cause = messages::cause(draft, &scope, checks).map_or_else(String::new, |cause| format!(" {cause}"));
+    let within = match operation.progress.until {
+        None => format!("was not done within {minutes} minutes"),
+        Some(_) => "has replaced nodes and does not get on".to_owned(),
+    };
     OperationError {
         code: OPERATION_TIMED_OUT.to_owned(),
         message: format!(
-            "{} of '{}' was not done within {minutes} minutes. It stopped at: {stopped}.{cause} Landfall goes on trying and \
+            "{} of '{}' {within}. It stopped at: {stopped}.{cause} Landfall goes on trying and \
              the cluster heals by itself once the cause is gone; the next request is accepted as always.",
             operation.name, draft.desired.name
         ),

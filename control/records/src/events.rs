@@ -58,6 +58,8 @@ pub enum EventKind {
     Member,
     /// A machine goes on to another version of Kubernetes.
     Upgrade,
+    /// The cluster autoscaler changes the count of a pool.
+    Autoscaled,
     /// A step of the replacement of CAs or keys.
     Rotation,
     /// Planned work waits: for its window, or for an operator.
@@ -105,6 +107,7 @@ impl EventKind {
             Self::Repair => "Repair",
             Self::Member => "Member",
             Self::Upgrade => "Upgrade",
+            Self::Autoscaled => "Autoscaled",
             Self::Rotation => "Rotation",
             Self::Planned => "Planned",
             Self::Backup => "Backup",

@@ -77,6 +77,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use cluster_autoscaler::Memory;
 use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,10 @@ pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use fence::{Fence, FenceRecord, HostId};
 pub use key::Owner;
-pub use machine::{Asked, Assignment, Healing, MachineRecord, NodeOrder, RepairStep, Role, Work};
+pub use machine::{
+    Asked, Assignment, Emptying, GivenUp, Healing, Inherited, MachineRecord, NodeOrder, RepairStep, Role,
+    Work,
+};
 pub use migrate::{FormatRecord, MigrateError, migrate};
 pub use operation::{
     MOST_OUTPUT, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Output, OutputTooLarge,
@@ -313,6 +317,9 @@ pub struct ObservedRecord {
     /// By the id of a volume that is not in the fabric any more although it is to be there: what is told of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost_volumes: BTreeMap<String, String>,
+    /// The memory of the cluster autoscaler; empty if no pool is scaled by it.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub autoscaler: Memory,
     /// Whether machines of it were stopped on purpose and are not all known to be back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,

@@ -39,6 +39,12 @@ pub struct MachineRecord {
     /// What is being done with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// The draining of a node that is replaced; the node is not removed before it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptying: Option<Emptying>,
+    /// Values that its node takes over from the node that it replaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<Inherited>,
     /// What healing remembers of it.
     #[serde(default)]
     pub healing: Healing,
@@ -104,6 +110,59 @@ impl Work {
             Self::Upgrade { since } => Some(*since),
         }
     }
+}
+
+/// The draining of a node that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Emptying {
+    /// The time since which its pods are evicted.
+    pub since: Timestamp,
+    /// The time when no pod was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty: Option<Timestamp>,
+    /// Set if the node was not drained in time. A later request starts again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
+}
+
+impl Emptying {
+    /// A draining that begins now.
+    pub fn begun(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            empty: None,
+            given_up: None,
+        }
+    }
+}
+
+/// A node that was not drained in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    /// The time of this decision.
+    pub at: Timestamp,
+    /// The generation of the last request for its pool at that time.
+    pub generation: u64,
+    /// Whether it stays cordoned and is replaced by another node. If not, it takes pods again.
+    pub quarantined: bool,
+    /// The reason, for people.
+    pub why: String,
+}
+
+/// Labels, annotations and taints that users had set with kubectl on a replaced node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inherited {
+    /// The name of the replaced node.
+    pub from: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Taints, `key=value:Effect`.
+    pub taints: Vec<String>,
 }
 
 /// What healing remembers of a machine: it outlasts the [`Work`] that it decides on.

@@ -107,6 +107,9 @@ pub struct Progress {
     pub percent: u32,
     /// What is going on, for people; empty where nothing is known or left.
     pub step: String,
+    /// The extended deadline of an operation that replaces nodes: it does not fail for lack of time before this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// Where an operation is.

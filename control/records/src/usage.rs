@@ -35,7 +35,7 @@ pub struct Amounts {
     pub clusters: u64,
     /// Members of control planes.
     pub members: u64,
-    /// Nodes, as many as the pools' counts say.
+    /// Nodes: the sum of the pools' counts; for a pool with an autoscaler, its maximum.
     pub nodes: u64,
     /// Pools.
     pub pools: u64,
@@ -56,7 +56,7 @@ impl Amounts {
             ..Self::default()
         };
         for pool in &spec.pools {
-            let (count, surge) = (u64::from(pool.count), surge_of(pool));
+            let (count, surge) = (u64::from(pool.most()), surge_of(pool));
             sum.pools += 1;
             sum.nodes = sum.nodes.saturating_add(count);
             sum.surge = sum.surge.saturating_add(surge);
@@ -144,7 +144,7 @@ impl Amounts {
 
 /// Nodes beyond its count that a pool may have while it is upgraded. A pool without nodes has none to upgrade.
 fn surge_of(pool: &cluster_spec::PoolSpec) -> u64 {
-    match pool.count {
+    match pool.most() {
         0 => 0,
         _ => u64::from(pool.surge),
     }

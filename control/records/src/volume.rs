@@ -33,6 +33,13 @@ pub struct VolumeRecord {
     pub bytes: u64,
     /// The SKU that the storage class asks for, as Azure writes it: shown, of no effect.
     pub sku: String,
+    /// Whether it is a share, which all nodes can mount at the same time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// Whether it is a snapshot: a copy of another volume at one moment, which is never attached. Its claim is then a
+    /// VolumeSnapshot, and its PersistentVolume a VolumeSnapshotContent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshot: bool,
     /// The id of the volume that it began as a copy of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -76,6 +83,8 @@ mod tests {
             claim_name: "data".to_owned(),
             bytes: 1 << 30,
             sku: "StandardSSD_LRS".to_owned(),
+            shared: false,
+            snapshot: false,
             source: None,
             object: "{}".to_owned(),
             published: false,
@@ -89,6 +98,8 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<VolumeRecord>(&text).unwrap(), record);
         let going = VolumeRecord {
+            shared: true,
+            snapshot: true,
             source: Some("def".to_owned()),
             object: String::new(),
             published: true,
@@ -98,7 +109,7 @@ mod tests {
         let text = serde_json::to_string(&going).unwrap();
         assert_eq!(
             text,
-            r#"{"v":1,"id":"abc","name":"pvc-u1","claim":"u1","claimNamespace":"shop","claimName":"data","bytes":1073741824,"sku":"StandardSSD_LRS","source":"def","published":true,"deleting":true,"createdAt":"1970-01-01T00:00:00Z"}"#
+            r#"{"v":1,"id":"abc","name":"pvc-u1","claim":"u1","claimNamespace":"shop","claimName":"data","bytes":1073741824,"sku":"StandardSSD_LRS","shared":true,"snapshot":true,"source":"def","published":true,"deleting":true,"createdAt":"1970-01-01T00:00:00Z"}"#
         );
         assert_eq!(serde_json::from_str::<VolumeRecord>(&text).unwrap(), going);
         assert!(VolumeRecord::key("c", "abc").starts_with(&VolumeRecord::all("c")));

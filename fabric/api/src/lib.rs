@@ -427,7 +427,7 @@ pub trait Fabric: Send + Sync + 'static {
     async fn delete_kept_disk(&self, disk: &KeptDisk) -> Result<(), FabricError>;
 
     /// Creates a volume with at least the specified size: a smaller one grows, also while it is attached.
-    /// Data on it is never lost.
+    /// Data on it is never lost. Afterwards, a share can be mounted by all machines.
     ///
     /// # Errors
     /// [`FabricError::NotFound`] when its source volume does not exist; [`FabricError::Failed`] when the
@@ -437,7 +437,7 @@ pub trait Fabric: Send + Sync + 'static {
     /// Removes a volume and all its data.
     ///
     /// # Errors
-    /// [`FabricError::Failed`] while it is attached to a machine.
+    /// [`FabricError::Failed`] while it is attached to a machine, or, if it is a share, in use in one.
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), FabricError>;
 
     /// Attaches a volume to a running machine, as a block device. It stays attached when the machine stops
@@ -445,7 +445,7 @@ pub trait Fabric: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`FabricError::NotFound`] for a missing volume or a machine that does not run; [`FabricError::Failed`]
-    /// while it is attached to another machine.
+    /// while it is attached to another machine, and for a share, which is never attached.
     async fn attach_volume(&self, id: &VolumeId, machine: &MachineId) -> Result<(), FabricError>;
 
     /// Detaches a volume from its machine, whichever that is.

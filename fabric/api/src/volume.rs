@@ -1,4 +1,5 @@
-//! Volumes: disks with their own lifetime, attached to one machine at a time.
+//! Volumes: disks with their own lifetime, attached to one machine at a time, and shares, used by all machines
+//! at once.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,11 @@ pub struct VolumeSpec {
     /// Ignored once the volume exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<VolumeId>,
+    /// Whether it is a share: it is created with a filesystem, which any number of machines may mount at the
+    /// same time. It is never attached: all machines find it after its creation, and after a reboot of the
+    /// host once it is ensured again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// Free labels, returned by [`Fabric::list`](crate::Fabric::list).
     pub labels: BTreeMap<String, String>,
 }
@@ -37,4 +43,7 @@ pub struct VolumeSeen {
     /// is attached to another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<MachineId>,
+    /// Whether it is a share that machines can mount.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
 }

@@ -58,23 +58,65 @@ pub(crate) fn make(dir: &Path, gib: u32) -> Result<(), FabricError> {
     fs::File::create(&new)
         .and_then(|file| file.set_len(u64::from(gib) << 30))
         .map_err(|error| failed(error.to_string()))?;
-    let mut command = Command::new("mkfs.ext4");
-    command
+    // Inodes for small files as in container images.
+    format(act, &["-i", "32768", "-J", "size=64"], &new)?;
+    files::rename(&new, &file)
+}
+
+/// Creates an empty filesystem in a file, with additional options.
+fn format(act: &str, options: &[&str], file: &Path) -> Result<(), FabricError> {
+    let failed = |why: String| FabricError::failed(act, why);
+    let output = Command::new("mkfs.ext4")
         .env("PATH", exec::PATH)
         .args(["-q", "-F", "-m", "0"])
-        // Inodes for small files as in container images; tables and journal are initialised when first used.
-        .args(["-i", "32768", "-J", "size=64"])
+        // Tables and journal are initialised when first used.
         .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
-        .arg(&new)
-        .stdin(Stdio::null());
-    let output = command
+        .args(options)
+        .arg(file)
+        .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(format!("mkfs.ext4 cannot be started: {error}")))?;
-    if !output.status.success() {
-        let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
-        return Err(failed(format!("mkfs.ext4 ended with {}: {said}", output.status)));
+    if output.status.success() {
+        return Ok(());
     }
-    files::rename(&new, &file)
+    let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
+    Err(failed(format!("mkfs.ext4 ended with {}: {said}", output.status)))
+}
+
+/// Creates the empty filesystem of a share in a file. Every user may write to its root, as on Azure's shares, whose
+/// files have no owners.
+pub(crate) fn format_share(file: &Path) -> Result<(), FabricError> {
+    let act = "make the filesystem of a share";
+    format(act, &[], file)?;
+    // Without a mount: its loop device would be released only some time later.
+    debugfs(act, &["-w", "-R", "set_inode_field <2> mode 040777"], file)?;
+    // debugfs exits with 0 also when a command fails.
+    let told = debugfs(act, &["-R", "stat <2>"], file)?;
+    if told.split_whitespace().any(|word| word == "0777") {
+        Ok(())
+    } else {
+        Err(FabricError::failed(
+            act,
+            "debugfs did not change the mode of its root",
+        ))
+    }
+}
+
+/// Runs debugfs on the filesystem in a file, and returns its output.
+fn debugfs(act: &str, arguments: &[&str], file: &Path) -> Result<String, FabricError> {
+    let failed = |why: String| FabricError::failed(act, why);
+    let output = Command::new("debugfs")
+        .env("PATH", exec::PATH)
+        .args(arguments)
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("debugfs cannot be started, install e2fsprogs: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
+    Err(failed(format!("debugfs ended with {}: {said}", output.status)))
 }
 
 /// Shell commands that mount it and create directories (name and mode) in it: `$1` is the file, `$2` the

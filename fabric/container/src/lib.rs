@@ -46,6 +46,7 @@ mod runc;
 mod stamp;
 mod validate;
 mod volume;
+mod volume_copy;
 
 use std::{
     borrow::Cow,

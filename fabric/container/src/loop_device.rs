@@ -50,6 +50,17 @@ impl LoopDevice {
     }
 }
 
+/// The directory in which the kernel has an entry for each device with a mounted ext4 filesystem, of all mount
+/// namespaces.
+const EXT4: &str = "/proc/fs/ext4";
+
+impl LoopDevice {
+    /// Whether an ext4 filesystem on it is mounted, in any mount namespace.
+    pub(crate) fn is_mounted(&self) -> bool {
+        Path::new(EXT4).join(&self.name).exists()
+    }
+}
+
 /// All loop devices with a backing file, from the directory [`DEVICES`].
 pub(crate) fn all(devices: &Path) -> io::Result<Vec<LoopDevice>> {
     let names = files::names_in(devices)?;

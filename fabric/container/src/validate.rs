@@ -293,6 +293,7 @@ mod tests {
                 id: id.into(),
                 bytes,
                 source: source.map(Into::into),
+                shared: false,
                 labels: Default::default(),
             };
             volume(&spec)

@@ -1,4 +1,5 @@
-//! Volumes: sparse files, each attached to one machine at a time as a loop device of the host.
+//! Volumes: sparse files, each attached to one machine at a time as a loop device of the host; and shares,
+//! whose loop device all machines use.
 //!
 //! | in the volume's directory | content |
 //! |---|---|
@@ -10,10 +11,15 @@
 //! Always true:
 //! * a volume is attached while a loop device is backed by its file and `attached` names the machine. A
 //!   reboot removes all loop devices, so after it no volume is attached, whatever `attached` says;
+//! * a share has a loop device from its creation until its deletion or a reboot of the host. All machines share
+//!   the host's kernel, which has one filesystem for a device however often and wherever it is mounted: data
+//!   written by one machine is read by the others. A share is never attached: it has no `attached`;
 //! * at most one loop device is backed by a volume's file. The kernel does not release a device that is open
 //!   or mounted anywhere, so a volume is no longer in use once it is detached;
 //! * a file that was complete once is never created again: its loss is reported, and no machine gets an empty
 //!   volume in its place;
+//! * a copy has the state of its source at one moment: of a volume without a loop device, or of one whose
+//!   filesystem is frozen meanwhile. An attached volume without a mounted filesystem is not copied;
 //! * a volume never becomes smaller, and only [`Inner::delete_volume`] and [`Inner::delete_stamp`] remove its
 //!   data.
 //!
@@ -25,7 +31,6 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -38,6 +43,7 @@ use crate::{
     exec, files,
     loop_device::{self, LoopDevice},
     validate,
+    volume_copy::{FROZEN, copy, thaw},
 };
 
 /// The volume's data.
@@ -108,8 +114,14 @@ impl Inner {
             let source = spec.source.as_ref().map(|source| self.complete_volume(source));
             let source = source.transpose()?;
             Saved::new(spec, false).write(&dir)?;
+            // Meanwhile the source is not attached, detached or frozen by another call.
+            let _source = match &spec.source {
+                Some(source) => Some(self.locks.hold(&format!("volume {source}")).await),
+                None => None,
+            };
             let (dir, bytes) = (dir.clone(), spec.bytes);
-            blocking(&act, move || make(&dir, bytes, source.as_deref())).await?;
+            let formatted = spec.shared && source.is_none();
+            blocking(&act, move || make(&dir, bytes, source.as_deref(), formatted)).await?;
         } else if saved.is_none() {
             tracing::warn!(volume = %spec.id, "the specification of a volume was damaged and is written anew");
         }
@@ -118,7 +130,23 @@ impl Inner {
         }
         let (file, bytes) = (image.clone(), spec.bytes);
         blocking(&act, move || grow(&file, bytes)).await?;
+        if spec.shared {
+            self.open_share(&act, &image).await?;
+        }
         self.tell_size(&act, &image).await
+    }
+
+    /// Makes a share available to all machines: as a loop device.
+    async fn open_share(&self, act: &str, image: &Path) -> Result<(), FabricError> {
+        let there = loop_device::holding(image)?;
+        // A device under release cannot be used; a later call finds none and makes another.
+        if there.iter().any(|device| device.leaving) {
+            return Err(FabricError::failed(act, "its loop device is being released"));
+        }
+        if there.is_empty() {
+            self.make_device(act, image).await?;
+        }
+        Ok(())
     }
 
     /// Updates the size of loop devices to that of the file. Always checked: an earlier call may have been
@@ -151,6 +179,9 @@ impl Inner {
         validate::identity("machine", machine.as_str())?;
         let act = format!("give volume {id} to machine {machine}");
         let (dir, image) = (self.volume_dir(id), self.complete_volume(id)?);
+        if is_share(&dir)? {
+            return Err(FabricError::failed(act, "it is a share: all machines have it"));
+        }
         let container = self.container(machine).await?;
         let runs = container.is_some_and(|container| container.is_running());
         if !runs || !disk::is_whole(&self.machine_dir(machine)) {
@@ -274,6 +305,13 @@ impl Inner {
             // Usually it is not attached. The record of its machine may have been lost, too.
             None => self.take_back(&act, &dir).await?,
         }
+        let saved = Saved::read(&dir)?.filter(|saved| !saved.made);
+        if let Some(source) = saved.and_then(|saved| saved.spec.source) {
+            // The interrupted copy may have left its source frozen, and is not repeated.
+            let _source = self.locks.hold(&format!("volume {source}")).await;
+            let (image, place) = (self.volume_dir(&source).join(IMAGE), dir.join(FROZEN));
+            blocking(&act, move || thaw(&image, &place)).await?;
+        }
         blocking(&act, move || delete(&dir)).await
     }
 
@@ -294,14 +332,15 @@ impl Inner {
             Err(error) => return Err(FabricError::failed(format!("look at {}", image.display()), error)),
         };
         let device = holder(devices, &image);
+        let spec = Saved::read(&dir)?.map(|saved| saved.spec);
         Ok(VolumeSeen {
+            open: device.is_some_and(|device| !device.leaving)
+                && spec.as_ref().is_some_and(|spec| spec.shared),
             // A machine has no more of it than its device shows; a device under release shows nothing.
             bytes: device
                 .filter(|device| device.bytes > 0)
                 .map_or(bytes, |device| device.bytes.min(bytes)),
-            labels: Saved::read(&dir)?
-                .map(|saved| saved.spec.labels)
-                .unwrap_or_default(),
+            labels: spec.map(|spec| spec.labels).unwrap_or_default(),
             attached: match device {
                 Some(_) => attached(&dir)?,
                 None => None,
@@ -362,6 +401,12 @@ fn size(path: &Path) -> Result<u64, FabricError> {
     Ok(found.len())
 }
 
+/// Whether the recorded specification is that of a share. A lost record is written again when the share is
+/// next ensured.
+fn is_share(dir: &Path) -> Result<bool, FabricError> {
+    Ok(Saved::read(dir)?.is_some_and(|saved| saved.spec.shared))
+}
+
 /// The recorded machine of a volume. The volume is attached only while a loop device is backed by the file.
 fn attached(dir: &Path) -> Result<Option<MachineId>, FabricError> {
     let text = files::read(&dir.join(ATTACHED))?.unwrap_or_default();
@@ -369,12 +414,19 @@ fn attached(dir: &Path) -> Result<Option<MachineId>, FabricError> {
     Ok((!id.is_empty()).then(|| MachineId::from(id)))
 }
 
-/// Creates a volume's file: empty, or as a copy of another in its current state.
-fn make(dir: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError> {
+/// Creates a volume's file: empty, or as a copy of another in its current state. `formatted`: with an empty
+/// filesystem.
+fn make(dir: &Path, bytes: u64, source: Option<&Path>, formatted: bool) -> Result<(), FabricError> {
     let new = dir.join(NEW);
     // Of an interrupted call.
     files::remove(&new)?;
-    let filled = fill(&new, bytes, source);
+    let filled = fill(&new, bytes, source).and_then(|()| {
+        if formatted {
+            disk_image::format_share(&new)
+        } else {
+            Ok(())
+        }
+    });
     if filled.is_err() {
         // On a full disk its space is needed; the first error is returned.
         let _left = fs::remove_file(&new);
@@ -385,7 +437,8 @@ fn make(dir: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError
 
 fn fill(new: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError> {
     if let Some(source) = source {
-        copy(source, new)?;
+        let shared = source.parent().map(is_share).transpose()?;
+        copy(source, new, shared.unwrap_or_default())?;
     }
     let opened = OpenOptions::new()
         .write(true)
@@ -400,24 +453,6 @@ fn fill(new: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError
             file.sync_all()
         })
         .map_err(|error: io::Error| FabricError::failed(format!("write {}", new.display()), error))
-}
-
-/// Copies a file in its current state. Without a time limit; fast on filesystems with shared extents.
-fn copy(from: &Path, to: &Path) -> Result<(), FabricError> {
-    let failed = |why: String| FabricError::failed(format!("copy {}", from.display()), why);
-    let output = Command::new("cp")
-        .env("PATH", exec::PATH)
-        .env("LC_ALL", "C")
-        .args(["--reflink=auto", "--sparse=always", "--"])
-        .args([from, to])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(format!("cp cannot be started: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
-    Err(failed(format!("cp ended with {}: {said}", output.status)))
 }
 
 /// Makes a file larger; a file that is large enough is left alone.
@@ -454,6 +489,7 @@ mod tests {
             id: VolumeId::from("v1"),
             bytes: 8 << 20,
             source: None,
+            shared: false,
             labels: [("cluster".to_owned(), "c1".to_owned())].into(),
         }
     }
@@ -464,7 +500,7 @@ mod tests {
         let dir = place.path().join("v1");
         Saved::new(&spec(), false).write(&dir).unwrap();
         fs::write(dir.join(NEW), "of a call that was cut short").unwrap();
-        make(&dir, 8 << 20, None).unwrap();
+        make(&dir, 8 << 20, None, false).unwrap();
         let image = dir.join(IMAGE);
         let found = fs::metadata(&image).unwrap();
         assert_eq!((found.len(), found.mode() & 0o777), (8 << 20, 0o600));
@@ -475,7 +511,7 @@ mod tests {
         // A failed creation leaves nothing behind.
         let other = place.path().join("v2");
         files::make_dir(&other).unwrap();
-        let error = make(&other, 8 << 20, Some(Path::new("/nowhere/volume.img"))).unwrap_err();
+        let error = make(&other, 8 << 20, Some(Path::new("/nowhere/volume.img")), false).unwrap_err();
         assert!(error.to_string().contains("copy /nowhere/volume.img"), "{error}");
         assert_eq!(files::names_in(&other).unwrap(), [""; 0]);
     }
@@ -491,12 +527,12 @@ mod tests {
         for dir in [&one, &two, &three] {
             files::make_dir(dir).unwrap();
         }
-        make(&one, 8 << 20, None).unwrap();
+        make(&one, 8 << 20, None, false).unwrap();
         let source = one.join(IMAGE);
         let file = OpenOptions::new().write(true).open(&source).unwrap();
         file.write_all_at(b"kept", 5 << 20).unwrap();
         for (dir, bytes, expected) in [(&two, 16 << 20, 16 << 20), (&three, 1 << 20, 8 << 20)] {
-            make(dir, bytes, Some(&source)).unwrap();
+            make(dir, bytes, Some(&source), false).unwrap();
             let image = dir.join(IMAGE);
             let found = fs::metadata(&image).unwrap();
             assert_eq!((found.len(), found.mode() & 0o777), (expected, 0o600));
@@ -511,7 +547,7 @@ mod tests {
     #[test]
     fn a_file_grows_and_never_shrinks() {
         let place = tempfile::tempdir().unwrap();
-        make(place.path(), 8 << 20, None).unwrap();
+        make(place.path(), 8 << 20, None, false).unwrap();
         let image = place.path().join(IMAGE);
         for (asked, expected) in [(4_u64 << 20, 8_u64 << 20), (9 << 20, 9 << 20), (1 << 20, 9 << 20)] {
             grow(&image, asked).unwrap();
@@ -545,7 +581,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("v1");
         Saved::new(&spec(), false).write(&dir).unwrap();
-        make(&dir, 1 << 20, None).unwrap();
+        make(&dir, 1 << 20, None, false).unwrap();
         files::write(&dir.join(ATTACHED), b"m1").unwrap();
         for _ in 0..2 {
             delete(&dir).unwrap();

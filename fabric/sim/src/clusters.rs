@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn,
     NamespaceSeen, NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects,
-    VolumeWish, Watch, command_name,
+    VolumeWish, Watch, WorkNotes, WorkObjects, command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;
@@ -22,7 +22,7 @@ use crate::{
     faults::{Call, Verdict},
     namespaces,
     node::Node,
-    services,
+    pods, services,
     state::State,
     volumes,
 };
@@ -82,6 +82,7 @@ impl Inner {
         }
         if changed {
             volumes::settle(cluster);
+            pods::settle(cluster);
             cluster.changed();
         }
     }
@@ -155,6 +156,7 @@ pub(crate) fn new_node(name: &str, machine: &str, address: Option<std::net::Ipv4
         serving_pending: true,
         pods,
         draining: false,
+        drained: false,
         our_labels: BTreeSet::new(),
         our_taints: BTreeSet::new(),
     }
@@ -264,6 +266,9 @@ impl ClusterApi for SimCluster {
                     .map(|(name, value)| (name.clone(), value.clone())),
             );
             node.our_labels = wish.labels.keys().cloned().collect();
+            if wish.takes_pods && std::mem::take(&mut node.drained) {
+                node.seen.cordoned = false;
+            }
             let ours = std::mem::take(&mut node.our_taints);
             node.seen
                 .taints
@@ -271,6 +276,7 @@ impl ClusterApi for SimCluster {
             node.seen.taints.extend(wish.taints.iter().cloned());
             node.our_taints = wish.taints.iter().cloned().collect();
             if node.seen != before {
+                pods::settle(cluster);
                 cluster.changed();
             }
             Ok(())
@@ -387,6 +393,7 @@ impl ClusterApi for SimCluster {
                 return Ok(Drained::default());
             };
             let fresh = !std::mem::replace(&mut found.seen.cordoned, true);
+            found.drained = true;
             if found.pods > 0 && !std::mem::replace(&mut found.draining, true) {
                 let wait = self
                     .inner
@@ -397,11 +404,15 @@ impl ClusterApi for SimCluster {
                     let cluster = state.cluster(&uid);
                     if let Some(node) = cluster.nodes.get_mut(&name) {
                         node.pods = 0;
+                        pods::evict(cluster, &name);
                         cluster.changed();
                     }
                 });
             }
             let left = found.pods;
+            if left == 0 {
+                pods::evict(cluster, node);
+            }
             if fresh {
                 cluster.changed();
             }
@@ -415,6 +426,7 @@ impl ClusterApi for SimCluster {
             let cluster = state.cluster(&self.uid);
             if cluster.nodes.remove(name).is_some() {
                 self.inner.lost_node(cluster, &self.uid, name);
+                pods::settle(cluster);
                 cluster.changed();
             }
             Ok(())
@@ -501,6 +513,26 @@ impl ClusterApi for SimCluster {
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError> {
         self.call(Call::SetVolume, &volumes::describe(wish), |state| {
             volumes::set(state.cluster(&self.uid), wish)
+        })
+        .await
+    }
+
+    async fn work(&self) -> Result<WorkObjects, ClusterError> {
+        self.call(Call::Work, "", |state| Ok(pods::seen(state.cluster(&self.uid))))
+            .await
+    }
+
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError> {
+        self.call(Call::TellWork, "", |state| {
+            let objects = &mut state.cluster(&self.uid).objects;
+            if let Some(status) = &notes.status {
+                objects.insert(pods::STATUS.to_owned(), Value::from(status.as_str()));
+            }
+            for event in &notes.events {
+                let told = format!("{}: {}", event.note.reason, event.note.message);
+                objects.insert(format!("{}{}", pods::TOLD, event.name), Value::from(told));
+            }
+            Ok(())
         })
         .await
     }

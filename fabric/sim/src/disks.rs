@@ -35,6 +35,7 @@ impl SimWorld {
     pub fn plant_volume(&self, spec: VolumeSpec) {
         let disk = Disk {
             attached: None,
+            open: false,
             used: false,
             written: false,
             spec,
@@ -66,6 +67,7 @@ impl Inner {
                 ..spec.clone()
             },
             attached: None,
+            open: false,
             used: false,
             written: false,
         };
@@ -96,7 +98,9 @@ impl Inner {
             bytes: least.max(disk.spec.bytes),
             ..spec.clone()
         };
-        disk.written |= written;
+        // Any machine may have written to a share.
+        disk.written |= written || spec.shared;
+        disk.open = spec.shared;
         Ok(())
     }
 
@@ -129,6 +133,10 @@ impl Inner {
             return Err(FabricError::NotFound(format!("volume {id}")));
         };
         match &disk.attached {
+            _ if disk.spec.shared => Err(FabricError::failed(
+                format!("give volume {id} to machine {machine}"),
+                "it is a share: all machines have it",
+            )),
             // Whether the machine runs, is stopped or is deleted: the volume stays attached until it is
             // detached.
             Some(other) if other != machine => Err(FabricError::failed(
@@ -168,6 +176,7 @@ impl Inner {
 pub(crate) fn let_go(state: &mut State) {
     for disk in state.disks.values_mut() {
         disk.attached = None;
+        disk.open = false;
         disk.used = false;
     }
 }
@@ -179,6 +188,7 @@ pub(crate) fn seen(disk: &Disk) -> VolumeSeen {
         bytes: disk.spec.bytes,
         labels: disk.spec.labels.clone(),
         attached: disk.attached.clone(),
+        open: disk.open,
     }
 }
 

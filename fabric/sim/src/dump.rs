@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use cluster_api::QUARANTINED;
 use fabric_api::{BalancedPort, FilterRule, Power};
 
 use crate::state::{Machine, State};
@@ -83,6 +84,7 @@ pub(crate) fn dump(state: &State) -> String {
                 format!("  node {}", seen.name),
                 if seen.ready { "Ready" } else { "NotReady" }.into(),
                 if seen.cordoned { "cordoned" } else { "" }.into(),
+                seen.labels.get(QUARANTINED.0).cloned().unwrap_or_default(),
                 seen.kubelet_version.clone(),
                 seen.pod_range
                     .as_ref()

@@ -98,6 +98,10 @@ calls! {
     Volumes = "volumes",
     /// [`cluster_api::ClusterApi::set_volume`]
     SetVolume = "set-volume",
+    /// [`cluster_api::ClusterApi::work`]
+    Work = "work",
+    /// [`cluster_api::ClusterApi::tell_work`]
+    TellWork = "tell-work",
     /// [`cluster_api::ClusterApi::set_namespace`]
     SetNamespace = "set-namespace",
     /// [`cluster_api::ClusterApi::command`]

@@ -31,6 +31,7 @@ mod membership;
 mod namespaces;
 mod node;
 mod options;
+mod pods;
 mod services;
 mod state;
 mod violations;

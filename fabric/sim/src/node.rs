@@ -13,6 +13,8 @@ pub(crate) struct Node {
     pub(crate) serving_pending: bool,
     pub(crate) pods: u32,
     pub(crate) draining: bool,
+    /// Whether the service has cordoned it.
+    pub(crate) drained: bool,
     /// Labels and taints that the service set.
     pub(crate) our_labels: BTreeSet<String>,
     pub(crate) our_taints: BTreeSet<String>,

@@ -58,6 +58,8 @@ pub(crate) struct Disk {
     pub(crate) spec: VolumeSpec,
     /// The machine it is attached to. That machine may no longer exist.
     pub(crate) attached: Option<MachineId>,
+    /// Whether it is a share that machines can mount.
+    pub(crate) open: bool,
     /// Whether it is in use in that machine, as set by a test.
     pub(crate) used: bool,
     /// Whether it may hold data: it was attached, or is a copy of such a volume.

@@ -4,8 +4,8 @@
 //! applied. The work of a real cluster's controllers is done here after every change ([`controllers`]): a
 //! claim gets its provisioner, at once or when a pod that uses it has a node, as its class specifies; it is
 //! bound to the volume that names it; a volume without its claim is released; a used claim is attached to its
-//! user's node, and never to two nodes at a time; deleted objects stay while finalizers or users keep them. A
-//! claim has one user, a pod that ends with its node.
+//! user's node, and never to two nodes at a time, except a claim for a share, which is never attached; deleted
+//! objects stay while finalizers or users keep them. A claim has one user, a pod that ends with its node.
 
 mod controllers;
 #[cfg(test)]
@@ -14,7 +14,9 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster_api::{ClusterError, VolumeObjects, VolumeWish};
-use cluster_volumes::{ATTACHMENT_FINALIZER, VOLUME_FINALIZER};
+use cluster_volumes::{
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, SNAPSHOT_CLASS, SNAPSHOTS, VOLUME_FINALIZER,
+};
 use serde_json::{Value, json};
 
 use crate::{Inner, SimWorld, state::Cluster};
@@ -30,6 +32,14 @@ const VOLUME: &str = "v1/PersistentVolume ";
 const ATTACHMENT: &str = "storage.k8s.io/v1/VolumeAttachment ";
 /// The key prefix of storage classes.
 const CLASS: &str = "storage.k8s.io/v1/StorageClass ";
+/// The key prefix of snapshots.
+const SNAPSHOT: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshot ";
+/// The key prefix of snapshots' contents.
+const CONTENT: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshotContent ";
+/// The key prefix of snapshots' classes.
+const SNAPSHOT_KIND: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshotClass ";
+/// The key prefix of snapshots' events, before their namespaces.
+const TOLD_SNAPSHOT: &str = "v1/Event snapshots.";
 /// The key prefix of claims' events, before their namespaces; Services may have the same names.
 const TOLD: &str = "v1/Event claims.";
 /// An annotation of the simulation: the node of the pod that uses a claim.
@@ -60,6 +70,8 @@ pub struct PlantedClaim {
     pub block: bool,
     /// The claim that it is a copy of.
     pub source: Option<String>,
+    /// The snapshot that it is restored from.
+    pub snapshot: Option<String>,
 }
 
 impl Default for PlantedClaim {
@@ -71,6 +83,7 @@ impl Default for PlantedClaim {
             access_modes: vec!["ReadWriteOnce".to_owned()],
             block: false,
             source: None,
+            snapshot: None,
         }
     }
 }
@@ -94,6 +107,10 @@ impl PlantedClaim {
         if let Some(source) = &self.source {
             claim["spec"]["dataSource"] = json!({ "kind": "PersistentVolumeClaim", "name": source });
         }
+        if let Some(snapshot) = &self.snapshot {
+            claim["spec"]["dataSource"] =
+                json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot });
+        }
         claim
     }
 }
@@ -104,6 +121,10 @@ fn claim_key(namespace: &str, name: &str) -> String {
 
 fn own(name: &str) -> String {
     claim_key("default", name)
+}
+
+fn snapshot_key(namespace: &str, name: &str) -> String {
+    format!("{SNAPSHOT}{namespace}/{name}")
 }
 
 fn told_key(namespace: &str, name: &str) -> String {
@@ -185,12 +206,16 @@ pub(crate) fn seen(cluster: &Cluster) -> VolumeObjects {
         volumes: all(VOLUME),
         attachments: all(ATTACHMENT),
         classes: all(CLASS),
+        knows_snapshots: true,
+        snapshots: all(SNAPSHOT),
+        contents: all(CONTENT),
+        snapshot_classes: all(SNAPSHOT_KIND),
     }
 }
 
 /// Whether a cluster has no volume objects except classes.
 pub(crate) fn is_empty(cluster: &Cluster) -> bool {
-    let mut kinds = [CLAIM, VOLUME, ATTACHMENT].into_iter();
+    let mut kinds = [CLAIM, VOLUME, ATTACHMENT, SNAPSHOT, CONTENT].into_iter();
     kinds.all(|kind| of_kind(&cluster.objects, kind).next().is_none())
 }
 
@@ -205,6 +230,12 @@ pub(crate) fn describe(wish: &VolumeWish) -> String {
         VolumeWish::Detached { name, .. } => format!("detached {name}"),
         VolumeWish::Withdraw { name, .. } => format!("withdraw {name}"),
         VolumeWish::Tell { claim, .. } => format!("tell {}/{}", claim.namespace, claim.name),
+        VolumeWish::PublishContent { name, .. } => format!("publish {name}"),
+        VolumeWish::RemoveContent { name, .. } => format!("remove {name}"),
+        VolumeWish::Taken { snapshot, .. } => format!("taken {}/{}", snapshot.namespace, snapshot.name),
+        VolumeWish::TellSnapshot { snapshot, .. } => {
+            format!("tell snapshot {}/{}", snapshot.namespace, snapshot.name)
+        }
     }
 }
 
@@ -284,7 +315,53 @@ fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
                 objects.insert(told_key(&claim.namespace, &claim.name), told);
             }
         }
+        VolumeWish::PublishContent { name, object } => publish_content(objects, name, object, number)?,
+        VolumeWish::RemoveContent { name, uid } => {
+            let key = format!("{CONTENT}{name}");
+            if let Some(content) = same(objects, &key, uid) {
+                let_go(content, CONTENT_FINALIZER);
+                delete(objects, &key);
+            }
+        }
+        VolumeWish::Taken {
+            snapshot,
+            content,
+            bytes,
+            ..
+        } => {
+            let key = snapshot_key(&snapshot.namespace, &snapshot.name);
+            if let Some(snapshot) = same(objects, &key, &snapshot.uid) {
+                snapshot["status"] = json!({
+                    "boundVolumeSnapshotContentName": content, "readyToUse": true, "restoreSize": quantity(*bytes)
+                });
+            }
+        }
+        VolumeWish::TellSnapshot { snapshot, note } => {
+            let key = snapshot_key(&snapshot.namespace, &snapshot.name);
+            if same(objects, &key, &snapshot.uid).is_some() {
+                let told = json!(format!("{}: {}", note.reason, note.message));
+                objects.insert(
+                    format!("{TOLD_SNAPSHOT}{}/{}", snapshot.namespace, snapshot.name),
+                    told,
+                );
+            }
+        }
     }
+    Ok(())
+}
+
+/// Creates a VolumeSnapshotContent with its status, if it does not exist.
+fn publish_content(objects: &mut Objects, name: &str, object: &str, number: u64) -> Result<(), ClusterError> {
+    let refused = |why: String| ClusterError::Refused {
+        act: format!("create the VolumeSnapshotContent {name}"),
+        why,
+    };
+    let mut content: Value = serde_json::from_str(object).map_err(|error| refused(error.to_string()))?;
+    if content["kind"] != "VolumeSnapshotContent" || content["metadata"]["name"] != name {
+        return Err(refused("it is of another kind or name".to_owned()));
+    }
+    content["metadata"]["uid"] = json!(format!("{name}-{number}"));
+    objects.entry(format!("{CONTENT}{name}")).or_insert(content);
     Ok(())
 }
 
@@ -317,6 +394,30 @@ fn plant(cluster: &mut Cluster, claim: &PlantedClaim) -> bool {
         cluster.objects.insert(key, claim.object(number));
     }
     fresh
+}
+
+/// Adds a snapshot of a claim, of the class in every cluster.
+fn plant_snapshot(cluster: &mut Cluster, name: &str, claim: &str) -> bool {
+    let key = snapshot_key("default", name);
+    if cluster.objects.contains_key(&key) {
+        return false;
+    }
+    let number = *cluster.changes.borrow() + 1;
+    let class = json!({
+        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshotClass", "metadata": { "name": SNAPSHOT_CLASS },
+        "driver": DRIVER, "deletionPolicy": "Delete"
+    });
+    let of_class = format!("{SNAPSHOT_KIND}{SNAPSHOT_CLASS}");
+    cluster.objects.entry(of_class).or_insert(class);
+    let snapshot = json!({
+        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshot",
+        "metadata": { "namespace": "default", "name": name, "uid": format!("{name}-{number}") },
+        "spec": {
+            "volumeSnapshotClassName": SNAPSHOT_CLASS, "source": { "persistentVolumeClaimName": claim }
+        }
+    });
+    cluster.objects.insert(key, snapshot);
+    true
 }
 
 fn use_on(cluster: &mut Cluster, name: &str, node: Option<&str>) -> bool {
@@ -403,6 +504,28 @@ impl SimWorld {
     /// volume yet, or one that is as large, or its class does not allow expansion.
     pub fn grow_claim(&self, cluster: &str, name: &str, gib: u64) -> bool {
         self.change_claims(cluster, |cluster| grow(cluster, name, gib))
+    }
+
+    /// Adds a snapshot of a claim to a cluster, as a user would. `false` when one of that name exists.
+    pub fn plant_snapshot(&self, cluster: &str, name: &str, claim: &str) -> bool {
+        self.change_claims(cluster, |cluster| plant_snapshot(cluster, name, claim))
+    }
+
+    /// Deletes a snapshot, as a user would. `false` when it does not exist.
+    pub fn remove_snapshot(&self, cluster: &str, name: &str) -> bool {
+        self.change_claims(cluster, |cluster| {
+            let told = format!("{TOLD_SNAPSHOT}default/{name}");
+            cluster.objects.remove(&told);
+            cluster.objects.remove(&snapshot_key("default", name)).is_some()
+        })
+    }
+
+    /// The last event of a snapshot.
+    pub fn told_of_snapshot(&self, cluster: &str, name: &str) -> Option<String> {
+        let state = self.inner.state();
+        let objects = &state.clusters.get(cluster)?.objects;
+        let told = objects.get(&format!("{TOLD_SNAPSHOT}default/{name}"))?;
+        told.as_str().map(str::to_owned)
     }
 
     /// Schedules a pod that uses a claim on the node whose name ends so, or else on the first schedulable

@@ -14,6 +14,7 @@ fn volume(id: &str, mib: u64) -> VolumeSpec {
         id: VolumeId::from(id),
         bytes: mib * MIB,
         source: None,
+        shared: false,
         labels: BTreeMap::from([("cluster".to_owned(), "c1".to_owned())]),
     }
 }
@@ -78,6 +79,7 @@ async fn one_machine_at_a_time_has_a_volume() {
         bytes: 96 * MIB,
         labels: spec.labels,
         attached: Some(one.clone()),
+        open: false,
     };
     assert_eq!(world.list().await.unwrap().volumes, [expected]);
     assert!(
@@ -218,4 +220,22 @@ async fn calls_fail_and_are_cut_short_as_others_are() {
     world.delete_volume(&spec.id).await.unwrap();
     assert_eq!(world.tally(Call::DeleteVolume).calls, 2);
     assert_eq!(world.tally(Call::AttachVolume).failed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_is_everybodys_until_the_host_stops() {
+    let world = world().await;
+    let share = VolumeSpec {
+        shared: true,
+        ..volume("s1", 64)
+    };
+    for _ in 0..2 {
+        world.ensure_volume(&share).await.unwrap();
+        let seen = &world.list().await.unwrap().volumes[0];
+        assert!(seen.open && seen.attached.is_none());
+        world.stop_stamp().await.unwrap();
+        assert!(!world.list().await.unwrap().volumes[0].open);
+    }
+    world.delete_volume(&share.id).await.unwrap();
+    assert!(world.list().await.unwrap().volumes.is_empty());
 }

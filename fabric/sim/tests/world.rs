@@ -256,6 +256,8 @@ async fn a_cluster_holds_what_it_was_given() {
         pod_range: Some("10.244.0.0/24".parse().unwrap()),
         labels: BTreeMap::from([("a".to_owned(), "1".to_owned())]),
         taints: vec!["k=v:NoSchedule".into()],
+        inherited: None,
+        takes_pods: true,
         address: Some("10.224.0.5".parse().unwrap()),
     };
     api.set_node(&wish).await.unwrap();

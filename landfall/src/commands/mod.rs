@@ -22,6 +22,7 @@ pub(crate) mod store;
 pub(crate) mod subscription;
 pub(crate) mod unknown;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 
 use base_env::Env;
 

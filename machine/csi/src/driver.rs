@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::CsiDriver;
 
 use crate::{
     grpc::{Code, Service, Status, answered},
@@ -26,7 +26,9 @@ pub(crate) const NODES: &str = "/dev/landfall/volumes";
 
 /// The driver of one node.
 pub(crate) struct Driver<H> {
-    pub(crate) config: CsiConfig,
+    pub(crate) config: CsiDriver,
+    /// The node's name.
+    pub(crate) node_name: String,
     pub(crate) host: H,
     /// The directory of volumes' device nodes.
     pub(crate) nodes: PathBuf,
@@ -77,9 +79,10 @@ impl<H: Host> Service for Driver<H> {
 }
 
 impl<H: Host> Driver<H> {
-    pub(crate) fn new(config: CsiConfig, host: H, nodes: &Path, log: fn(&str)) -> Self {
+    pub(crate) fn new(config: &CsiDriver, node_name: String, host: H, nodes: &Path, log: fn(&str)) -> Self {
         Self {
-            config,
+            config: config.clone(),
+            node_name,
             host,
             nodes: nodes.to_owned(),
             busy: Mutex::default(),
@@ -96,7 +99,7 @@ impl<H: Host> Driver<H> {
 
     fn node_info(&self) -> NodeInfo {
         NodeInfo {
-            node_id: self.config.node.clone(),
+            node_id: self.node_name.clone(),
             max_volumes_per_node: self.config.most_volumes.into(),
         }
     }
@@ -129,7 +132,7 @@ impl<H: Host> Driver<H> {
     }
 
     fn stage(&self, request: &StageRequest) -> Result<Empty, Status> {
-        let wanted = node::Stage::read(request)?;
+        let wanted = node::Stage::read(request, self.config.shares)?;
         let _turn = self.turn(&wanted.handle)?;
         let found = self.host.devices(&wanted.id).map_err(Status::internal)?;
         let device = node::only(&wanted.id, &found)?;
@@ -160,7 +163,7 @@ impl<H: Host> Driver<H> {
     }
 
     fn publish(&self, request: &PublishRequest) -> Result<Empty, Status> {
-        let wanted = node::Publish::read(request)?;
+        let wanted = node::Publish::read(request, self.config.shares)?;
         let _turn = self.turn(&wanted.handle)?;
         let found = self.host.devices(&wanted.id).map_err(Status::internal)?;
         let device = node::only(&wanted.id, &found)?;

@@ -9,6 +9,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::Errno,
+};
+
 use crate::{
     content::{self, Content},
     device::{self, Device, Number},
@@ -159,11 +164,12 @@ impl Host for Machine {
         match step {
             Step::Format(node) => format(node),
             Step::Mount { node, to, options } => mount_filesystem(node, to, options),
-            Step::Check(node) => {
-                let arguments = [OsStr::new("-f"), OsStr::new("-p"), node.as_os_str()];
-                run_to("e2fsck", &arguments, MENDED)
-            }
-            Step::Grow(node) => run("resize2fs", &[node.as_os_str()]),
+            Step::Check(node) => check(node),
+            Step::Grow(node) => grow(node),
+            // If another machine mounts it meanwhile, either that mount or the programs here fail: the kubelet
+            // retries.
+            Step::GrowAlone(node) if is_free(node)? => check(node).and_then(|()| grow(node)),
+            Step::GrowAlone(_) => Ok(()),
             Step::Directory(path) => fs::create_dir_all(path).map_err(failed("make the directory", path)),
             Step::File(path) => make_file(path),
             Step::Bind { from, to } => mount::bind(from, to),
@@ -174,6 +180,28 @@ impl Host for Machine {
             Step::Unmount(path) => mount::remove(path),
             Step::Remove(path) => remove(path),
         }
+    }
+}
+
+fn check(node: &Path) -> Result<(), String> {
+    let arguments = [OsStr::new("-f"), OsStr::new("-p"), node.as_os_str()];
+    run_to("e2fsck", &arguments, MENDED)
+}
+
+fn grow(node: &Path) -> Result<(), String> {
+    run("resize2fs", &[node.as_os_str()])
+}
+
+/// Whether a device is not mounted in any mount namespace: the kernel then permits an exclusive open.
+fn is_free(node: &Path) -> Result<bool, String> {
+    match open(
+        node,
+        OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(_closed) => Ok(true),
+        Err(Errno::BUSY) => Ok(false),
+        Err(error) => Err(failed("open", node)(error.into())),
     }
 }
 
@@ -188,12 +216,12 @@ fn name(node: &Path) -> String {
 /// An interrupted format starts again, see [`content`].
 fn format(node: &Path) -> Result<(), String> {
     let name = name(node);
-    let open = || {
+    let opened = || {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         options.open(node).map_err(failed("open", node))
     };
-    let device = open()?;
+    let device = opened()?;
     let bytes = io::Seek::seek(&mut &device, io::SeekFrom::End(0)).map_err(failed("read", node))?;
     content::mark(&device, bytes, &name).map_err(failed("write to", node))?;
     drop(device);
@@ -203,7 +231,7 @@ fn format(node: &Path) -> Result<(), String> {
     let extended = ["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"].map(OsStr::new);
     let arguments = [&options[..], &extended[..], &[node.as_os_str()]].concat();
     run("mkfs.ext4", &arguments)?;
-    content::unmark(&open()?, bytes, &name).map_err(failed("write to", node))
+    content::unmark(&opened()?, bytes, &name).map_err(failed("write to", node))
 }
 
 fn mount_filesystem(node: &Path, to: &Path, options: &[String]) -> Result<(), String> {

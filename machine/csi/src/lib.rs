@@ -1,4 +1,5 @@
-//! `landfall-agent csi-disk FILE`: the node's part of the disk driver, which the node's kubelet calls.
+//! `landfall-agent csi-disk FILE`: the node's part of the drivers of disks and shares, which the node's kubelet
+//! calls.
 //!
 //! ```text
 //! kubelet ── plugin watcher ──► registration.rs: the driver's name and its socket
@@ -8,6 +9,10 @@
 //! A volume is a file of the host, which attached it to this machine with a loop device: the device is found
 //! by the name of its backing file in `/sys/block`. Device numbers never go through the cluster, because they
 //! change. The machine has no node of the device until the driver creates one.
+//!
+//! A share is a volume for all machines. They share the host's kernel, which has one filesystem for a device, wherever and
+//! however often it is mounted: each machine mounts the device itself, without a protocol or a server. A share is created
+//! with its filesystem, because several nodes may mount it first at the same time.
 //!
 //! Always true:
 //! - Each call may be repeated and reaches the same end. No state is kept between calls: the next steps

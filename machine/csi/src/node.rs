@@ -31,6 +31,18 @@ const GROWTH: u64 = 1 << 20;
 /// used.
 const OPTIONS: [&str; 2] = ["discard", "noinit_itable"];
 
+/// The mount options of a StorageClass that are applied to a share. Options of the protocols of Azure's shares
+/// (SMB, NFS), which common classes contain, have no meaning for an ext4 filesystem and are ignored.
+const SHARE_FLAGS: [&str; 7] = [
+    "nosuid",
+    "nodev",
+    "noexec",
+    "noatime",
+    "nodiratime",
+    "relatime",
+    "nosymfollow",
+];
+
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -46,6 +58,9 @@ pub(crate) enum Step {
     Check(PathBuf),
     /// Grow the filesystem on the device of this node to the device's size.
     Grow(PathBuf),
+    /// Check and grow the filesystem on the device of this node, unless it is mounted on any machine: then it
+    /// keeps its size.
+    GrowAlone(PathBuf),
     /// Create a directory, if needed.
     Directory(PathBuf),
     /// Create a file, if needed.
@@ -78,6 +93,8 @@ pub(crate) struct Stage {
     pub(crate) id: String,
     pub(crate) staging: PathBuf,
     pub(crate) access: Access,
+    /// Whether it is a share.
+    shared: bool,
     /// The mount options of its filesystem.
     flags: Vec<String>,
 }
@@ -131,9 +148,13 @@ pub(crate) struct Seen<'m> {
 }
 
 impl Stage {
-    pub(crate) fn read(request: &StageRequest) -> Result<Self, Status> {
-        let (access, flags, _) = capability(request.volume_capability.as_ref())?;
+    pub(crate) fn read(request: &StageRequest, shared: bool) -> Result<Self, Status> {
+        let (access, mut flags, _) = capability(request.volume_capability.as_ref(), shared)?;
+        if shared {
+            flags.retain(|flag| SHARE_FLAGS.contains(&flag.as_str()));
+        }
         Ok(Self {
+            shared,
             handle: handle(&request.volume_id)?,
             id: id(&request.volume_context)?,
             staging: path("staging_target_path", &request.staging_target_path)?,
@@ -169,11 +190,25 @@ impl Stage {
         let grows = is_small(content, device.bytes);
         if there.is_none() {
             match content {
+                Content::Filesystem { .. } if grows && !online && self.shared => {
+                    steps.push(Step::GrowAlone(node.to_owned()));
+                }
                 // An unmounted filesystem must be checked before it can grow.
                 Content::Filesystem { .. } if grows && !online => {
                     steps.extend([Step::Check(node.to_owned()), Step::Grow(node.to_owned())]);
                 }
                 Content::Filesystem { .. } => {}
+                // A share is created with a filesystem: several nodes that format it at the same time would destroy each
+                // other's data.
+                Content::Empty | Content::Unfinished if self.shared => {
+                    return Err(Status::new(
+                        Code::FailedPrecondition,
+                        format!(
+                            "the share {} has no filesystem any more: it is not formatted here",
+                            self.id
+                        ),
+                    ));
+                }
                 Content::Empty | Content::Unfinished => steps.push(Step::Format(node.to_owned())),
                 Content::Other => {
                     return Err(Status::new(
@@ -216,8 +251,8 @@ impl Unstage {
 }
 
 impl Publish {
-    pub(crate) fn read(request: &PublishRequest) -> Result<Self, Status> {
-        let (access, _, reads) = capability(request.volume_capability.as_ref())?;
+    pub(crate) fn read(request: &PublishRequest, shared: bool) -> Result<Self, Status> {
+        let (access, _, reads) = capability(request.volume_capability.as_ref(), shared)?;
         Ok(Self {
             handle: handle(&request.volume_id)?,
             id: id(&request.volume_context)?,
@@ -453,13 +488,17 @@ fn path(field: &str, text: &str) -> Result<PathBuf, Status> {
 }
 
 /// The access type of a volume, its mount flags, and whether it is read-only.
-fn capability(capability: Option<&VolumeCapability>) -> Result<(Access, Vec<String>, bool), Status> {
+fn capability(
+    capability: Option<&VolumeCapability>,
+    shared: bool,
+) -> Result<(Access, Vec<String>, bool), Status> {
     let capability = capability.ok_or_else(|| invalid("volume_capability is missing"))?;
     let mode = capability.access_mode.as_ref().map_or(0, |mode| mode.mode);
     let reads = match mode {
         access::SINGLE_NODE_WRITER | access::SINGLE_NODE_SINGLE_WRITER | access::SINGLE_NODE_MULTI_WRITER => {
             false
         }
+        access::MULTI_NODE_SINGLE_WRITER | access::MULTI_NODE_MULTI_WRITER if shared => false,
         access::SINGLE_NODE_READER_ONLY | access::MULTI_NODE_READER_ONLY => true,
         0 => return Err(invalid("volume_capability.access_mode is missing")),
         _ => {
@@ -469,9 +508,13 @@ fn capability(capability: Option<&VolumeCapability>) -> Result<(Access, Vec<Stri
         }
     };
     match (&capability.block, &capability.mount) {
+        (Some(_), None) if shared => Err(invalid(
+            "volume_capability.block: a share is a filesystem; ask for volume_capability.mount",
+        )),
         (Some(_), None) => Ok((Access::Block, Vec::new(), reads)),
         (None, Some(mount)) => {
-            if !["", EXT4].contains(&mount.fs_type.as_str()) {
+            // Classes of shares have protocols in this field, and a share has its filesystem already.
+            if !shared && !["", EXT4].contains(&mount.fs_type.as_str()) {
                 return Err(invalid(format!(
                     "volume_capability.mount.fs_type is '{}': it must be {EXT4}",
                     mount.fs_type

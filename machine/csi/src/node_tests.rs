@@ -73,7 +73,7 @@ fn the_attribute_is_the_one_that_volumes_have() {
 
 #[test]
 fn staging_does_what_is_missing() {
-    let wanted = Stage::read(&stage_request()).unwrap();
+    let wanted = Stage::read(&stage_request(), false).unwrap();
     assert_eq!(wanted.staging, Path::new(STAGING));
     let there = mount_of(DEVICE.number, STAGING, "rw");
     let (format, check) = (Step::Format(NODE.into()), Step::Check(NODE.into()));
@@ -108,7 +108,7 @@ fn staging_does_what_is_missing() {
 
 #[test]
 fn what_may_be_data_is_not_formatted_and_what_is_mounted_is_not_covered() {
-    let wanted = Stage::read(&stage_request()).unwrap();
+    let wanted = Stage::read(&stage_request(), false).unwrap();
     let refused = wanted
         .steps(Path::new(NODE), &DEVICE, Content::Other, None, true)
         .unwrap_err();
@@ -153,7 +153,7 @@ fn a_filesystem_is_published_once_and_as_it_was_asked_for() {
             target,
             ..Seen::default()
         };
-        let wanted = Publish::read(&request).unwrap();
+        let wanted = Publish::read(&request, false).unwrap();
         wanted
             .steps(Path::new(NODE), &DEVICE, seen)
             .map_err(|status| status.code)
@@ -171,7 +171,7 @@ fn a_filesystem_is_published_once_and_as_it_was_asked_for() {
 
 #[test]
 fn what_is_not_staged_is_not_published() {
-    let wanted = Publish::read(&publish_request()).unwrap();
+    let wanted = Publish::read(&publish_request(), false).unwrap();
     let other = mount_of(OTHER, STAGING, "rw");
     for staged in [None, Some(&other)] {
         let seen = Seen {
@@ -191,7 +191,7 @@ fn a_device_is_published_as_a_file() {
         readonly: true,
         ..publish_request()
     };
-    let wanted = Publish::read(&request).unwrap();
+    let wanted = Publish::read(&request, false).unwrap();
     let node = Some(DEVICE.number);
     let steps = |seen: Seen<'_>| {
         wanted
@@ -365,7 +365,7 @@ fn bad_input_is_told_by_its_field() {
         (context("../../etc"), VOLUME_ATTRIBUTE),
         (context(&"a".repeat(64)), VOLUME_ATTRIBUTE),
     ] {
-        let refused = Stage::read(&request).unwrap_err();
+        let refused = Stage::read(&request, false).unwrap_err();
         assert_eq!(refused.code, Code::InvalidArgument, "{field}");
         assert!(refused.message.contains(field), "{field}: {refused}");
     }
@@ -378,4 +378,35 @@ fn bad_input_is_told_by_its_field() {
         }),
     });
     assert!(negative.unwrap_err().message.contains("required_bytes"));
+}
+
+#[test]
+fn a_share_is_never_formatted_and_is_for_several_nodes() {
+    let mut request = stage_request();
+    let flags = ["mfsymlinks", "dir_mode=0777", "noatime"];
+    request.volume_capability = Some(by_mount(access::MULTI_NODE_MULTI_WRITER, &flags));
+    assert!(Stage::read(&request, false).is_err(), "one node has a disk");
+    let wanted = Stage::read(&request, true).unwrap();
+    let steps =
+        |content: Content, online: bool| wanted.steps(Path::new(NODE), &DEVICE, content, None, online);
+    for content in [Content::Empty, Content::Unfinished, Content::Other] {
+        let refused = steps(content, true).unwrap_err();
+        assert!(refused.to_string().contains("not formatted"), "{refused}");
+    }
+    let half = Content::Filesystem { bytes: GIB / 2 };
+    assert_eq!(steps(half, true).unwrap(), [mounted(), Step::Grow(NODE.into())]);
+    assert_eq!(
+        steps(half, false).unwrap(),
+        [Step::GrowAlone(NODE.into()), mounted()]
+    );
+
+    let read_only = |mode: i32| {
+        let mut request = publish_request();
+        request.volume_capability = Some(by_mount(mode, &[]));
+        Publish::read(&request, true).map(|wanted| wanted.read_only)
+    };
+    assert_eq!(read_only(access::MULTI_NODE_MULTI_WRITER), Ok(false));
+    assert_eq!(read_only(access::MULTI_NODE_READER_ONLY), Ok(true));
+    request.volume_capability = Some(by_block());
+    assert!(Stage::read(&request, true).is_err());
 }

@@ -7,12 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::{CsiConfig, CsiDriver};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::{
     net::UnixListener,
     runtime::Builder,
-    sync::oneshot::{self, Receiver},
+    sync::watch::{self, Receiver},
 };
 
 use crate::{
@@ -42,13 +42,13 @@ pub fn run(file: &Path, log: fn(&str)) -> Result<(), String> {
     signals
         .thread_block()
         .map_err(|error| format!("cannot block signals: {error}"))?;
-    let (leave, left) = oneshot::channel();
+    let (leave, left) = watch::channel(false);
     std::thread::Builder::new()
         .name("signals".to_owned())
         .stack_size(STACK)
         .spawn(move || {
             if signals.wait().is_ok() {
-                let _ended = leave.send(());
+                let _ended = leave.send(true);
             }
         })
         .map_err(|error| format!("cannot start the signals thread: {error}"))?;
@@ -58,16 +58,29 @@ pub fn run(file: &Path, log: fn(&str)) -> Result<(), String> {
         .max_blocking_threads(THREADS)
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let driver = Driver::new(config.clone(), Machine::default(), Path::new(NODES), log);
+    let one = |driver: &CsiDriver| {
+        let node = config.node.clone();
+        let (driver, left) = (driver.clone(), left.clone());
+        async move {
+            let served = Driver::new(&driver, node, Machine::default(), Path::new(NODES), log);
+            serve(&driver, Arc::new(served), left, log).await
+        }
+    };
     // Running calls are waited for when the runtime is dropped.
-    runtime.block_on(serve(&config, Arc::new(driver), left, log))
+    runtime.block_on(async {
+        match &config.second {
+            // An error of one driver ends the program, with both.
+            Some(second) => tokio::try_join!(one(&config.first), one(second)).map(drop),
+            None => one(&config.first).await,
+        }
+    })
 }
 
 /// Serves this driver and registers it until `left` completes.
 pub(crate) async fn serve(
-    config: &CsiConfig,
+    config: &CsiDriver,
     driver: Arc<dyn Service>,
-    left: Receiver<()>,
+    mut left: Receiver<bool>,
     log: fn(&str),
 ) -> Result<(), String> {
     let (socket, registration) = (Path::new(&config.socket), Path::new(&config.registration));
@@ -82,7 +95,7 @@ pub(crate) async fn serve(
         error = grpc::serve(calls, driver) => Err(format!("{} takes no more calls: {error}", config.socket)),
         error = grpc::serve(asks, registrar) => Err(format!("{} takes no more calls: {error}", config.registration)),
         // Also when the sender is gone.
-        _ = left => Ok(()),
+        _ = left.changed() => Ok(()),
     };
     // First the registration socket, by which the kubelet detects the driver.
     let gone = remove_socket(registration).and(remove_socket(socket));

@@ -1,7 +1,7 @@
 //! The service that the kubelet's plugin watcher calls at the registration socket: the driver's name and its
 //! endpoint.
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::CsiDriver;
 
 use crate::{
     grpc::{Code, Service, Status, answered},
@@ -15,7 +15,7 @@ const VERSION: &str = "1.0.0";
 
 /// Registers the driver.
 pub(crate) struct Registration {
-    pub(crate) config: CsiConfig,
+    pub(crate) config: CsiDriver,
     pub(crate) log: fn(&str),
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use prost::Message;
-use tokio::{net::UnixStream, sync::oneshot};
+use tokio::{net::UnixStream, sync::watch};
 
 use self::{
     fake::Fake,
@@ -43,7 +43,7 @@ async fn the_driver_says_who_and_what_it_is() {
     let probed: Probed = stand.ask("Identity/Probe", &Empty {}).await.unwrap();
     assert!(probed.ready.unwrap().value);
     let node: NodeInfo = stand.ask("Node/NodeGetInfo", &Empty {}).await.unwrap();
-    assert_eq!(node.node_id, stand.config.node);
+    assert_eq!(node.node_id, "aks-np1-1-vmss000000");
     assert_eq!(node.max_volumes_per_node, 4);
     let can: NodeCapabilities = stand.ask("Node/NodeGetCapabilities", &Empty {}).await.unwrap();
     let kinds: Vec<i32> = can
@@ -311,7 +311,7 @@ async fn sockets_of_an_earlier_run_go_and_nothing_else_does() {
         assert!(path.exists(), "as after a crash");
     }
     let driver: Arc<dyn Service> = Arc::new(stand.driver());
-    let (leave, left) = oneshot::channel();
+    let (leave, left) = watch::channel(false);
     let config = stand.config.clone();
     let ended = tokio::spawn(async move { serve(&config, driver, left, quiet).await });
     let mut ready = false;
@@ -323,7 +323,7 @@ async fn sockets_of_an_earlier_run_go_and_nothing_else_does() {
         tokio::task::yield_now().await;
     }
     assert!(ready, "nobody listens");
-    leave.send(()).unwrap();
+    leave.send(true).unwrap();
     ended.await.unwrap().unwrap();
     assert!(
         !socket.exists() && !registration.exists(),
@@ -335,7 +335,7 @@ async fn sockets_of_an_earlier_run_go_and_nothing_else_does() {
 
     fs::write(&socket, "somebody's").unwrap();
     let driver: Arc<dyn Service> = Arc::new(stand.driver());
-    let (_leave, left) = oneshot::channel();
+    let (_leave, left) = watch::channel(false);
     let refused = serve(&stand.config, driver, left, quiet).await.unwrap_err();
     assert!(refused.contains("no socket"), "{refused}");
     assert_eq!(fs::read(&socket).unwrap(), b"somebody's");

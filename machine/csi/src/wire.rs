@@ -120,6 +120,8 @@ pub(crate) mod access {
     pub(crate) const SINGLE_NODE_WRITER: i32 = 1;
     pub(crate) const SINGLE_NODE_READER_ONLY: i32 = 2;
     pub(crate) const MULTI_NODE_READER_ONLY: i32 = 3;
+    pub(crate) const MULTI_NODE_SINGLE_WRITER: i32 = 4;
+    pub(crate) const MULTI_NODE_MULTI_WRITER: i32 = 5;
     pub(crate) const SINGLE_NODE_SINGLE_WRITER: i32 = 6;
     pub(crate) const SINGLE_NODE_MULTI_WRITER: i32 = 7;
 }

@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use arm_kernel::{TAGS, schema::Pattern};
-use cluster_spec::{count_or_percent, ip_range};
+use cluster_spec::{autoscaler, count_or_percent, ip_range};
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 
 /// The forms that the property table names.
 pub(crate) const PATTERNS: &[Pattern] = &[
@@ -18,7 +19,14 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     Pattern::of("ipv4", |text| Form::Ipv4.check(text)),
     Pattern::of("ip-range", |text| Form::IpRange.check(text)),
     Pattern::of("taint", |text| Form::Taint.check(text)),
+    Pattern::of("count", |text| Form::Count.check(text)),
+    Pattern::of("percentage", |text| Form::Percentage.check(text)),
+    Pattern::of("share", |text| Form::Share.check(text)),
+    Pattern::of("seconds", |text| Form::Seconds.check(text)),
+    Pattern::of("minutes", |text| Form::Minutes.check(text)),
+    Pattern::of("duration", |text| Form::Duration.check(text)),
     Pattern::of("guid", |text| Form::Guid.check(text)),
+    Pattern::of("date-time", |text| Form::DateTime.check(text)),
     TAGS,
     Pattern::of_entries("labels", check_label, 100),
 ];
@@ -37,6 +45,13 @@ enum Form {
     IpRange,
     Taint,
     Guid,
+    Count,
+    Percentage,
+    Share,
+    Seconds,
+    Minutes,
+    Duration,
+    DateTime,
 }
 
 impl Form {
@@ -84,9 +99,31 @@ impl Form {
                 "an IPv4 address or range such as 203.0.113.7 or 203.0.113.0/24",
             ),
             Self::Taint => return check_taint(text),
+            Self::Count => (autoscaler::count(text).is_some(), "a whole number such as '10'"),
+            Self::Percentage => (
+                autoscaler::percentage(text).is_some(),
+                "a whole number from 0 to 100, without a sign",
+            ),
+            Self::Share => (
+                autoscaler::share(text).is_some(),
+                "a number from 0 to 1 such as '0.5'",
+            ),
+            Self::Seconds => (autoscaler::seconds(text).is_some(), "whole seconds such as '10s'"),
+            Self::Minutes => (
+                autoscaler::minutes(text).is_some(),
+                "whole minutes such as '10m'; no other unit is taken here",
+            ),
+            Self::Duration => (
+                autoscaler::duration(text).is_some(),
+                "a whole number with a unit, such as '30s' or '10m'",
+            ),
             Self::Guid => (
                 is_guid(text),
                 "a GUID: 32 hexadecimal digits in groups of 8-4-4-4-12",
+            ),
+            Self::DateTime => (
+                text.parse::<Timestamp>().is_ok(),
+                "a time such as 2026-12-31T01:00:00Z",
             ),
         };
         holds.then_some(()).ok_or(form)
@@ -302,6 +339,9 @@ mod tests {
                 vec!["203.0.113.7", "203.0.113.0/24", "203.0.113.7/24", "0.0.0.0/32"],
                 vec!["", "203.0.113", "203.0.113.0/33", "2001:db8::/32", "x"],
             ),
+            (Form::Minutes, vec!["1m", "10m"], vec!["10s", "10", ""]),
+            (Form::Seconds, vec!["10s", "10"], vec!["0s", "1m"]),
+            (Form::Share, vec!["0.5", "1"], vec!["1.5", "50%"]),
             (Form::Ipv4, vec!["10.0.0.10"], vec!["10.0.0", "10.0.0.256", "::1"]),
             (
                 Form::Taint,

@@ -31,6 +31,7 @@ mod namespaces;
 mod pools;
 mod properties;
 mod records;
+mod rehearsal;
 mod snapshots;
 mod types;
 mod usages;
@@ -62,7 +63,9 @@ pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
+    upgrade_plans::Rehearsals,
 };
+pub use rehearsal::{ClusterReader, UpgradeGuard};
 
 /// The provider's namespace.
 pub const NAMESPACE: &str = "Microsoft.ContainerService";
@@ -99,6 +102,8 @@ pub struct ContainerService {
     /// What all clusters ask for is one record.
     turn: Mutex<()>,
     kept: Arc<Kept>,
+    /// Reads the deprecated APIs in use in clusters; `None`: they are not read, and refuse no upgrade.
+    guard: Option<Arc<UpgradeGuard>>,
 }
 
 impl ContainerService {
@@ -118,6 +123,16 @@ impl ContainerService {
             credentials,
             turn: Mutex::new(()),
             kept: Arc::default(),
+            guard: None,
+        }
+    }
+
+    /// The provider with a guard: an upgrade to a version that lacks an API in use is refused.
+    #[must_use]
+    pub fn guarded(self, guard: Arc<UpgradeGuard>) -> Self {
+        Self {
+            guard: Some(guard),
+            ..self
         }
     }
 }
@@ -164,6 +179,7 @@ impl Keeper for ContainerService {
             credentials: Arc::clone(&self.credentials),
             turn: Mutex::new(()),
             kept: Arc::clone(&self.kept),
+            guard: self.guard.clone(),
         }
     }
 }

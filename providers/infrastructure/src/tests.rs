@@ -59,6 +59,8 @@ fn machine(id: &str, role: Role) -> MachineRecord {
         }),
         deleting: false,
         work: None,
+        emptying: None,
+        inherited: None,
         healing: Healing::default(),
         created_at: at(),
     }
@@ -377,6 +379,8 @@ async fn the_volume_of_a_claim_is_a_disk() {
         claim_name: "data".to_owned(),
         bytes: 5 << 30,
         sku: "Premium_LRS".to_owned(),
+        shared: false,
+        snapshot: false,
         source: None,
         object: String::new(),
         published: true,
@@ -398,7 +402,28 @@ async fn the_volume_of_a_claim_is_a_disk() {
         deleting: true,
         ..first.clone()
     };
-    let txn = [first, copy, found_again]
+    let share = VolumeRecord {
+        id: "v4".to_owned(),
+        name: "pvc-4".to_owned(),
+        shared: true,
+        ..first.clone()
+    };
+    let taken = VolumeRecord {
+        id: "v5".to_owned(),
+        name: "snapcontent-s1".to_owned(),
+        claim: "s1".to_owned(),
+        claim_name: "before".to_owned(),
+        snapshot: true,
+        source: Some("v1".to_owned()),
+        ..first.clone()
+    };
+    let restored = VolumeRecord {
+        id: "v6".to_owned(),
+        name: "pvc-6".to_owned(),
+        source: Some("v5".to_owned()),
+        ..first.clone()
+    };
+    let txn = [first, copy, found_again, share, taken, restored]
         .iter()
         .fold(Txn::default().with(put_record(own, &observed)), |txn, record| {
             txn.with(put_record(VolumeRecord::key("u1", &record.id), record))
@@ -407,7 +432,11 @@ async fn the_volume_of_a_claim_is_a_disk() {
     let disks = asked.names(&format!("{COMPUTE}/disks")).await;
     assert_eq!(
         disks,
-        [&of_nodes[..], &["pvc-1", "pvc-2", "pvc-3"].map(str::to_owned)].concat()
+        [
+            &of_nodes[..],
+            &["pvc-1", "pvc-2", "pvc-3", "pvc-6"].map(str::to_owned)
+        ]
+        .concat()
     );
     assert_eq!(asked.names("providers/Microsoft.Compute/disks").await, disks);
 
@@ -436,6 +465,22 @@ async fn the_volume_of_a_claim_is_a_disk() {
     assert!(source.ends_with("/disks/pvc-1"), "{source}");
     let going = asked.get(&format!("{COMPUTE}/disks/pvc-3")).await;
     assert_eq!(going["properties"]["provisioningState"], "Deleting");
+    assert_eq!(
+        asked.names(&format!("{COMPUTE}/snapshots")).await,
+        ["snapshot-s1"]
+    );
+    let taken = asked.get(&format!("{COMPUTE}/snapshots/snapshot-s1")).await;
+    assert_eq!(taken["tags"]["kubernetes.io-created-for-snapshot-name"], "before");
+    assert!(taken["tags"]["kubernetes.io-created-for-pvc-name"].is_null());
+    let of_disk = taken["properties"]["creationData"]["sourceResourceId"]
+        .as_str()
+        .unwrap();
+    assert!(of_disk.ends_with("/disks/pvc-1"), "{of_disk}");
+    let again = asked.get(&format!("{COMPUTE}/disks/pvc-6")).await;
+    let from = again["properties"]["creationData"]["sourceResourceId"]
+        .as_str()
+        .unwrap();
+    assert!(from.ends_with("/snapshots/snapshot-s1"), "{from}");
     assert!(going["sku"].is_null() && going["tags"]["kubernetes.io-created-for-pvc-name"].is_null());
 }
 

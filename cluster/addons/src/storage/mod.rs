@@ -8,11 +8,17 @@
 //! deleted one is created again. Parameters of a class cannot be changed in Kubernetes: those of a later
 //! release apply only to clusters without the class.
 
+mod shares;
+mod snapshots;
+
 use cluster_api::ObjectRef;
 use cluster_volumes::DRIVER;
 use serde_json::{Value, json};
 
 use crate::{Addon, Edits, MODE, Place, health};
+
+pub(crate) use shares::SHARES;
+pub(crate) use snapshots::SNAPSHOTS;
 
 pub(crate) const DISKS: Addon = Addon {
     name: "disks",
@@ -111,7 +117,7 @@ mod tests {
     fn names(spec: &ClusterSpec, read: &[Value]) -> Vec<String> {
         manifests(spec, &AddonOptions::default(), read)
             .iter()
-            .filter(|object| object["apiVersion"] == VERSION)
+            .filter(|object| object["provisioner"] == DRIVER || object["metadata"]["name"] == DRIVER)
             .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
             .collect()
     }
@@ -119,7 +125,8 @@ mod tests {
     #[test]
     fn one_class_is_the_default_and_all_wait_for_a_pod() {
         let all = manifests(&testkit::cluster(), &AddonOptions::default(), &[]);
-        let classes: Vec<&Value> = all.iter().filter(|object| object["kind"] == KIND).collect();
+        let classes = all.iter().filter(|object| object["kind"] == KIND);
+        let classes: Vec<&Value> = classes.filter(|class| class["provisioner"] == DRIVER).collect();
         assert_eq!(classes.len(), READS.len());
         let defaults = classes
             .iter()

@@ -69,8 +69,10 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
         fqdn: "real-dns-1.hcp.local.landfall.internal".into(),
         network: testkit::network(plugin),
         pools: vec![pool],
-        // The disk driver is a subcommand of the agent, which is missing here.
+        // The drivers are a subcommand of the agent, which is missing here.
         disks_off: true,
+        files_off: true,
+        snapshots_off: true,
         ..testkit::cluster()
     }
 }

@@ -98,6 +98,8 @@ pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Ti
         claim_name: volume.claim.name.clone(),
         bytes: volume.bytes,
         sku: volume.sku.clone(),
+        shared: volume.shared,
+        snapshot: volume.snapshot,
         source: volume.source.clone(),
         object: volume.object.clone(),
         published: false,

@@ -1,14 +1,18 @@
 //! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes, managed namespaces.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base_errors::chain;
 use cluster_api::{
     AddonAilment, ClusterError, Drained, NamespaceSeen, NamespaceWish, NodeSeen, ServiceWish, VolumeWish,
+    WorkNotes,
 };
+use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
 use cluster_volumes::Storage;
-use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, NamespaceSet, Reach};
+use control_planner::{
+    AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, NamespaceSet, Reach, WorkSeen,
+};
 use jiff::Timestamp;
 
 use super::{EffectError, Job, commands};
@@ -50,6 +54,10 @@ pub(crate) enum ApiOutcome {
     ServiceSet(ServiceWish),
     /// An object of a volume has its desired state.
     VolumeSet(VolumeWish),
+    /// The cluster's pods and nodes were read for the autoscaler.
+    WorkFound(WorkSeen),
+    /// The autoscaler's status and events are written.
+    WorkTold(WorkNotes),
     /// What became of a managed namespace.
     NamespaceSet {
         wish: NamespaceWish,
@@ -71,6 +79,8 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
         | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_)
         | ApiEffect::SetNamespace(_) => (Lane::Call, 1),
     }
 }
@@ -88,6 +98,8 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
         | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_)
         | ApiEffect::SetNamespace(_) => settings.api_bound,
     }
 }
@@ -105,6 +117,8 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::Command(id) => format!("running command {id}"),
         ApiEffect::SetService(wish) => format!("writing to the Service {}/{}", wish.namespace, wish.name),
         ApiEffect::SetVolume(wish) => format!("writing to the {}", wish.object()),
+        ApiEffect::LookAtWork => "looking at the cluster's pods".to_owned(),
+        ApiEffect::TellWork(_) => "telling what the autoscaler does".to_owned(),
         ApiEffect::SetNamespace(wish) => format!("bringing the namespace {} to what it is to be", wish.name),
     }
 }
@@ -198,6 +212,11 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.set_volume(wish).await?;
             Ok(ApiOutcome::VolumeSet(wish.clone()))
         }
+        ApiEffect::LookAtWork => Ok(ApiOutcome::WorkFound(work(job).await?)),
+        ApiEffect::TellWork(notes) => {
+            job.api()?.tell_work(notes).await?;
+            Ok(ApiOutcome::WorkTold(notes.clone()))
+        }
         ApiEffect::SetNamespace(wish) => Ok(ApiOutcome::NamespaceSet {
             seen: job.api()?.set_namespace(wish).await?,
             wish: wish.clone(),
@@ -240,6 +259,18 @@ async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
     }
 }
 
+/// Reads the cluster's pods and nodes for the autoscaler. If there are too many objects to be read, this
+/// fails, and the autoscaler decides nothing.
+async fn work(job: &Job) -> Result<WorkSeen, EffectError> {
+    let at = job.deps.env.clock.now();
+    let objects = job.api()?.work().await?;
+    Ok(WorkSeen {
+        at,
+        change: job.change,
+        work: Arc::new(Work::read(&objects)),
+    })
+}
+
 /// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) {
     match outcome {
@@ -278,6 +309,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
         }
         ApiOutcome::Drained { machine, drained } => {
             if let Some(drain) = state.drains.get_mut(&machine) {
+                drain.asked.get_or_insert(now);
                 drain.left = Some((drained.left, now));
                 drain.held = drained.held;
             }
@@ -293,6 +325,8 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
         }
         ApiOutcome::ServiceSet(wish) => state.service_set(&wish),
         ApiOutcome::VolumeSet(wish) => state.volume_set(wish),
+        ApiOutcome::WorkFound(found) => state.work_found(found),
+        ApiOutcome::WorkTold(notes) => state.work_told(notes),
         ApiOutcome::NamespaceSet { wish, seen, change } => {
             let set = NamespaceSet {
                 at: now,
@@ -324,6 +358,8 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
         | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_)
         | ApiEffect::SetNamespace(_) => {
             // Refused, or without a response: a look shows which.
             state.api.change += 1;

@@ -48,8 +48,12 @@ pub(crate) enum FabricOutcome {
     MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
     MachineGone(String),
-    /// The volume exists, and is at least this large.
-    VolumeMade { volume: String, bytes: u64 },
+    /// The volume exists, and is at least this large; a share is open to all machines.
+    VolumeMade {
+        volume: String,
+        bytes: u64,
+        shared: bool,
+    },
     /// The volume is attached to the machine.
     VolumeAttached { volume: String, machine: String },
     /// The volume is attached to no machine.
@@ -204,6 +208,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             volume,
             bytes,
             source,
+            shared,
         } => {
             let labels = BTreeMap::from([
                 (CLUSTER_LABEL.to_owned(), job.uid.clone()),
@@ -214,12 +219,14 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 id: VolumeId::from(volume.as_str()),
                 bytes: *bytes,
                 source: source.as_deref().map(VolumeId::from),
+                shared: *shared,
                 labels,
             };
             fabric.ensure_volume(&spec).await?;
             Ok(FabricOutcome::VolumeMade {
                 volume: volume.clone(),
                 bytes: *bytes,
+                shared: *shared,
             })
         }
         FabricEffect::AttachVolume { volume, machine } => {
@@ -269,7 +276,11 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
         FabricOutcome::MachineGone(machine) => {
             state.presence.insert(machine, Presence::Gone);
         }
-        FabricOutcome::VolumeMade { volume, bytes } => state.volume_made(volume, bytes),
+        FabricOutcome::VolumeMade {
+            volume,
+            bytes,
+            shared,
+        } => state.volume_made(volume, bytes, shared),
         FabricOutcome::VolumeAttached { volume, machine } => state.volume_given(&volume, Some(machine)),
         FabricOutcome::VolumeDetached(volume) => state.volume_given(&volume, None),
         FabricOutcome::VolumeGone(volume) => state.volume_gone(&volume),
@@ -345,6 +356,7 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
         let there = VolumeThere {
             bytes: seen.bytes,
             attached: seen.attached.as_ref().map(|machine| machine.0.clone()),
+            open: seen.open,
         };
         (seen.id.0.clone(), there)
     });

@@ -344,6 +344,7 @@ mod tests {
             volume: "v".to_owned(),
             bytes: 1,
             source: None,
+            shared: false,
         }
     }
 
@@ -372,6 +373,7 @@ mod tests {
                 FabricOutcome::VolumeMade {
                     volume: "v".to_owned(),
                     bytes: 1,
+                    shared: false,
                 },
             ),
             (
@@ -395,6 +397,7 @@ mod tests {
         let there = VolumeThere {
             bytes: 1,
             attached: Some("m".to_owned()),
+            open: false,
         };
         assert_eq!(
             volumes(&mut state),
@@ -424,6 +427,7 @@ mod tests {
             VolumeThere {
                 bytes: 1,
                 attached: None,
+                open: false,
             },
         )]);
         state.begins(&FabricEffect::Look.into(), std::iter::empty());

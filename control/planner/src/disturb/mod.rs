@@ -41,11 +41,11 @@ pub(crate) enum Disturb<'d> {
     },
     /// A control plane member is marked as to go: there are too many.
     Shrink { id: &'d str },
-    /// A node is marked as to go: its pool is smaller, is gone, or is to have other machines.
+    /// A node is marked as to go, or begins to be drained for that: its pool is smaller, is gone, or is to have other machines.
     Retire { id: &'d str },
     /// A machine is marked as to go, or is removed, as it is: nothing of its cluster is to run.
     End { id: &'d str },
-    /// The pods of a node that is to go, or is made anew, are evicted.
+    /// The pods of a node that is to go, is replaced, or is made anew, are evicted.
     Drain { id: &'d str },
     /// A machine that is marked is removed.
     Remove { id: &'d str, machine: &'d Machine },
@@ -62,7 +62,7 @@ pub(crate) enum Disturb<'d> {
     },
     /// A step of a repair is decided on because somebody has asked for it.
     Order { id: &'d str, machine: &'d Machine },
-    /// A repair or an upgrade that is written down is carried out.
+    /// A repair, an upgrade or a draining that is written down is carried out.
     Proceed { id: &'d str },
 }
 

@@ -38,7 +38,9 @@ fn permit(effect: &Effect) -> Option<(&'static str, &Permit)> {
             | ApiEffect::Command(_)
             | ApiEffect::SetNamespace(_)
             | ApiEffect::SetService(_)
-            | ApiEffect::SetVolume(_) => return None,
+            | ApiEffect::SetVolume(_)
+            | ApiEffect::LookAtWork
+            | ApiEffect::TellWork(_) => return None,
         },
     })
 }

@@ -1,6 +1,6 @@
 //! Effects on a cluster by way of its API.
 
-use cluster_api::{NamespaceWish, ServiceWish, VolumeWish};
+use cluster_api::{NamespaceWish, ServiceWish, VolumeWish, WorkNotes};
 
 use super::{credentials::CredentialsWish, subject::Subject};
 use crate::Permit;
@@ -43,6 +43,10 @@ pub enum ApiEffect {
     SetService(ServiceWish),
     /// Write to an object that has to do with a volume.
     SetVolume(VolumeWish),
+    /// Read the cluster's pods and nodes for the autoscaler.
+    LookAtWork,
+    /// Write the autoscaler's status and events.
+    TellWork(WorkNotes),
     /// Bring a managed namespace to what it is to be.
     SetNamespace(NamespaceWish),
 }
@@ -61,6 +65,8 @@ impl ApiEffect {
             Self::Command(id) => Subject::Command(id.clone()),
             Self::SetService(wish) => Subject::Service(wish.uid.clone()),
             Self::SetVolume(wish) => Subject::VolumeObject(wish.object()),
+            Self::LookAtWork => Subject::Work,
+            Self::TellWork(_) => Subject::WorkNotes,
             Self::SetNamespace(wish) => Subject::Namespace(wish.name.clone()),
         }
     }

@@ -42,6 +42,8 @@ pub enum FabricEffect {
         bytes: u64,
         /// The volume that it begins as a copy of.
         source: Option<String>,
+        /// Whether it is a share, which all machines can mount.
+        shared: bool,
     },
     /// Give a volume to a machine.
     AttachVolume {

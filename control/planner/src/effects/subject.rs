@@ -30,6 +30,10 @@ pub enum Subject {
     Volume(String),
     /// An object in the cluster that has to do with a volume: [`cluster_api::VolumeWish::object`].
     VolumeObject(String),
+    /// The look at the cluster's pods and nodes for the autoscaler.
+    Work,
+    /// The autoscaler's status and events.
+    WorkNotes,
     /// A managed namespace, by its name.
     Namespace(String),
 }

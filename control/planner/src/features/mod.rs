@@ -11,6 +11,7 @@ use crate::{
 pub(crate) mod addons;
 pub(crate) mod addresses;
 pub(crate) mod api;
+pub(crate) mod autoscale;
 pub(crate) mod backup;
 pub(crate) mod balancers;
 pub(crate) mod commands;
@@ -54,6 +55,7 @@ pub(crate) const FEATURES: &[Feature] = &[
     balancers::FEATURE,
     volumes::FEATURE,
     commands::FEATURE,
+    autoscale::FEATURE,
     restore::FEATURE,
 ];
 

@@ -32,6 +32,10 @@ pub(super) struct Ideal {
     pub(super) stored: BTreeMap<String, ConfigSeen>,
     /// Volumes in the fabric.
     pub(super) disks: BTreeMap<String, VolumeThere>,
+    /// Machines of nodes with pods that cannot be evicted.
+    pub(super) stubborn: BTreeSet<String>,
+    /// Pods in the cluster, as read for the autoscaler.
+    pub(super) pods: Vec<cluster_autoscaler::Pod>,
     /// Names of Namespaces that nobody manages.
     pub(super) strangers: BTreeSet<String>,
 }
@@ -56,6 +60,8 @@ impl Ideal {
             boots: BTreeMap::new(),
             stored: BTreeMap::new(),
             disks: BTreeMap::new(),
+            stubborn: BTreeSet::new(),
+            pods: Vec::new(),
             strangers: BTreeSet::new(),
         }
     }
@@ -206,11 +212,27 @@ impl Ideal {
                 machine.record.image.clone_from(image);
                 machine.record.work.clone_from(work);
             }
+            Write::Inherit { machine, inherited } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                machine.record.inherited = Some(inherited.clone());
+            }
+            Write::Empty { machine, emptying } => {
+                let machine = self.seen.machines.get_mut(machine.machine()).unwrap();
+                assert!(machine.node_name().is_some() && !machine.record.deleting);
+                machine.drain = emptying.as_ref().map(|_| Drain {
+                    since: self.now,
+                    asked: None,
+                    left: None,
+                    held: None,
+                });
+                machine.record.emptying.clone_from(emptying);
+            }
             Write::MarkMachine(permit) => {
                 let machine = self.seen.machines.get_mut(permit.machine()).unwrap();
                 machine.record.deleting = true;
                 machine.drain = Some(Drain {
                     since: self.now,
+                    asked: None,
                     left: None,
                     held: None,
                 });
@@ -276,6 +298,7 @@ impl Ideal {
             | Write::VolumePublished(_)
             | Write::MarkVolume(_)
             | Write::ForgetVolume(_) => self.write_volume(write),
+            Write::Scale(sizes) => self.scale(sizes),
             Write::ForgetNamespace(name) => self.forget_namespace(name),
             Write::Progress { id, progress } => {
                 let operations = self.seen.operations.iter_mut();
@@ -397,10 +420,14 @@ impl Ideal {
             }
             Effect::Api(ApiEffect::Drain { machine, node }) => {
                 assert!(api.node(node).is_some());
-                self.seen.machines.get_mut(machine.machine()).unwrap().drain = Some(Drain {
+                let stays = self.stubborn.contains(machine.machine());
+                let drain = &mut self.seen.machines.get_mut(machine.machine()).unwrap().drain;
+                let asked = drain.as_ref().and_then(|drain| drain.asked);
+                *drain = Some(Drain {
                     since: self.now,
-                    left: Some((0, self.now)),
-                    held: None,
+                    asked: asked.or(Some(self.now)),
+                    left: Some((if stays { 3 } else { 0 }, self.now)),
+                    held: stays.then(|| "pod d/aa: two disruption budgets".to_owned()),
                 });
             }
             Effect::Api(ApiEffect::Command(id)) => {
@@ -438,6 +465,16 @@ impl Ideal {
                 services.retain(|service| !service.deleting || service.finalizer);
             }
             Effect::Api(ApiEffect::SetVolume(wish)) => self.set_volume(wish),
+            Effect::Api(ApiEffect::LookAtWork) => self.look_at_work(),
+            Effect::Api(ApiEffect::TellWork(notes)) => {
+                for event in &notes.events {
+                    let message = event.note.message.clone();
+                    api.work_told.insert(event.uid.clone(), message);
+                }
+                if notes.status.is_some() {
+                    api.work_status.clone_from(&notes.status);
+                }
+            }
             Effect::Api(ApiEffect::SetNamespace(wish)) => self.set_namespace(wish),
             Effect::Fabric(
                 effect @ (FabricEffect::EnsureVolume { .. }

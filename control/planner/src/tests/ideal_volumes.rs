@@ -1,7 +1,7 @@
 //! Volumes in a world where what is planned happens at once.
 
 use cluster_api::{VolumeObjects, VolumeWish};
-use cluster_volumes::{Stage, Storage};
+use cluster_volumes::{SnapshotStage, Stage, Storage};
 use control_records::volume::VolumeRecord;
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ impl Ideal {
                     claim_name: new.claim.name.clone(),
                     bytes: new.bytes,
                     sku: new.sku.clone(),
+                    shared: new.shared,
+                    snapshot: new.snapshot,
                     source: new.source.clone(),
                     object: new.object.clone(),
                     published: false,
@@ -48,6 +50,11 @@ impl Ideal {
                     volumes.all(|volume| volume.id.as_ref() != Some(id)),
                     "a record goes last"
                 );
+                let mut contents = self.seen.api.storage.iter().flat_map(|storage| &storage.contents);
+                assert!(
+                    contents.all(|content| content.id.as_ref() != Some(id)),
+                    "a record goes last"
+                );
                 self.seen.volumes.retain(|record| record.id != *id);
             }
             _ => unreachable!("{write:?} is none of a volume's"),
@@ -69,6 +76,7 @@ impl Ideal {
                 volume,
                 bytes,
                 source,
+                shared,
             } => {
                 let there = self.disks.contains_key(volume);
                 assert!(
@@ -80,7 +88,9 @@ impl Ideal {
                 let there = self.disks.entry(volume.clone()).or_insert(VolumeThere {
                     bytes: *bytes,
                     attached: None,
+                    open: *shared,
                 });
+                there.open = *shared;
                 there.bytes = there.bytes.max(*bytes);
             }
             FabricEffect::AttachVolume { volume, machine } => {
@@ -149,6 +159,31 @@ impl Ideal {
             }
             VolumeWish::Tell { claim, note } => {
                 api.told.insert(claim.uid.clone(), note.message.clone());
+            }
+            VolumeWish::PublishContent { name, object } => {
+                let mut object: Value = serde_json::from_str(object).unwrap();
+                assert_eq!(object["metadata"]["name"], json!(name));
+                object["metadata"]["uid"] = json!(format!("uid of {name}"));
+                let read = Storage::read(&VolumeObjects {
+                    contents: vec![object],
+                    ..VolumeObjects::default()
+                });
+                let mut content = read.contents.into_iter().next().unwrap();
+                let uid = content.snapshot.clone().unwrap();
+                content.orphaned = !storage.snapshots.iter().any(|one| one.snapshot.uid == uid);
+                storage.contents.retain(|there| there.name != *name);
+                storage.contents.push(content);
+            }
+            VolumeWish::RemoveContent { uid, .. } => storage.contents.retain(|content| content.uid != *uid),
+            VolumeWish::Taken { snapshot, .. } => {
+                let mut all = storage.snapshots.iter_mut();
+                let found = all.find(|one| one.snapshot.uid == snapshot.uid).unwrap();
+                assert!(!found.ready);
+                found.ready = true;
+                found.stage = SnapshotStage::Waiting;
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => {
+                api.told.insert(snapshot.uid.clone(), note.message.clone());
             }
         }
     }

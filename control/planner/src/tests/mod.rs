@@ -25,6 +25,8 @@ use super::*;
 
 #[path = "../features/addons/tests.rs"]
 mod addons;
+#[path = "../features/autoscale/tests.rs"]
+mod autoscale;
 #[path = "../features/backup/tests.rs"]
 mod backup;
 #[path = "../features/balancers/tests.rs"]
@@ -63,10 +65,16 @@ mod rotation;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;
+#[path = "../features/upgrade/tests_settings.rs"]
+mod upgrade_settings;
 #[path = "../features/volumes/tests.rs"]
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
 mod volumes_attachments;
+#[path = "../features/volumes/tests_shares.rs"]
+mod volumes_shares;
+#[path = "../features/volumes/tests_snapshots.rs"]
+mod volumes_snapshots;
 
 use ideal::Ideal;
 
@@ -169,6 +177,8 @@ fn machine(id: &str, role: Role) -> Machine {
             }),
             deleting: false,
             work: None,
+            emptying: None,
+            inherited: None,
             healing: Healing::default(),
             created_at: at(0),
         },

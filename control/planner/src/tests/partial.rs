@@ -63,7 +63,7 @@ prop_compose! {
             }
             if *going && is_node {
                 machine.record.deleting = true;
-                machine.drain = Some(Drain { since: at(0), left: None, held: None });
+                machine.drain = Some(Drain { since: at(0), asked: None, left: None, held: None });
             }
             if !there {
                 ideal.seen.machines.remove(id);

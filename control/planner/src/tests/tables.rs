@@ -168,6 +168,7 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
         let mut seen = ideal.seen.clone();
         seen.machines.get_mut(&id).unwrap().drain = Some(Drain {
             since,
+            asked: left.map(|(_, at)| at),
             left,
             held: Some("pod d/aa: two disruption budgets".to_owned()),
         });

@@ -1,10 +1,15 @@
 //! What is wrong with machines, in words.
 
 use agent_protocol::ProcessState;
-use control_records::RepairStep;
+use control_records::{GivenUp, RepairStep};
 
-use super::etcd;
+use super::{etcd, machines::given_up};
 use crate::Machine;
+
+/// The message about a node that could not be drained, until a later request.
+pub(crate) fn undrained(machine: &Machine, given_up: &GivenUp) -> String {
+    format!("node {} could not be drained: {}", machine.label(), given_up.why)
+}
 
 /// What is wrong with a machine, for people: what healing does about it, or processes that keep ending.
 pub(crate) fn ailing(machine: &Machine) -> Option<String> {
@@ -18,6 +23,9 @@ pub(crate) fn ailing(machine: &Machine) -> Option<String> {
             None => format!("{}; it is being repaired", symptom.why),
         };
         return Some(format!("{}: {state}", machine.label()));
+    }
+    if let Some(given_up) = given_up(machine).filter(|_| !machine.record.deleting) {
+        return Some(undrained(machine, given_up));
     }
     let report = machine.report.as_ref()?;
     if let Some(what) = etcd::data_on_its_way(report) {

@@ -2,7 +2,7 @@
 
 use agent_protocol::DiskSeen;
 use cluster_spec::{PodNetworking, PoolSpec};
-use control_records::{Part, RepairStep, Role, epoch::is_first};
+use control_records::{GivenUp, Part, RepairStep, Role, epoch::is_first};
 
 use crate::{ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject};
 
@@ -103,12 +103,24 @@ pub(crate) fn is_back(machine: &Machine) -> bool {
     !upgrading || !is_due(machine) && machine.current_report().is_some()
 }
 
-/// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that is kept
-/// as evidence and has another version.
+/// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that has another
+/// version and is preserved or quarantined.
 pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
     let healing = &machine.record.healing;
-    let evidence = healing.preserve.is_some() && !is_current(machine, pool);
-    !healing.given_up() && !evidence
+    let aside = given_up(machine).is_some_and(|given_up| given_up.quarantined);
+    let other = (healing.preserve.is_some() || aside) && !is_current(machine, pool);
+    !healing.given_up() && !other
+}
+
+/// Whether a node is being drained because it is replaced.
+pub(crate) fn is_emptied(machine: &Machine) -> bool {
+    let emptying = machine.record.emptying.as_ref();
+    emptying.is_some_and(|emptying| emptying.given_up.is_none())
+}
+
+/// The reason why a node that was to be replaced was not drained.
+pub(crate) fn given_up(machine: &Machine) -> Option<&GivenUp> {
+    machine.record.emptying.as_ref()?.given_up.as_ref()
 }
 
 /// Whether a node is made as the pool is to have them: of its version, and not before its nodes were to be made anew.

@@ -1,5 +1,6 @@
 //! What is known of a cluster, as questions about an observation. Features ask these, and not each other; nothing here plans.
 
+pub(crate) mod autoscaled;
 pub(crate) mod complaints;
 pub(crate) mod control_plane;
 pub(crate) mod etcd;

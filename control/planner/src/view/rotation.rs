@@ -17,7 +17,10 @@ use control_records::{Role, balancer::BalancerRecord};
 use fabric_api::{BalancedPort, Balancer, PortRange, Protocol, Side};
 use ipnet::Ipv4Net;
 
-use crate::{Draft, Machine, NetworkSeen, Presence, Subject, after, view::machines::under_repair};
+use crate::{
+    Draft, Machine, NetworkSeen, Presence, Subject, after,
+    view::machines::{is_emptied, under_repair},
+};
 
 /// An agent that hung up calls again at once if it can; one that has not done so for this long is taken for gone.
 const CALLS_AGAIN: Duration = Duration::from_secs(1);
@@ -132,6 +135,7 @@ fn nodes<'a>(draft: &mut Draft<'a>) -> Vec<(&'a str, Ipv4Addr)> {
             && !machine.record.healing.off
             && !machine.record.healing.given_up()
             && !draft.is_marked(id)
+            && !is_emptied(machine)
             && !under_repair(draft, id, machine);
         let serves = seen.api.node(node_name).is_some_and(serves);
         if stays && serves && runs(draft, machine) {

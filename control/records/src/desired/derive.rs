@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{
-    ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier,
-    count_or_percent, ip_range, taint,
+    ApiAccess, AutoscalerProfile, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkProfile, PodNetworking,
+    PoolMode, PoolRange, PoolSpec, Tier, Undrainable, count_or_percent, ip_range, taint,
 };
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -48,6 +49,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         tier: tier(optional::<String>(body, "/sku/tier")?.as_deref()),
         restore: decided.restore.clone(),
         rotations: decided.rotations,
+        forced_until: forced_until(body)?,
         access: access(body)?,
         issuer: match optional(body, "/properties/oidcIssuerProfile/enabled")? {
             Some(true) => decided.issuer.clone(),
@@ -57,8 +59,44 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
             .unwrap_or_default(),
         directory: directory(body)?,
         disks_off: optional(body, "/properties/storageProfile/diskCSIDriver/enabled")? == Some(false),
+        files_off: optional(body, "/properties/storageProfile/fileCSIDriver/enabled")? == Some(false),
+        snapshots_off: optional(body, "/properties/storageProfile/snapshotController/enabled")?
+            == Some(false),
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
+        autoscaler: autoscaler(body)?,
     })
+}
+
+/// The end of the override of upgrade checks. As in AKS, an override without an end has no effect.
+fn forced_until(body: &Value) -> Result<Option<i64>, Malformed> {
+    const SETTINGS: &str = "/properties/upgradeSettings/overrideSettings";
+    if optional(body, &format!("{SETTINGS}/forceUpgrade"))? != Some(true) {
+        return Ok(None);
+    }
+    let path = format!("{SETTINGS}/until");
+    let until: Option<String> = optional(body, &path)?;
+    let until = until.map(|text| text.parse::<Timestamp>());
+    let until = until
+        .transpose()
+        .map_err(|_error| malformed(&path, "is no time"))?;
+    Ok(until.map(Timestamp::as_millisecond))
+}
+
+/// The settings of the autoscaler: strings, and some booleans, as in AKS.
+fn autoscaler(body: &Value) -> Result<AutoscalerProfile, Malformed> {
+    const PROFILE: &str = "/properties/autoScalerProfile";
+    let settings = body.pointer(PROFILE).and_then(Value::as_object);
+    let texts = settings.into_iter().flatten().filter_map(|(name, value)| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(flag) => flag.to_string(),
+            _ => return None,
+        };
+        Some((name.as_str(), text))
+    });
+    let texts: Vec<(&str, String)> = texts.collect();
+    let profile = AutoscalerProfile::read(texts.iter().map(|(name, text)| (*name, text.as_str())));
+    profile.ok_or_else(|| malformed(PROFILE, "has a setting that is not known or not of its form"))
 }
 
 /// A range that is everything is no restriction.
@@ -136,6 +174,11 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
             nodes(settings, "/maxUnavailable", "0", count)?,
         ),
     };
+    // Some clients send 0 for the default.
+    let drain_minutes = optional::<u32>(body, "/upgradeSettings/drainTimeoutInMinutes")?;
+    let drain_minutes = drain_minutes.filter(|minutes| *minutes > 0);
+    let soak_minutes = optional::<u32>(body, "/upgradeSettings/nodeSoakDurationInMinutes")?;
+    let undrainable = optional::<Undrainable>(body, "/upgradeSettings/undrainableNodeBehavior")?;
     let taints: Option<Vec<String>> = optional(body, "/nodeTaints")?;
     let taints = taints.unwrap_or_default().into_iter().map(|text| {
         let (key, value, effect) =
@@ -155,10 +198,20 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         incarnation: decided.incarnation.clone(),
         surge,
         unavailable,
+        drain_minutes: drain_minutes.unwrap_or(DRAIN_MINUTES),
+        soak_minutes: soak_minutes.unwrap_or_default(),
+        undrainable: undrainable.unwrap_or_default(),
         removed: decided.removed.clone(),
         renewed: decided.renewed,
         subnet: decided.subnet,
         stopped: optional::<String>(body, "/powerState/code")?.as_deref() == Some("Stopped"),
+        autoscale: match optional(body, "/enableAutoScaling")? {
+            Some(true) => Some(PoolRange {
+                min: required(body, "/minCount")?,
+                max: required(body, "/maxCount")?,
+            }),
+            _ => None,
+        },
     })
 }
 

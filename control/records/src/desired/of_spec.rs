@@ -42,7 +42,11 @@ impl DesiredState {
                     "adminGroupObjectIDs": directory.admins,
                     "enableAzureRBAC": directory.roles,
                 })),
-                "storageProfile": { "diskCSIDriver": { "enabled": !spec.disks_off } },
+                "storageProfile": {
+                    "diskCSIDriver": { "enabled": !spec.disks_off },
+                    "fileCSIDriver": { "enabled": !spec.files_off },
+                    "snapshotController": { "enabled": !spec.snapshots_off },
+                },
                 "apiServerAccessProfile": { "enablePrivateCluster": private, "authorizedIPRanges": ranges },
                 "networkProfile": {
                     "networkPlugin": plugin,
@@ -52,9 +56,16 @@ impl DesiredState {
                     "dnsServiceIP": spec.network.dns_service_ip,
                     "outboundType": if spec.network.outbound { "loadBalancer" } else { "none" },
                 },
+                "upgradeSettings": spec.forced_until.and_then(|until| Timestamp::from_millisecond(until).ok()).map(|until| json!({
+                    "overrideSettings": { "forceUpgrade": true, "until": until.to_string() },
+                })),
                 "agentPoolProfiles": spec.pools.iter().map(pool_body).collect::<Vec<_>>(),
             },
         });
+        let mut body = body;
+        if !spec.autoscaler.is_default() {
+            body["properties"]["autoScalerProfile"] = json!(spec.autoscaler.texts());
+        }
         let decided = Decided {
             name: spec.name.clone(),
             resource_group: spec.resource_group.clone(),
@@ -148,10 +159,18 @@ fn pool_body(spec: &PoolSpec) -> Value {
         "upgradeSettings": {
             "maxSurge": spec.surge.to_string(),
             "maxUnavailable": spec.unavailable.to_string(),
+            "drainTimeoutInMinutes": spec.drain_minutes,
+            "nodeSoakDurationInMinutes": spec.soak_minutes,
+            "undrainableNodeBehavior": spec.undrainable,
         },
     });
     if spec.stopped {
         body["powerState"] = json!({ "code": "Stopped" });
+    }
+    if let Some(range) = spec.autoscale {
+        body["enableAutoScaling"] = json!(true);
+        body["minCount"] = json!(range.min);
+        body["maxCount"] = json!(range.max);
     }
     body
 }

@@ -1,4 +1,6 @@
-use cluster_spec::{ClusterSpec, DirectoryAccess, PodNetworking, Tier, testkit};
+use cluster_spec::{
+    AutoscalerProfile, ClusterSpec, DirectoryAccess, PodNetworking, PoolRange, Tier, testkit,
+};
 
 use super::*;
 
@@ -8,6 +10,10 @@ fn pool(name: &str) -> PoolSpec {
         taints: vec!["a=b:NoSchedule".to_owned()],
         surge: 2,
         unavailable: 1,
+        drain_minutes: 45,
+        soak_minutes: 5,
+        undrainable: cluster_spec::Undrainable::Cordon,
+        autoscale: Some(PoolRange { min: 1, max: 5 }),
         ..testkit::pool(name, 3)
     }
 }
@@ -33,6 +39,13 @@ fn spec() -> ClusterSpec {
             roles: true,
         }),
         disks_off: true,
+        forced_until: Some(1_767_225_600_000),
+        files_off: true,
+        snapshots_off: true,
+        autoscaler: AutoscalerProfile {
+            unneeded: 60,
+            ..AutoscalerProfile::default()
+        },
         ..testkit::cluster()
     }
 }
@@ -106,6 +119,40 @@ fn shares_of_nodes_are_rounded_as_aks_does() {
     body.as_object_mut().unwrap().remove("upgradeSettings");
     let older = DesiredPool::new(body, DecidedPool::of(&pool("a"))).unwrap();
     assert_eq!((older.spec().surge, older.spec().unavailable), (1, 0));
+}
+
+#[test]
+fn what_upgrades_wait_for_follows_from_the_body() {
+    let at = |settings: Value| {
+        let mut body = DesiredPool::of_spec(&pool("a")).body().clone();
+        body["upgradeSettings"] = settings;
+        let pool = DesiredPool::new(body, DecidedPool::of(&pool("a"))).unwrap();
+        let spec = pool.spec();
+        (
+            spec.drain_minutes,
+            spec.soak_minutes,
+            spec.undrainable.is_default(),
+        )
+    };
+    assert_eq!(at(json!({})), (30, 0, true));
+    // azurerm sends 0 for the default.
+    assert_eq!(at(json!({ "drainTimeoutInMinutes": 0 })), (30, 0, true));
+    let all = json!({
+        "drainTimeoutInMinutes": 1440, "nodeSoakDurationInMinutes": 30, "undrainableNodeBehavior": "Cordon",
+    });
+    assert_eq!(at(all), (1440, 30, false));
+
+    let forced = |settings: Value| {
+        let state = DesiredState::of_spec(&spec());
+        let changed = state.with(|body, _| {
+            body["properties"]["upgradeSettings"] = json!({ "overrideSettings": settings });
+        });
+        changed.map(|state| state.spec().forced_until)
+    };
+    assert_eq!(forced(json!({ "forceUpgrade": true })), Ok(None));
+    assert_eq!(forced(json!({ "until": "1970-01-01T00:00:01Z" })), Ok(None));
+    let both = json!({ "forceUpgrade": true, "until": "1970-01-01T00:00:01Z" });
+    assert_eq!(forced(both), Ok(Some(1000)));
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn volume(id: &str, mib: u64) -> VolumeSpec {
         id: VolumeId::from(id),
         bytes: mib * MIB,
         source: None,
+        shared: false,
         labels: BTreeMap::from([("cluster".to_owned(), "c1".to_owned())]),
     }
 }
@@ -111,6 +112,7 @@ fn a_volume_outlives_the_machines_that_have_it() {
             bytes: 64 * MIB,
             labels: spec.labels.clone(),
             attached: None,
+            open: false,
         };
         assert_eq!(seen(stand, "v1").await, Some(expected.clone()));
         let file = std::fs::metadata(image(stand, "v1")).unwrap();
@@ -249,6 +251,94 @@ fn a_volume_in_use_stays_where_it_is() {
         std::fs::write(&attached, "").unwrap();
         fabric.attach_volume(&id, &two).await.unwrap();
         assert_eq!(holder(stand, "v1").await, Some(two));
+    });
+}
+
+#[test]
+fn a_share_is_used_by_several_machines_at_once() {
+    run_with_machines("share", async |stand| {
+        let fabric = &stand.fabric;
+        let mut spec = VolumeSpec {
+            shared: true,
+            ..volume("s1", 64)
+        };
+        for _ in 0..2 {
+            fabric.ensure_volume(&spec).await.unwrap();
+        }
+        let there = seen(stand, "s1").await.unwrap();
+        assert!(there.open && there.attached.is_none(), "{there:?}");
+        let told = failure(fabric.attach_volume(&spec.id, &MachineId::from("a1")).await);
+        assert!(told.contains("all machines have it"), "{told}");
+        for machine in ["a1", "a2"] {
+            node(stand, machine, "s1").await;
+            let mount = "/bin/busybox mkdir -p /share; /bin/busybox mount -t ext4 /dev/s1 /share && \
+                         /bin/busybox stat -c %a /share";
+            assert_eq!(stand.output(machine, mount).await, "777\n");
+        }
+        stand.output("a1", "echo one > /share/one").await;
+        assert_eq!(stand.output("a2", "/bin/busybox cat /share/one").await, "one\n");
+        stand.output("a2", "echo two >> /share/one").await;
+        assert_eq!(
+            stand.output("a1", "/bin/busybox cat /share/one").await,
+            "one\ntwo\n"
+        );
+
+        // A copy has all written data, also without sync, and writes continue afterwards.
+        let copy = VolumeSpec {
+            source: Some(spec.id.clone()),
+            shared: true,
+            ..volume("s2", 64)
+        };
+        fabric.ensure_volume(&copy).await.unwrap();
+        node(stand, "a2", "s2").await;
+        let look = "/bin/busybox mkdir -p /copy; /bin/busybox mount -t ext4 /dev/s2 /copy && \
+                    /bin/busybox cat /copy/one; /bin/busybox umount /copy";
+        assert_eq!(stand.output("a2", look).await, "one\ntwo\n");
+        stand.output("a1", "echo three > /share/three").await;
+        assert_eq!(
+            stand.output("a2", "/bin/busybox cat /share/three").await,
+            "three\n"
+        );
+        fabric.delete_volume(&copy.id).await.unwrap();
+        // An attached disk that is not mounted cannot be frozen.
+        let disk = volume("d1", 64);
+        fabric.ensure_volume(&disk).await.unwrap();
+        fabric
+            .attach_volume(&disk.id, &MachineId::from("a1"))
+            .await
+            .unwrap();
+        let of_disk = VolumeSpec {
+            source: Some(disk.id.clone()),
+            ..volume("d2", 64)
+        };
+        let told = failure(fabric.ensure_volume(&of_disk).await);
+        assert!(told.contains("a machine has it"), "{told}");
+        fabric.delete_volume(&of_disk.id).await.unwrap();
+        fabric.detach_volume(&disk.id).await.unwrap();
+        fabric.delete_volume(&disk.id).await.unwrap();
+
+        // It grows while both have it mounted.
+        spec.bytes = 96 * MIB;
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert_eq!(found(stand, "a2", "s1").await.unwrap().1, 96);
+        for machine in ["a1", "a2"] {
+            stand.output(machine, "/bin/busybox umount /share").await;
+        }
+        // A share that no machine has mounted is copied as well.
+        fabric.ensure_volume(&copy).await.unwrap();
+        node(stand, "a2", "s2").await;
+        assert_eq!(stand.output("a2", look).await, "one\ntwo\n");
+        fabric.delete_volume(&copy.id).await.unwrap();
+        // As after a reboot of the host: it is available once it is ensured.
+        let (number, _) = found(stand, "a1", "s1").await.unwrap();
+        let device = format!("/dev/loop{}", number.rsplit_once(':').unwrap().1);
+        stand.host(&["losetup", "--detach", &device]).await;
+        assert!(!seen(stand, "s1").await.unwrap().open);
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert!(seen(stand, "s1").await.unwrap().open);
+        fabric.delete_volume(&spec.id).await.unwrap();
+        assert_eq!(seen(stand, "s1").await, None);
+        assert_eq!(found(stand, "a1", "s1").await, None);
     });
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_volumes::DRIVER;
+use cluster_volumes::{DRIVER, FILES, is_shared};
 use serde_json::{Value, json};
 
 use super::{
-    ATTACHMENT, CLAIM, CLAIM_PROTECTION, CLASS, Objects, TOLD, USER, VOLUME, VOLUME_PROTECTION, claim_key,
-    delete, is_deleted, is_empty, is_kept, keys, let_go, of_kind, same, seen, text,
+    ATTACHMENT, CLAIM, CLAIM_PROTECTION, CLASS, CONTENT, Objects, TOLD, USER, VOLUME, VOLUME_PROTECTION,
+    claim_key, delete, is_deleted, is_empty, is_kept, keys, let_go, of_kind, same, seen, text,
 };
 use crate::state::Cluster;
 
@@ -79,18 +79,21 @@ pub(super) fn leave(claim: &mut Value) {
 
 /// Sets the provisioner of claims without a volume, when their classes require it.
 fn choose(objects: &mut Objects) {
-    let classes: BTreeMap<String, bool> = of_kind(objects, CLASS)
-        .filter(|(_, class)| class["provisioner"] == DRIVER)
+    let classes: BTreeMap<String, (String, bool)> = of_kind(objects, CLASS)
         .map(|(_, class)| {
             let waits = class["volumeBindingMode"] == "WaitForFirstConsumer";
-            (text(&class["metadata"]["name"]), waits)
+            (
+                text(&class["metadata"]["name"]),
+                (text(&class["provisioner"]), waits),
+            )
         })
+        .filter(|(_, (driver, _))| is_shared(driver).is_some())
         .collect();
     for key in keys(objects, CLAIM) {
         let Some(claim) = objects.get_mut(&key) else {
             continue;
         };
-        let Some(waits) = classes.get(&text(&claim["spec"]["storageClassName"])) else {
+        let Some((driver, waits)) = classes.get(&text(&claim["spec"]["storageClassName"])) else {
             continue;
         };
         if claim["spec"]["volumeName"].is_string() || is_deleted(claim) {
@@ -102,8 +105,8 @@ fn choose(objects: &mut Objects) {
             let Some(node) = user else { continue };
             annotations[SELECTED_NODE] = json!(node);
         }
-        annotations[PROVISIONER] = json!(DRIVER);
-        annotations[PROVISIONER_BEFORE] = json!(DRIVER);
+        annotations[PROVISIONER] = json!(driver);
+        annotations[PROVISIONER_BEFORE] = json!(driver);
     }
 }
 
@@ -138,6 +141,11 @@ fn bind(objects: &mut Objects) {
     }
 }
 
+/// Whether a PersistentVolume is a share, which all nodes have.
+fn is_share(volume: &Value) -> bool {
+    volume["spec"]["csi"]["driver"] == FILES
+}
+
 /// A node grows the filesystem of a volume that has grown.
 fn expand(objects: &mut Objects) {
     let attached: BTreeSet<String> = of_kind(objects, ATTACHMENT)
@@ -148,14 +156,18 @@ fn expand(objects: &mut Objects) {
         let Some(claim) = objects.get(&key) else {
             continue;
         };
-        let volume = text(&claim["spec"]["volumeName"]);
-        if claim["status"]["allocatedResourceStatuses"].is_null() || !attached.contains(&volume) {
+        let name = text(&claim["spec"]["volumeName"]);
+        let used = user(claim).is_some();
+        if claim["status"]["allocatedResourceStatuses"].is_null() {
             continue;
         }
-        let volume = objects.get(&format!("{VOLUME}{volume}"));
-        let Some(capacity) = volume.map(|volume| volume["spec"]["capacity"].clone()) else {
+        let Some(volume) = objects.get(&format!("{VOLUME}{name}")) else {
             continue;
         };
+        if !attached.contains(&name) && !(is_share(volume) && used) {
+            continue;
+        }
+        let capacity = volume["spec"]["capacity"].clone();
         if let Some(status) = objects
             .get_mut(&key)
             .and_then(|claim| claim["status"].as_object_mut())
@@ -168,7 +180,7 @@ fn expand(objects: &mut Objects) {
     }
 }
 
-/// Attaches a used claim to its user's node, once no other node has it.
+/// Attaches a used claim to its user's node, once no other node has it. Shares are never attached.
 fn attach(cluster: &mut Cluster) {
     let wanted: BTreeMap<String, String> = of_kind(&cluster.objects, CLAIM)
         .filter(|(_, claim)| claim["status"]["phase"] == "Bound")
@@ -192,7 +204,8 @@ fn attach(cluster: &mut Cluster) {
     }
     let number = *cluster.changes.borrow() + 1;
     for (volume, node) in wanted {
-        if taken.contains(&volume) || !cluster.objects.contains_key(&format!("{VOLUME}{volume}")) {
+        let there = cluster.objects.get(&format!("{VOLUME}{volume}"));
+        if taken.contains(&volume) || there.is_none_or(is_share) {
             continue;
         }
         let name = format!("csi-{volume}-{node}");
@@ -209,7 +222,7 @@ fn attach(cluster: &mut Cluster) {
 /// Removes deleted objects once nothing keeps them: a claim is kept by its user, a volume by its claim, all
 /// by others' finalizers.
 fn sweep(objects: &mut Objects) {
-    for kind in [CLAIM, VOLUME, ATTACHMENT] {
+    for kind in [CLAIM, VOLUME, ATTACHMENT, CONTENT] {
         for key in keys(objects, kind) {
             let Some(object) = objects.get_mut(&key).filter(|object| is_deleted(object)) else {
                 continue;

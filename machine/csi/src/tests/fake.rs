@@ -62,6 +62,7 @@ fn word(step: &Step) -> &'static str {
         Step::Mount { .. } => "mount",
         Step::Check(_) => "check",
         Step::Grow(_) => "grow",
+        Step::GrowAlone(_) => "grow-alone",
         Step::Directory(_) => "directory",
         Step::File(_) => "file",
         Step::Bind { .. } => "bind",
@@ -136,7 +137,7 @@ impl Host for Arc<Fake> {
             options: vec!["rw".to_owned()],
         };
         match step {
-            Step::Format(node) | Step::Grow(node) => {
+            Step::Format(node) | Step::Grow(node) | Step::GrowAlone(node) => {
                 let number = state.nodes[node];
                 let device = state.devices.values().find(|device| device.number == number);
                 let bytes = device.unwrap().bytes;

@@ -93,7 +93,7 @@ fn a_real_device_is_formatted_once_and_keeps_what_is_on_it() {
     let _mounts = Mounts(stand.directory.path().to_owned());
     let nodes = stand.directory.path().join("dev");
     let node = nodes.join(node::node_name(HANDLE));
-    let driver = Driver::new(stand.config.clone(), Machine::default(), &nodes, quiet);
+    let driver = Driver::new(&stand.config, "n".to_owned(), Machine::default(), &nodes, quiet);
     let ask = |method: &str, request: &dyn Fn() -> Vec<u8>| {
         let method = format!("/csi.v1.Node/{method}");
         driver.call(&method, &request())

@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::CsiDriver;
 use http::Request;
 use prost::Message;
-use tokio::{net::UnixStream, sync::oneshot};
+use tokio::{net::UnixStream, sync::watch};
 
 use super::fake::Fake;
 use crate::{
@@ -31,9 +31,9 @@ pub(crate) fn quiet(_line: &str) {}
 /// A driver that serves at sockets until it is dropped.
 pub(crate) struct Stand {
     pub(crate) directory: tempfile::TempDir,
-    pub(crate) config: CsiConfig,
+    pub(crate) config: CsiDriver,
     pub(crate) fake: Arc<Fake>,
-    pub(crate) leave: Option<oneshot::Sender<()>>,
+    pub(crate) leave: Option<watch::Sender<bool>>,
     pub(crate) ended: Option<tokio::task::JoinHandle<Result<(), String>>>,
 }
 
@@ -41,9 +41,9 @@ impl Stand {
     pub(crate) fn new(fake: Fake) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-        let config = CsiConfig {
+        let config = CsiDriver {
             driver: DRIVER.to_owned(),
-            node: "aks-np1-1-vmss000000".to_owned(),
+            shares: false,
             most_volumes: 4,
             socket: place("plugins/csi.sock"),
             registration: place("registry/landfall@disk.csi.azure.com"),
@@ -65,7 +65,7 @@ impl Stand {
 
     pub(crate) async fn start(&mut self) {
         let driver: Arc<dyn Service> = Arc::new(self.driver());
-        let (leave, left) = oneshot::channel();
+        let (leave, left) = watch::channel(false);
         let config = self.config.clone();
         let ended = tokio::spawn(async move { serve(&config, driver, left, quiet).await });
         self.leave = Some(leave);
@@ -82,13 +82,14 @@ impl Stand {
     }
 
     pub(crate) async fn stop(&mut self) -> Result<(), String> {
-        self.leave.take().unwrap().send(()).unwrap();
+        self.leave.take().unwrap().send(true).unwrap();
         self.ended.take().unwrap().await.unwrap()
     }
 
     pub(crate) fn driver(&self) -> Driver<Arc<Fake>> {
         let nodes = self.directory.path().join("dev");
-        Driver::new(self.config.clone(), Arc::clone(&self.fake), &nodes, quiet)
+        let node = "aks-np1-1-vmss000000".to_owned();
+        Driver::new(&self.config, node, Arc::clone(&self.fake), &nodes, quiet)
     }
 
     pub(crate) fn place(&self, name: &str) -> String {

@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arm_kernel::Decision;
+use arm_kernel::{Decision, schema::Problems};
 use arm_wire::ArmError;
 use cluster_maintenance::{UpgradeChannel, Versions};
 use cluster_spec::ClusterSpec;
-use cluster_versions::Version;
-use control_records::{MachineRecord, Role};
+use cluster_versions::{Offered, Version};
+use control_records::{ClusterRecord, MachineRecord, Role};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::clusters::{
-    draft::{Context, Draft, Name, advance},
-    hooks::refuse_change,
-    requests::Current,
+use crate::{
+    ContainerService,
+    clusters::{
+        draft::{Context, Draft, Name, advance},
+        hooks::refuse_change,
+        requests::Current,
+        upgrade_guard,
+    },
 };
 
 /// What an upgrade by `upgradeChannel` is called as an operation.
@@ -68,24 +72,46 @@ fn called(before: Option<&Value>, version: Version) -> Value {
     }
 }
 
+/// The versions that the cluster's channel requests next; `None` if it requests none.
+fn next(record: &ClusterRecord, offered: &Offered) -> Option<Versions> {
+    let channel = record
+        .body()
+        .pointer("/properties/autoUpgradeProfile/upgradeChannel")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    versions(record.spec()).and_then(|now| UpgradeChannel::of(channel).next(&now, offered))
+}
+
+/// The minor release of the control plane that the cluster's channel requests next.
+pub(crate) fn requested(provider: &ContainerService, record: &ClusterRecord) -> Option<u32> {
+    next(record, &provider.config.offered).map(|next| next.control_plane.minor)
+}
+
 /// Decides the upgrade that the cluster's channel asks for; nothing where it asks for none by now.
-pub(super) fn upgrade(
+///
+/// # Errors
+/// As for an upgrade by a user: an API in use that the version does not have.
+pub(crate) fn upgrade(
     context: &Context<'_>,
     name: &Name<'_>,
     before: Current<'_>,
 ) -> Result<Decision<Draft>, ArmError> {
     let present = before.record;
     refuse_change(present)?;
-    let channel = present
-        .body()
-        .pointer("/properties/autoUpgradeProfile/upgradeChannel")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let next = versions(present.spec())
-        .and_then(|now| UpgradeChannel::of(channel).next(&now, &context.config.offered));
-    let Some(next) = next else {
+    let Some(next) = next(present, &context.config.offered) else {
         return Ok(Decision::Unchanged);
     };
+    if let Some(properties) = present.body().get("properties").and_then(Value::as_object) {
+        let mut problems = Problems::default();
+        upgrade_guard::check(
+            context,
+            Some(present),
+            next.control_plane,
+            properties,
+            &mut problems,
+        );
+        problems.into_result()?;
+    }
     let pools = present.state.pools().into_iter().zip(&next.pools);
     let pools = pools.map(|(pool, version)| {
         if pool.spec().kubernetes_version == version.to_string() {

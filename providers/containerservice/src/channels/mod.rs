@@ -36,7 +36,7 @@ use crate::{
     records::{ClusterPath, StoredCluster},
 };
 
-pub(crate) use decide::renew;
+pub(crate) use decide::{renew, requested, upgrade};
 
 /// How often it is looked whether there are newer node images: they come without a word.
 const LOOK: Duration = Duration::from_secs(24 * 60 * 60);
@@ -344,7 +344,7 @@ impl ContainerService {
             trace: Some(&trace),
         };
         let action = match wanted {
-            Wanted::Versions(_) => Action::Command(decide::upgrade),
+            Wanted::Versions(_) => Action::Upgrade,
             Wanted::Images(pools) => Action::Renew(pools.clone()),
         };
         Box::pin(write::<Clusters>(

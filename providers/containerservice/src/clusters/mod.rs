@@ -25,6 +25,7 @@ pub(crate) mod rotation;
 pub(crate) mod state;
 pub(crate) mod subnets;
 pub(crate) mod transaction;
+pub(crate) mod upgrade_guard;
 pub(crate) mod view;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ use crate::{
     pools::Node,
     properties::CLUSTER_SCHEMA,
     records::{ClusterPath, StoredCluster, cluster_etag},
+    rehearsal::seen::Use,
     snapshots::named as snapshots,
 };
 use draft::ClusterChange;
@@ -150,6 +152,8 @@ pub(crate) enum Action {
     Command(Decide),
     /// One profile of it, by the body.
     Reset(resets::Reset, Value),
+    /// The upgrade that its channel requests.
+    Upgrade,
     /// Newer node images for these pools.
     Renew(Vec<String>),
     /// To go back to an earlier state of its data.
@@ -240,6 +244,8 @@ pub(crate) struct State {
     pub(crate) named: Named,
     /// Snapshots that a body names.
     pub(crate) snapshots: snapshots::Named,
+    /// Deprecated APIs in use. Only read for upgrades to another minor release.
+    uses: Vec<Use>,
     /// The keys of these two, and as of when they are.
     pub(crate) named_at: BTreeMap<String, Revision>,
 }
@@ -277,6 +283,7 @@ impl State {
             nodes: Vec::new(),
             named: Named::default(),
             snapshots: snapshots::Named::default(),
+            uses: Vec::new(),
             named_at: BTreeMap::new(),
         })
     }
@@ -319,6 +326,7 @@ impl State {
             api_version: context.info.api_version,
             named: &self.named,
             snapshots: &self.snapshots,
+            uses: &self.uses,
             vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
             shown_stopped: self
@@ -377,8 +385,18 @@ impl Resource for Clusters {
         state: &mut State,
         mutation: Mutation<'_, Action>,
     ) -> Result<(), ArmError> {
-        if let Mutation::Put(body) = mutation {
-            provider.read_snapshots(state, body).await?;
+        match mutation {
+            Mutation::Put(body) => {
+                provider.read_snapshots(state, body).await?;
+                upgrade_guard::read(provider, state, upgrade_guard::requested(body)).await;
+            }
+            Mutation::Act(Action::Upgrade) => {
+                let requested = state
+                    .record()
+                    .and_then(|record| channels::requested(provider, record));
+                upgrade_guard::read(provider, state, requested).await;
+            }
+            Mutation::Act(_) | Mutation::Delete => {}
         }
         provider.read_identities(state, mutation).await
     }
@@ -419,6 +437,14 @@ impl Resource for Clusters {
             Mutation::Act(Action::Reset(decide, body)) => {
                 let before = before.ok_or_else(|| at.not_found())?;
                 match decide(&own, &name, before, body)? {
+                    Decision::Write(draft) => draft,
+                    Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
+                    Decision::Unchanged => return Ok(Decision::Unchanged),
+                }
+            }
+            Mutation::Act(Action::Upgrade) => {
+                let before = before.ok_or_else(|| at.not_found())?;
+                match channels::upgrade(&own, &name, before)? {
                     Decision::Write(draft) => draft,
                     Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
                     Decision::Unchanged => return Ok(Decision::Unchanged),

@@ -279,7 +279,7 @@ pub(crate) fn check_room(
     problems: &mut Problems,
 ) {
     let specs = || pools.iter().map(DesiredPool::spec);
-    let nodes: u64 = specs().map(|pool| u64::from(pool.count)).sum();
+    let nodes: u64 = specs().map(|pool| u64::from(pool.most())).sum();
     // AKS: 1000 nodes on the Free tier; 400 with kubenet, whose routes fill the VNET's table.
     let most = if network.plugin == PodNetworking::Kubenet {
         400
@@ -309,7 +309,7 @@ pub(crate) fn check_room(
     } else if let Some(room) = (1_u64 << (32 - network.node_range.prefix_len())).checked_sub(NODE_ADDRESSES) {
         // In a tenant's subnet, which may be smaller than that, pods have no addresses: it is refused as such.
         let needed: u64 = specs()
-            .map(|pool| u64::from(pool.count) * u64::from((pool.max_pods + 1).next_power_of_two()))
+            .map(|pool| u64::from(pool.most()) * u64::from((pool.max_pods + 1).next_power_of_two()))
             .sum();
         if needed > room {
             problems.add(

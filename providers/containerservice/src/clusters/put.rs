@@ -10,7 +10,7 @@ use arm_ids::same_location;
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
-use cluster_spec::PoolMode;
+use cluster_spec::{AutoscalerProfile, PoolMode, autoscaler};
 use cluster_versions::{Version, check_skew};
 use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
 use serde_json::{Map, Value, json};
@@ -20,7 +20,7 @@ use super::{
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
     hooks::refuse_change,
-    identity, local_accounts, network, subnets,
+    identity, local_accounts, network, subnets, upgrade_guard,
 };
 use crate::{
     ProviderConfig,
@@ -66,6 +66,7 @@ pub(crate) fn put(
     };
     let first = snapshots::version(asked_pools.as_ref(), context.snapshots, &context.config.offered);
     let version = version(context, &mut properties, present, first.as_deref(), &mut problems);
+    upgrade_guard::check(context, present, version, &properties, &mut problems);
     let group = node_resource_group(context, name, &mut properties, &mut problems);
     identity::decide(
         &identity::IdentityInput {
@@ -102,6 +103,7 @@ pub(crate) fn put(
         place: &place,
         snapshots: context.snapshots,
         shown_stopped: context.shown_stopped,
+        alone: false,
     };
     let pools = pools(asked_pools, present, surroundings, &mut problems)?;
     for (index, pool) in pools.iter().enumerate() {
@@ -188,16 +190,47 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
         }
     }
     let storage = properties.entry("storageProfile").or_insert_with(|| json!({}));
-    if let Value::Object(storage) = storage
-        && let Value::Object(disks) = storage.entry("diskCSIDriver").or_insert_with(|| json!({}))
-    {
-        disks.entry("enabled").or_insert(json!(true));
+    for driver in ["diskCSIDriver", "fileCSIDriver", "snapshotController"] {
+        if let Value::Object(storage) = &mut *storage
+            && let Value::Object(driver) = storage.entry(driver).or_insert_with(|| json!({}))
+        {
+            driver.entry("enabled").or_insert(json!(true));
+        }
     }
+    autoscaler_defaults(properties);
     if let Value::Object(sku) = draft.entry("sku").or_insert_with(|| json!({})) {
         sku.entry("name").or_insert_with(|| json!("Base"));
         sku.entry("tier").or_insert_with(|| json!("Free"));
     }
     draft.entry("tags").or_insert_with(|| json!({}));
+}
+
+/// Adds the defaults of the autoscaler's settings that the body omits, if it has a profile.
+fn autoscaler_defaults(properties: &mut Map<String, Value>) {
+    let Some(Value::Object(profile)) = properties.get_mut("autoScalerProfile") else {
+        return;
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    let given = profile.iter();
+    let given: Vec<(String, String)> = given
+        .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+        .collect();
+    let given = given.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    for (name, text) in AutoscalerProfile::read(given).unwrap_or_default().texts() {
+        let value = if name == autoscaler::BOOLEAN_SETTING {
+            json!(text == "true")
+        } else {
+            json!(text)
+        };
+        profile.entry(name).or_insert(value);
+    }
+    for (name, default) in autoscaler::KEPT_SETTINGS {
+        profile.entry(name).or_insert(json!(default));
+    }
 }
 
 fn location(

@@ -255,6 +255,8 @@ fn overtaken(
                 pools: Vec::new(),
                 // What is replaced under a cluster takes nobody's place.
                 rotations: Default::default(),
+                // It concerns later requests only.
+                forced_until: None,
                 ..spec.clone()
             };
             let kept = before
@@ -455,7 +457,19 @@ fn returned(pool: DesiredPool, reached: Option<&Reached>) -> Result<DesiredPool,
     };
     let before = reached.and_then(|reached| reached.state.pools().into_iter().find(same));
     match before {
-        Some(before) => Ok(before),
+        Some(before) => match (before.spec().autoscale, pool.spec().autoscale) {
+            // The autoscaler's changes since then were not requests, and are kept.
+            (Some(range), Some(_)) => {
+                let now = pool.spec();
+                let count = now.count.clamp(range.min, range.max);
+                let kept = before.with(|body, decided| {
+                    body["count"] = json!(count);
+                    decided.removed.clone_from(&now.removed);
+                });
+                kept.map_err(ArmError::internal)
+            }
+            _ => Ok(before),
+        },
         None => pool.emptied().map_err(ArmError::internal),
     }
 }

@@ -316,7 +316,7 @@ fn by_subnet<'p>(pools: impl IntoIterator<Item = &'p PoolSpec>) -> BTreeMap<Ipv4
     let mut nodes = BTreeMap::new();
     for pool in pools {
         if let Some(range) = pool.subnet {
-            *nodes.entry(range).or_default() += u64::from(pool.count);
+            *nodes.entry(range).or_default() += u64::from(pool.most());
         }
     }
     nodes

@@ -1,10 +1,12 @@
-//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`]) read and write through.
+//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`]) read and write through.
 
 use std::sync::Arc;
 
 use arm_kernel::Host;
 use base_env::Env;
 use control_store::Store;
+
+use super::upgrade_plans::Rehearsals;
 
 /// The namespace.
 pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
@@ -15,12 +17,26 @@ pub const HISTORY_API_VERSIONS: &[&str] = &["2026-11-01"];
 pub struct HistoryApi {
     pub(super) env: Env,
     pub(super) store: Arc<dyn Store>,
+    pub(super) rehearsals: Option<Rehearsals>,
 }
 
 impl HistoryApi {
     /// A provider over a store.
     pub fn new(env: Env, store: Arc<dyn Store>) -> Self {
-        Self { env, store }
+        Self {
+            env,
+            store,
+            rehearsals: None,
+        }
+    }
+
+    /// The provider with rehearsals of upgrades.
+    #[must_use]
+    pub fn rehearsing(self, rehearsals: Rehearsals) -> Self {
+        Self {
+            rehearsals: Some(rehearsals),
+            ..self
+        }
     }
 }
 

@@ -53,9 +53,9 @@ enum Handed {}
 struct Revoke;
 
 /// A cluster with its observed state.
-struct Of {
-    record: ClusterRecord,
-    observed: ObservedRecord,
+pub(super) struct Of {
+    pub(super) record: ClusterRecord,
+    pub(super) observed: ObservedRecord,
 }
 
 struct State {
@@ -119,7 +119,7 @@ impl Of {
 }
 
 impl HistoryApi {
-    async fn cluster(&self, at: ClusterPath<'_>) -> Result<Of, ArmError> {
+    pub(super) async fn cluster(&self, at: ClusterPath<'_>) -> Result<Of, ArmError> {
         let store = &*self.store;
         let found = directory::cluster_named(store, at.subscription, at.group, at.cluster).await;
         let record = found.map_err(store_error)?.ok_or_else(|| at.not_found())?.value;

@@ -9,11 +9,12 @@
 //! | `{SUB}/providers/Landfall.ContainerService/activities` | who asked for which change or credentials, and what was answered, oldest first; `?after={id}` |
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
 //!
-//! Always true: except for these three, it only reads.
+//! Always true: except for credentials, unknown objects and maintenance, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -31,6 +32,7 @@ use super::{
     credentials::CREDENTIALS,
     maintenance::MAINTENANCE,
     unknown::UNKNOWN,
+    upgrade_plans::UPGRADE_PLANS,
 };
 
 type Row = Operation<HistoryApi>;
@@ -93,6 +95,7 @@ impl Namespace for HistoryApi {
         &ACTIVITIES,
         &CREDENTIALS,
         &UNKNOWN,
+        &UPGRADE_PLANS,
         &MAINTENANCE,
     ];
 }

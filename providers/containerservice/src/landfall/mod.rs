@@ -8,3 +8,4 @@ mod history;
 mod maintenance;
 mod restore_points;
 mod unknown;
+pub(crate) mod upgrade_plans;

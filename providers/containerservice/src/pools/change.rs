@@ -63,6 +63,7 @@ pub(crate) fn put_pool(
         mode: PoolMode::User,
         snapshots: context.snapshots,
         shown_stopped: context.shown_stopped,
+        alone: true,
     };
     let before = place.map(|place| &pools[place]);
     let decided = decide(pool, draft, before, &around, "properties", &mut problems)?;

@@ -13,7 +13,7 @@ use cluster_versions::{Offered, Version, VersionError, check_skew};
 use control_records::{DecidedPool, DesiredPool, SnapshotRecord};
 use serde_json::{Map, Value, json};
 
-use super::snapshot;
+use super::{autoscale, snapshot};
 use crate::{
     clusters::{network::default_max_pods, power::power_state, subnets::Place},
     formats::taint,
@@ -35,6 +35,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) snapshots: &'a snapshots::Named,
     /// Whether answers tell of each pool of the cluster as stopped, because the cluster is.
     pub(crate) shown_stopped: bool,
+    /// Whether the request is for this pool alone.
+    pub(crate) alone: bool,
 }
 
 /// The pool with its canonical properties, and the spec that follows. `path` is where the properties stand in the body.
@@ -76,9 +78,14 @@ pub(crate) fn decide(
         Some(_) => PoolMode::User,
         None => present.map_or(around.mode, |present| present.spec().mode),
     };
-    let count = number(&draft, "count")
-        .or(present.map(|present| present.spec().count))
-        .unwrap_or(1);
+    let asked_count = number(&draft, "count");
+    let range = autoscale::range(name, &draft, mode, path, problems);
+    let count = match range {
+        Some(range) => autoscale::count(asked_count, range, present, path, problems),
+        None => asked_count
+            .or(present.map(|present| present.spec().count))
+            .unwrap_or(1),
+    };
     if mode == PoolMode::System && count == 0 {
         problems.add(
             ErrorCode::INVALID_PARAMETER,
@@ -174,7 +181,15 @@ pub(crate) fn decide(
     ] {
         draft.entry(field).or_insert(value);
     }
-    DesiredPool::new(Value::Object(draft), decided).map_err(ArmError::internal)
+    if range.is_none() {
+        // Also for a refused range, so that the spec can be derived; the result is not written then.
+        draft.insert("enableAutoScaling".to_owned(), json!(false));
+    }
+    let decided = DesiredPool::new(Value::Object(draft), decided).map_err(ArmError::internal)?;
+    if around.alone {
+        autoscale::refuse_scaling(asked_count, present, &decided, path, problems);
+    }
+    Ok(decided)
 }
 
 /// Whether the pool is to have no nodes for now; as before, where the request does not say. In a cluster that is stopped or starts, all pools are

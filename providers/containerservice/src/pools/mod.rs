@@ -1,5 +1,6 @@
 //! `managedClusters/agentPools`: the rows, and how a pool is decided about. It is read and written with its cluster's record.
 
+mod autoscale;
 mod change;
 pub(crate) mod decide;
 mod nodes;

@@ -32,7 +32,8 @@ pub(crate) struct Node {
     pub(crate) machine: String,
 }
 
-/// Decides to delete these nodes, and to reduce the pool's count by their number.
+/// Decides to delete these nodes, and to reduce the pool's count by their number. A pool with an autoscaler
+/// keeps its minimum, and gets other nodes in their place.
 pub(crate) fn delete_machines(
     context: &Context<'_>,
     name: &Name<'_>,
@@ -58,7 +59,8 @@ pub(crate) fn delete_machines(
         return Ok(same.map_or(Decision::Unchanged, |same| Decision::InProgress(same.id.clone())));
     }
     let fewer = u32::try_from(more.len()).unwrap_or(u32::MAX);
-    let count = there.spec().count.saturating_sub(fewer);
+    let least = there.spec().autoscale.map_or(0, |range| range.min);
+    let count = there.spec().count.saturating_sub(fewer).max(least);
     if there.spec().mode == PoolMode::System && count == 0 {
         let message = format!(
             "The system pool {} needs at least 1 node; it has {}, and {fewer} of them would go.",

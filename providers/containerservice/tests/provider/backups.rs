@@ -249,6 +249,8 @@ async fn it_is_told_which_seconds_can_be_restored_and_how_far_shipping_is() {
         }),
         deleting: false,
         work: None,
+        emptying: None,
+        inherited: None,
         healing: Healing::default(),
         created_at: world.stamp.env.clock.now(),
     };

@@ -1,7 +1,12 @@
 //! Upgrades by channels: what is asked for, when, and what waits.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use arm_kernel::Keeper as _;
+use async_trait::async_trait;
 use cluster_versions::Offered;
 use control_records::{
     EventKind, SubscriptionState, events, key,
@@ -9,7 +14,7 @@ use control_records::{
 };
 use control_store::{get_record, put_record};
 use jiff::Timestamp;
-use providers_containerservice::{Next, NodeImages, SameImages};
+use providers_containerservice::{ClusterReader, Next, NodeImages, SameImages, UpgradeGuard};
 use serde_json::{Value, json};
 
 use crate::stamp::{SUBSCRIPTION, Stamp, least};
@@ -193,6 +198,54 @@ async fn what_was_aborted_is_not_asked_for_again_in_the_same_window() {
     assert!(at >= "2026-01-09T20:00:00Z".parse().unwrap(), "{at}");
     assert_eq!(stamp.follow().await, Next::Reached);
     assert_eq!(stamp.versions().await, both("1.35.4"));
+}
+
+/// A cluster in which an API is in use that 1.36 lacks.
+struct Deprecated;
+
+#[async_trait]
+impl ClusterReader for Deprecated {
+    async fn text(&self, _: &str, _: &str) -> Result<String, String> {
+        let name = "group=\"g\",resource=\"r\",version=\"v1beta1\"";
+        Ok(format!(
+            "apiserver_requested_deprecated_apis{{{name},removed_release=\"1.36\"}} 1\n\
+             apiserver_request_total{{{name},code=\"200\"}} 7\n"
+        ))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_in_use_refuses_a_minor_release_to_a_channel_unless_it_is_overridden() {
+    let mut stamp = stamp("stable").await;
+    let guard = Arc::new(UpgradeGuard::new(Arc::new(Deprecated)));
+    let provider = stamp.provider.reading(Arc::clone(&stamp.store));
+    stamp.provider = Arc::new(provider.guarded(guard));
+    stamp.fridays().await;
+    let reach = async |stamp: &Stamp| {
+        stamp.reach("c").await;
+        stamp.observe("c", |observed| observed.formed = true).await;
+        stamp.end_operations().await;
+    };
+    reach(&stamp).await;
+    let next = stamp.follow().await;
+    stamp.go_to(next).await;
+    let again = stamp.follow().await;
+    let waits = stamp.waits().await.unwrap();
+    assert!(waits.contains("it was refused"), "{waits}");
+    assert!(waits.contains("g.r.v1beta1"), "{waits}");
+    assert_eq!(stamp.versions().await, both("1.35.1"));
+    let mut body = least();
+    body["properties"] = json!({
+        "autoUpgradeProfile": { "upgradeChannel": "stable" },
+        "upgradeSettings": { "overrideSettings": { "forceUpgrade": true, "until": "2026-02-01T00:00:00Z" } },
+    });
+    let answer = stamp.ask("PUT", C, body).await;
+    assert!([200, 201].contains(&answer.status), "{:#}", answer.body);
+    reach(&stamp).await;
+    stamp.go_to(again).await;
+    assert_eq!(stamp.follow().await, Next::Reached);
+    assert_eq!(stamp.versions().await, both("1.36.5"));
+    assert_eq!(stamp.waits().await, None);
 }
 
 /// Node images of which the newest was built at some time.

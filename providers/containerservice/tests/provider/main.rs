@@ -4,6 +4,8 @@
 mod access;
 #[cfg(test)]
 mod authentication;
+#[cfg(test)]
+mod autoscaling;
 mod backups;
 #[cfg(test)]
 mod bindings;

@@ -355,6 +355,24 @@ impl Sent {
     }
 }
 
+/// Prefix of the autoscaler's settings.
+const AUTOSCALER: &str = "properties.autoScalerProfile.";
+
+/// A value that differs from the default of an autoscaler setting.
+fn autoscaler_setting(path: &str) -> Value {
+    match path.strip_prefix(AUTOSCALER).unwrap() {
+        "ignore-daemonsets-utilization" => json!(true),
+        "balance-similar-node-groups" => json!("true"),
+        "expander" => json!("most-pods"),
+        "max-empty-bulk-delete" | "max-graceful-termination-sec" | "ok-total-unready-count" => json!("7"),
+        "max-total-unready-percentage" => json!("50"),
+        "new-pod-scale-up-delay" | "scan-interval" => json!("20s"),
+        "scale-down-utilization-threshold" => json!("0.6"),
+        "skip-nodes-with-local-storage" | "skip-nodes-with-system-pods" => json!("false"),
+        _ => json!("1m"),
+    }
+}
+
 /// A body in which the property makes a difference, and values of which one does.
 fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
     let body = base(line.resource);
@@ -369,6 +387,31 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
         ("pool", "properties.orchestratorVersion") => (body, vec![json!("1.36")]),
         ("pool", "properties.upgradeSettings.maxSurge") => (body, vec![json!("5")]),
         ("pool", "properties.upgradeSettings.maxUnavailable") => (body, vec![json!("1")]),
+        ("pool", "properties.upgradeSettings.drainTimeoutInMinutes") => (body, vec![json!(45)]),
+        ("pool", "properties.upgradeSettings.nodeSoakDurationInMinutes") => (body, vec![json!(5)]),
+        ("pool", "properties.upgradeSettings.undrainableNodeBehavior") => (body, vec![json!("Cordon")]),
+        ("cluster", "properties.upgradeSettings.overrideSettings.forceUpgrade") => (
+            properties(
+                json!({ "upgradeSettings": { "overrideSettings": { "until": "2030-01-01T00:00:00Z" } } }),
+            ),
+            vec![json!(true)],
+        ),
+        ("cluster", "properties.upgradeSettings.overrideSettings.until") => (
+            properties(json!({ "upgradeSettings": { "overrideSettings": { "forceUpgrade": true } } })),
+            vec![json!("2030-01-01T00:00:00Z")],
+        ),
+        ("pool", "properties.enableAutoScaling") => (
+            json!({ "properties": { "minCount": 1, "maxCount": 3 } }),
+            vec![json!(true)],
+        ),
+        ("pool", "properties.minCount") => (
+            json!({ "properties": { "enableAutoScaling": true, "maxCount": 3 } }),
+            vec![json!(2)],
+        ),
+        ("pool", "properties.maxCount") => (
+            json!({ "properties": { "enableAutoScaling": true, "minCount": 1 } }),
+            vec![json!(2)],
+        ),
         ("pool", "properties.nodeLabels") => (body, vec![json!({ "a": "b" })]),
         ("pool", "properties.nodeTaints") => (body, vec![json!(["k=v:NoSchedule"])]),
         ("cluster", "properties.kubernetesVersion") => (body, vec![json!("1.37.1"), json!("1.36.3")]),
@@ -403,7 +446,12 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
             properties(json!({ "oidcIssuerProfile": { "enabled": true } })),
             vec![json!(true)],
         ),
-        ("cluster", "properties.storageProfile.diskCSIDriver.enabled") => (body, vec![json!(false)]),
+        (
+            "cluster",
+            "properties.storageProfile.diskCSIDriver.enabled"
+            | "properties.storageProfile.fileCSIDriver.enabled"
+            | "properties.storageProfile.snapshotController.enabled",
+        ) => (body, vec![json!(false)]),
         ("cluster", "properties.aadProfile.managed") => (body, vec![json!(true)]),
         ("cluster", "properties.aadProfile.enableAzureRBAC") => (
             properties(json!({ "aadProfile": { "managed": true } })),
@@ -413,6 +461,7 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
             properties(json!({ "aadProfile": { "managed": true } })),
             vec![json!(["11111111-0000-4000-8000-000000000001"])],
         ),
+        ("cluster", path) if path.starts_with(AUTOSCALER) => (body, vec![autoscaler_setting(path)]),
         ("cluster", "sku.tier") => (body, vec![json!("Standard")]),
         _ => return None,
     };

@@ -238,6 +238,8 @@ impl Stamp {
             }),
             deleting: false,
             work: None,
+            emptying: None,
+            inherited: None,
             healing: control_records::Healing::default(),
             created_at: self.env.clock.now(),
         };

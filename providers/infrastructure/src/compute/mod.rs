@@ -1,4 +1,4 @@
-//! `Microsoft.Compute`: scale sets, their instances, disks; sizes and usages.
+//! `Microsoft.Compute`: scale sets, their instances, disks, snapshots of disks; sizes and usages.
 
 mod actions;
 mod sizes;
@@ -32,6 +32,8 @@ pub(crate) const SETS: &str = "virtualMachineScaleSets";
 pub(crate) const INSTANCES: &str = "virtualMachines";
 /// Where disks are.
 pub(crate) const DISKS: &str = "disks";
+/// Resource type of snapshots of disks.
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 
 /// The accepted api-versions, newest first. Azure has a list for each type; the supported part has the same
 /// shape in all.
@@ -80,6 +82,7 @@ impl Namespace for Compute {
         &INSTANCE_VIEW,
         &MACHINES,
         &OF_DISKS,
+        &OF_SNAPSHOTS,
         &SIZES,
         &SKUS,
         &USAGES,
@@ -283,7 +286,7 @@ const OF_DISKS: Type = ResourceType {
         DISKS,
         &[
             Row::read(Get, "Disks_Get", |provider, call| {
-                Box::pin(provider.disk(&call.request))
+                Box::pin(provider.one(&call.request, DISKS, disks))
             }),
             Row::items("Disks_ListByResourceGroup", |provider, call| {
                 Box::pin(provider.all(&call.request, disks))
@@ -299,6 +302,34 @@ const OF_DISKS: Type = ResourceType {
             Row::not_yet(Delete, "Disks_Delete"),
             Row::not_yet(Action("beginGetAccess"), "Disks_GrantAccess"),
             Row::not_yet(Action("endGetAccess"), "Disks_RevokeAccess"),
+        ],
+    )
+};
+
+const OF_SNAPSHOTS: Type = ResourceType {
+    members: Some(with_cluster(|provider, subscription, group| {
+        Box::pin(provider.summaries(subscription, group, snapshots))
+    })),
+    ..kind(
+        SNAPSHOTS,
+        &[
+            Row::read(Get, "Snapshots_Get", |provider, call| {
+                Box::pin(provider.one(&call.request, SNAPSHOTS, snapshots))
+            }),
+            Row::items("Snapshots_ListByResourceGroup", |provider, call| {
+                Box::pin(provider.all(&call.request, snapshots))
+            })
+            .gate(Gate::Items),
+            Row::items("Snapshots_List", |provider, call| {
+                Box::pin(provider.all(&call.request, snapshots))
+            })
+            .gate(Gate::Items)
+            .at(Scope::Subscription),
+            Row::not_yet(Put, "Snapshots_CreateOrUpdate"),
+            Row::not_yet(Patch, "Snapshots_Update"),
+            Row::not_yet(Delete, "Snapshots_Delete"),
+            Row::not_yet(Action("beginGetAccess"), "Snapshots_GrantAccess"),
+            Row::not_yet(Action("endGetAccess"), "Snapshots_RevokeAccess"),
         ],
     )
 };
@@ -355,8 +386,18 @@ fn disks(place: &Place) -> Vec<Value> {
         instances.map(move |instance| (set, instance))
     });
     let of_instances = instances.map(|(set, instance)| view::disk(set, &instance));
-    let of_claims = place.volumes.iter().map(|volume| view::volume(place, volume));
+    // Neither shares nor snapshots are disks.
+    let of_claims = place
+        .volumes
+        .iter()
+        .filter(|volume| !volume.shared && !volume.snapshot);
+    let of_claims = of_claims.map(|volume| view::volume(place, volume));
     of_instances.chain(of_claims).collect()
+}
+
+fn snapshots(place: &Place) -> Vec<Value> {
+    let taken = place.volumes.iter().filter(|volume| volume.snapshot);
+    taken.map(|snapshot| view::snapshot(place, snapshot)).collect()
 }
 
 impl Compute {
@@ -447,20 +488,26 @@ impl Compute {
         })
     }
 
-    async fn disk(&self, request: &Request) -> Result<Response, ArmError> {
+    /// The resource of this kind that a request names.
+    async fn one(
+        &self,
+        request: &Request,
+        kind: &str,
+        of: fn(&Place) -> Vec<Value>,
+    ) -> Result<Response, ArmError> {
         let (group, name) = (
             request.path.resource_group.as_deref().unwrap_or_default(),
             request.path.name(0).unwrap_or_default(),
         );
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
         let places = places(&*self.stamp.store, subscription, Some(group)).await?;
-        let named = |disk: &Value| {
-            disk["name"]
+        let named = |shown: &Value| {
+            shown["name"]
                 .as_str()
                 .is_some_and(|own| own.eq_ignore_ascii_case(name))
         };
-        let found = places.iter().flat_map(disks).find(named);
-        let missing = || missing(&format!("{NAMESPACE}/{DISKS}"), name, group);
+        let found = places.iter().flat_map(of).find(named);
+        let missing = || missing(&format!("{NAMESPACE}/{kind}"), name, group);
         found.map(Response::ok).ok_or_else(missing)
     }
 

@@ -6,7 +6,7 @@ use cluster_spec::{PoolMode, node_image_version};
 use control_records::volume::VolumeRecord;
 use serde_json::{Value, json};
 
-use super::{DISKS, INSTANCES, NAMESPACE, SETS};
+use super::{DISKS, INSTANCES, NAMESPACE, SETS, SNAPSHOTS};
 use crate::{
     network::{NAMESPACE as NETWORK, SUBNET, VNET},
     place::{Instance, Place, Set, State},
@@ -271,6 +271,42 @@ pub(super) fn volume(place: &Place, record: &VolumeRecord) -> Value {
     shown
 }
 
+/// The name of a snapshot of a disk.
+fn snapshot_name(record: &VolumeRecord) -> String {
+    format!("snapshot-{}", record.claim)
+}
+
+/// The snapshot of a VolumeSnapshot.
+pub(super) fn snapshot(place: &Place, record: &VolumeRecord) -> Value {
+    let mut shown = volume(place, record);
+    let name = snapshot_name(record);
+    shown["id"] = json!(place.id(NAMESPACE, &[(SNAPSHOTS, &name)]));
+    shown["type"] = json!(format!("{NAMESPACE}/{SNAPSHOTS}"));
+    shown["name"] = json!(name);
+    shown["properties"]["incremental"] = json!(true);
+    // The storage of the snapshot; all are on the host's disk.
+    if !record.sku.is_empty() {
+        shown["sku"] = json!({ "name": "Standard_LRS", "tier": "Standard" });
+    }
+    let tags = &mut shown["tags"];
+    if let Some(tags) = tags.as_object_mut() {
+        tags.retain(|name, _| !name.starts_with("kubernetes.io-created-for-"));
+    }
+    for (name, value) in [
+        ("kubernetes.io-created-for-snapshot-name", &record.claim_name),
+        (
+            "kubernetes.io-created-for-snapshot-namespace",
+            &record.claim_namespace,
+        ),
+        ("kubernetes.io-created-for-snapshotcontent-name", &record.name),
+    ] {
+        if !value.is_empty() {
+            shown["tags"][name] = json!(value);
+        }
+    }
+    shown
+}
+
 /// What a disk of a claim began as.
 fn creation(place: &Place, record: &VolumeRecord) -> Value {
     let Some(source) = &record.source else {
@@ -279,7 +315,12 @@ fn creation(place: &Place, record: &VolumeRecord) -> Value {
     let mut shown = json!({ "createOption": "Copy" });
     // It may have gone since.
     if let Some(source) = place.volumes.iter().find(|other| other.id == *source) {
-        shown["sourceResourceId"] = json!(place.id(NAMESPACE, &[(DISKS, &source.name)]));
+        let id = if source.snapshot {
+            place.id(NAMESPACE, &[(SNAPSHOTS, &snapshot_name(source))])
+        } else {
+            place.id(NAMESPACE, &[(DISKS, &source.name)])
+        };
+        shown["sourceResourceId"] = json!(id);
     }
     shown
 }

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::LEVEL;
 use cluster_spec::{
-    ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PoolSpec, Rotations, TenantVnet, Tier,
+    ApiAccess, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkProfile, PoolSpec, Rotations, TenantVnet,
+    Tier, Undrainable,
 };
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
@@ -34,10 +35,14 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         issuer: None,
         workload_identity: false,
         directory: None,
+        // Snapshots are taken by the stamp's service, without the machines.
+        snapshots_off: false,
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
+        autoscaler: Default::default(),
         // What they come to is the generation of the keys.
         rotations: Rotations::default(),
+        forced_until: None,
         // A subnet more is nothing to the machines that there are.
         network: NetworkProfile {
             vnet: spec.network.vnet.as_ref().map(|vnet| TenantVnet {
@@ -61,8 +66,9 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
             admins: Vec::new(),
             roles: true,
         }),
-        // The driver of disks runs on nodes.
+        // The drivers of disks and shares run on nodes.
         disks_off: false,
+        files_off: false,
         ..frame(spec)
     }
 }
@@ -182,9 +188,13 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         count: 0,
         surge: 0,
         unavailable: 0,
+        drain_minutes: DRAIN_MINUTES,
+        soak_minutes: 0,
+        undrainable: Undrainable::default(),
         removed: Default::default(),
         renewed: None,
         stopped: false,
+        autoscale: None,
         kubernetes_version: String::new(),
         ..pool.clone()
     }
@@ -206,7 +216,23 @@ pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
         Some(Role::Node { pool, .. }) => spec.pools.iter().find(|spec| spec.name == *pool).map(one_of),
         _ => None,
     };
-    fingerprint(&(frame(spec), &machine.image, role, pool))
+    // A node that was given up is quarantined, or uncordoned.
+    let given_up = machine
+        .emptying
+        .as_ref()
+        .and_then(|emptying| emptying.given_up.as_ref());
+    let quarantined = given_up.map(|given_up| given_up.quarantined);
+    if quarantined.is_none() && machine.inherited.is_none() {
+        return fingerprint(&(frame(spec), &machine.image, role, pool));
+    }
+    fingerprint(&(
+        frame(spec),
+        &machine.image,
+        role,
+        pool,
+        quarantined,
+        &machine.inherited,
+    ))
 }
 
 /// What the add-ons are computed from. Kept in memory only: a new process applies them anew.

@@ -1,5 +1,6 @@
 //! Nodes: which there should be, their objects in the API, and how they leave.
 
+pub(crate) mod emptying;
 pub(crate) mod placement;
 mod removal;
 
@@ -15,7 +16,7 @@ use crate::{
     feature::Feature,
     view::{
         control_plane::allows_nodes_of,
-        machines::{counts, index_in, is_current, joined, part_of},
+        machines::{counts, given_up, index_in, is_current, is_emptied, joined, part_of},
         recorded::formed,
     },
     wish_inputs,
@@ -46,10 +47,15 @@ fn record(draft: &mut Draft<'_>) {
         &seen.balancers,
     );
     for pool in pools {
+        emptying::turn_round(draft, pool);
         let nodes = Nodes::of(draft, pool);
         let wanted = usize::try_from(pool.wanted()).unwrap_or(usize::MAX);
         let allowed = allows_nodes_of(draft, pool);
-        let (marked, missing) = nodes.change(wanted, pool, allowed);
+        let Change {
+            marked,
+            emptied,
+            missing,
+        } = nodes.change(wanted, pool, allowed);
         if nodes.upgrading() && allowed && !pool.stopped {
             let done = nodes.new.len().min(wanted);
             let what = if nodes.upgrades {
@@ -69,6 +75,12 @@ fn record(draft: &mut Draft<'_>) {
                 break;
             }
             draft.mark(Disturb::Retire { id });
+        }
+        for id in emptied {
+            if !draft.has_room(4) {
+                break;
+            }
+            emptying::begin(draft, id, pool);
         }
         if !allowed {
             // What the control plane is waited for with is told where it is taken on.
@@ -140,7 +152,11 @@ struct Nodes<'a> {
     ready: usize,
     /// Made otherwise.
     old: Vec<&'a str>,
-    /// How many of these are on their way out.
+    /// Made otherwise, and could not be drained; they take pods.
+    stuck: Vec<&'a str>,
+    /// Made otherwise, and not marked for removal: they are drained, or are quarantined.
+    unmarked: Vec<&'a str>,
+    /// The number of nodes made otherwise that are drained or removed now.
     leaving: usize,
     /// Whether any of these is of another version.
     upgrades: bool,
@@ -160,6 +176,8 @@ impl<'a> Nodes<'a> {
             new: Vec::new(),
             ready: 0,
             old: Vec::new(),
+            stuck: Vec::new(),
+            unmarked: Vec::new(),
             leaving: 0,
             upgrades: false,
         };
@@ -172,9 +190,17 @@ impl<'a> Nodes<'a> {
                 nodes.removed.push(id);
             } else if !counts(machine, pool) {
                 // Another one is added beside it.
+                if given_up(machine).is_some() {
+                    nodes.unmarked.push(id);
+                }
             } else if is_current(machine, pool) {
                 nodes.new.push(id);
                 nodes.ready += usize::from(machine.node_name().is_some_and(|name| joined(draft, name)));
+            } else if is_emptied(machine) {
+                nodes.unmarked.push(id);
+                nodes.leaving += 1;
+            } else if given_up(machine).is_some() {
+                nodes.stuck.push(id);
             } else {
                 nodes.old.push(id);
             }
@@ -183,28 +209,73 @@ impl<'a> Nodes<'a> {
     }
 
     fn upgrading(&self) -> bool {
-        !self.old.is_empty() || self.leaving > 0
+        !self.old.is_empty() || !self.stuck.is_empty() || self.leaving > 0
     }
 
-    /// Which are to go, and how many are to come. A node of the old version goes when a new one has taken its place, but for
-    /// as many as may be unavailable; of the new version there are never more at a time than the surge allows.
-    fn change(&self, wanted: usize, pool: &PoolSpec, allowed: bool) -> (Vec<&'a str>, usize) {
+    /// The change of a pool's nodes. A node of the old version is drained when a new one is ready in its place; the permitted number of
+    /// unavailable nodes is drained without that. There are never more nodes than the count and the surge. If a node could not be drained
+    /// and takes pods, no other node is replaced.
+    fn change(&self, wanted: usize, pool: &PoolSpec, allowed: bool) -> Change<'a> {
         let size = |nodes: u32| usize::try_from(nodes).unwrap_or(usize::MAX);
-        // As long as nothing can take its place, nobody goes.
+        // While no new node can be added, no node is removed.
         let unavailable = if allowed { size(pool.unavailable) } else { 0 };
         let excess = self.removed.iter().chain(self.new.iter().skip(wanted)).copied();
-        if !self.upgrading() {
-            return (excess.collect(), wanted.saturating_sub(self.new.len()));
+        if wanted == 0 {
+            let unmarked = self.unmarked.iter().chain(&self.stuck).chain(&self.old).copied();
+            return Change {
+                marked: excess.chain(unmarked).collect(),
+                ..Change::default()
+            };
         }
+        if !self.upgrading() {
+            return Change {
+                marked: excess.collect(),
+                missing: wanted.saturating_sub(self.new.len()),
+                ..Change::default()
+            };
+        }
+        if !self.stuck.is_empty() {
+            return self.halted(wanted);
+        }
+        // Surplus nodes of a pool that has become smaller are not replaced.
+        let staying = self.old.len().min(wanted);
         let new = self.new.len().min(wanted);
         let needed = wanted.saturating_sub(self.ready.saturating_add(unavailable));
-        let old = self.old.len().min(needed);
-        let marked = excess.chain(self.old.iter().skip(old).copied()).collect();
-        // Whoever is marked in this very transaction is still there.
+        let old = staying.min(needed);
+        // Nodes that are marked in this transaction still count.
         let there = self.new.len() + self.old.len() + self.leaving;
         let room = wanted.saturating_add(size(pool.surge)).saturating_sub(there);
-        (marked, (wanted - new).min(room))
+        Change {
+            marked: excess.chain(self.old[staying..].iter().copied()).collect(),
+            emptied: self.old[old..staying].to_vec(),
+            missing: (wanted - new).min(room),
+        }
     }
+
+    /// The change of a pool whose upgrade has ended at a node that could not be drained: the pool keeps its count with nodes of both
+    /// versions, and nodes that were added for the upgrade are removed.
+    fn halted(&self, wanted: usize) -> Change<'a> {
+        let there = self.new.len() + self.old.len() + self.stuck.len();
+        let surplus = there.saturating_sub(wanted);
+        let others = self.old.iter().rev().chain(&self.stuck);
+        let superfluous = self.new.iter().rev().chain(others).take(surplus);
+        Change {
+            marked: self.removed.iter().chain(superfluous).copied().collect(),
+            emptied: Vec::new(),
+            missing: wanted.saturating_sub(there + self.leaving),
+        }
+    }
+}
+
+/// The change of a pool's nodes.
+#[derive(Default)]
+struct Change<'a> {
+    /// The nodes to mark for removal.
+    marked: Vec<&'a str>,
+    /// The nodes to drain before that.
+    emptied: Vec<&'a str>,
+    /// The number of nodes to add.
+    missing: usize,
 }
 
 /// Node objects of machines that stay: joined, and as wished.
@@ -250,6 +321,7 @@ fn objects(draft: &mut Draft<'_>) {
 
 fn act(draft: &mut Draft<'_>) {
     objects(draft);
+    emptying::act(draft);
     removal::removals(draft);
 }
 
@@ -297,6 +369,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     for pool in &draft.desired.spec().pools {
         pool_size(draft, pool, checks);
     }
+    emptying::checks(draft, checks);
     // Pools that were deleted; their machines that are gone count as well.
     for leaving in &draft.desired.requests.leaving {
         let left = seen.machines.iter().filter(|(_, machine)| {
@@ -346,7 +419,7 @@ fn pool_size(draft: &Draft<'_>, spec: &PoolSpec, checks: &mut Checks) {
                 id,
                 format!("removing {}", machine.label()),
             );
-        } else if counts(machine, spec) {
+        } else if counts(machine, spec) && !is_emptied(machine) {
             there += 1;
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     ApiEffect, Draft, FabricEffect, Machine, NetworkSeen, Presence, Reach, Subject, Write,
     disturb::Disturb,
-    view::{rotation, volumes},
+    view::{autoscaled, rotation, volumes},
 };
 
 /// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
@@ -98,7 +98,8 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
         };
     }
     let since = machine.drain.as_ref().map_or(draft.now, |drain| drain.since);
-    let deadline = draft.after(since, draft.policy.drain_bound);
+    let bound = autoscaled::drain_bound(draft, id, machine);
+    let deadline = draft.after(since, bound);
     let out_of_time = draft.now >= deadline;
     if !out_of_time {
         draft.look_again_at(deadline);

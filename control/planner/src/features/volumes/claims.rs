@@ -1,14 +1,14 @@
 //! What claims ask for: which of them get a volume, like what, and what becomes of their PersistentVolumes.
 
 use cluster_api::{ClaimRef, Note, VolumeWish};
-use cluster_volumes::{Claim, Recipe, Stage, Storage, handle, id, persistent_volume};
+use cluster_volumes::{Claim, Recipe, Stage, Storage, handle, id, persistent_volume, share_handle};
 use control_records::volume::VolumeRecord;
 
-use super::objects::Objects;
-use crate::{ApiEffect, Draft, NewVolume, VolumeThere, Write};
+use super::{objects::Objects, serves};
+use crate::{ApiEffect, Draft, NewVolume, Subject, VolumeThere, Write};
 
 /// A cluster has no more volumes: the host's room is everybody's.
-const MOST: usize = 500;
+pub(super) const MOST: usize = 500;
 const GIB: u64 = 1 << 30;
 
 /// The claims that wait for a volume, and which each of them is to get, or why it gets none.
@@ -27,7 +27,7 @@ pub(super) fn assign<'s>(
         let id = id(&draft.desired.uid, &claim.volume);
         let recorded = seen.volumes.iter().any(|record| record.id == id);
         let there = storage.volumes.iter().any(|volume| volume.name == claim.volume);
-        if claim.deleting || recorded || there {
+        if claim.deleting || recorded || there || !serves(draft, claim.shared) {
             continue;
         }
         let volume = if count < MOST {
@@ -59,6 +59,8 @@ fn new(
         claim: claim.claim.clone(),
         bytes: claim.bytes,
         sku: recipe.sku.clone(),
+        shared: claim.shared,
+        snapshot: false,
         source,
         object: object(draft, claim, recipe, &id),
         id,
@@ -72,13 +74,7 @@ fn source(draft: &Draft<'_>, objects: &Objects<'_>, claim: &Claim, name: &str) -
             "spec.dataSource: the volume {name} is not there any more, or is about to go; name another claim, or none."
         )
     };
-    let record = objects.record(name).ok_or_else(gone)?;
-    let marked = Write::MarkVolume(record.id.clone());
-    let there = draft.seen.volumes_there.as_ref();
-    let lost = there.is_some_and(|there| !there.contains_key(&record.id));
-    if record.deleting || lost || draft.writes.contains(&marked) {
-        return Err(gone());
-    }
+    let record = source_record(draft, objects, name).ok_or_else(gone)?;
     if claim.bytes < record.bytes {
         return Err(format!(
             "spec.resources.requests.storage: it is to begin as a copy of a volume of {} GiB; ask for as much at least.",
@@ -88,14 +84,29 @@ fn source(draft: &Draft<'_>, objects: &Objects<'_>, claim: &Claim, name: &str) -
     Ok(record.id.clone())
 }
 
+/// The record of a volume that can be copied, by the name of its PersistentVolume or VolumeSnapshotContent; `None`:
+/// it is gone, or will be removed.
+pub(super) fn source_record<'a>(
+    draft: &Draft<'_>,
+    objects: &Objects<'a>,
+    name: &str,
+) -> Option<&'a VolumeRecord> {
+    let record = objects.record(name)?;
+    let marked = Write::MarkVolume(record.id.clone());
+    let there = draft.seen.volumes_there.as_ref();
+    let lost = there.is_some_and(|there| !there.contains_key(&record.id));
+    (!record.deleting && !lost && !draft.writes.contains(&marked)).then_some(record)
+}
+
 /// The PersistentVolume of a claim, as JSON.
 fn object(draft: &Draft<'_>, claim: &Claim, recipe: &Recipe, id: &str) -> String {
     let desired = draft.desired;
-    let handle = handle(
-        &desired.subscription,
-        &desired.spec().node_resource_group,
-        &claim.volume,
-    );
+    let group = &desired.spec().node_resource_group;
+    let handle = if claim.shared {
+        share_handle(group, &claim.volume, &claim.claim.namespace)
+    } else {
+        handle(&desired.subscription, group, &claim.volume)
+    };
     persistent_volume(claim, recipe, &handle, id).to_string()
 }
 
@@ -105,7 +116,8 @@ pub(super) fn found_again(draft: &Draft<'_>, objects: &Objects<'_>) -> Vec<NewVo
     let there = draft.seen.volumes_there.as_ref();
     let found = objects.strange_volumes.iter().filter_map(|volume| {
         let id = id(&draft.desired.uid, &volume.name);
-        let found = there?.get(&id).filter(|_| volume.id.as_ref() == Some(&id))?;
+        let own = volume.id.as_ref() == Some(&id) && serves(draft, volume.shared);
+        let found = there?.get(&id).filter(|_| own)?;
         let uid = volume.claim.clone().unwrap_or_default();
         let claim = objects.claim(&uid).map(|claim| claim.claim.clone());
         Some(NewVolume {
@@ -118,6 +130,8 @@ pub(super) fn found_again(draft: &Draft<'_>, objects: &Objects<'_>) -> Vec<NewVo
             }),
             bytes: volume.bytes.max(found.bytes),
             sku: String::new(),
+            shared: volume.shared,
+            snapshot: false,
             source: None,
             object: String::new(),
         })
@@ -137,9 +151,8 @@ pub(super) fn asked(objects: &Objects<'_>, record: &VolumeRecord) -> u64 {
 
 /// What can be had by no claim is told to it, once.
 pub(super) fn tell(draft: &mut Draft<'_>, storage: &Storage, objects: &Objects<'_>) {
-    let seen = draft.seen;
     let refused = storage.claims.iter().filter_map(|claim| match &claim.stage {
-        Stage::Refused(why) if !claim.deleting => Some((claim, why.clone())),
+        Stage::Refused(why) if !claim.deleting && serves(draft, claim.shared) => Some((claim, why.clone())),
         _ => None,
     });
     let assigned = assign(draft, storage, objects).into_iter();
@@ -151,16 +164,32 @@ pub(super) fn tell(draft: &mut Draft<'_>, storage: &Storage, objects: &Objects<'
         } else {
             "ProvisioningFailed"
         };
-        if seen.api.told.get(&claim.claim.uid) != Some(&why) {
-            draft.act_quietly(ApiEffect::SetVolume(VolumeWish::Tell {
-                claim: claim.claim.clone(),
-                note: Note {
-                    warning: true,
-                    reason,
-                    message: why,
-                },
-            }));
-        }
+        tell_one(draft, claim, reason, why);
+    }
+}
+
+fn tell_one(draft: &mut Draft<'_>, claim: &Claim, reason: &'static str, why: String) {
+    if draft.seen.api.told.get(&claim.claim.uid) != Some(&why) {
+        draft.act_quietly(ApiEffect::SetVolume(VolumeWish::Tell {
+            claim: claim.claim.clone(),
+            note: Note {
+                warning: true,
+                reason,
+                message: why,
+            },
+        }));
+    }
+}
+
+/// Tells the claim of a copy why it cannot be made: a source that is used as a device, or whose copy takes too long,
+/// waits until its pods have ended.
+pub(super) fn tell_of_copy(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord) {
+    let held = draft.seen.held.get(&Subject::Volume(record.id.clone()));
+    let held = held.filter(|held| held.attempts > 1 && record.source.is_some() && !record.published);
+    let claim = objects.claim(&record.claim);
+    let waiting = claim.filter(|claim| matches!(claim.stage, Stage::Wanted(_)));
+    if let (Some(held), Some(claim)) = (held, waiting) {
+        tell_one(draft, claim, "ProvisioningFailed", held.why.clone());
     }
 }
 

@@ -7,7 +7,8 @@
 //! | 3 | the PersistentVolume is published | the PersistentVolume is removed |
 //! | 4 | it was seen in the cluster: the record says so | the record goes |
 //!
-//! Who has a volume meanwhile is said by VolumeAttachments: [`attachments`].
+//! The machine of a volume meanwhile follows from VolumeAttachments: [`attachments`]. Snapshots are volumes that are never attached:
+//! [`snapshots`].
 //!
 //! Always true: a volume is removed only where its PersistentVolume was seen to be given up, or with its cluster; a record goes only once
 //! neither the fabric nor the cluster has anything of it, nor may get it by what is under way; a volume that was published is never made
@@ -17,6 +18,7 @@
 mod attachments;
 mod claims;
 mod objects;
+mod snapshots;
 
 use std::collections::BTreeMap;
 
@@ -44,8 +46,13 @@ fn record(draft: &mut Draft<'_>) {
     };
     let objects = Objects::of(seen, storage);
     let mut left = seen.volumes.len();
-    for record in &seen.volumes {
-        let Some(write) = conclusion(seen, &objects, record) else {
+    for record in served(draft) {
+        let write = if record.snapshot {
+            snapshots::conclusion(seen, storage, record)
+        } else {
+            conclusion(seen, &objects, record)
+        };
+        let Some(write) = write else {
             continue;
         };
         if draft.has_room(2) {
@@ -55,7 +62,11 @@ fn record(draft: &mut Draft<'_>) {
     }
     let assigned = claims::assign(draft, storage, &objects).into_iter();
     let new = assigned.filter_map(|(_, volume)| volume.ok());
-    for volume in new.chain(claims::found_again(draft, &objects)) {
+    let taken = snapshots::assign(draft, storage, &objects).into_iter();
+    let taken = taken.filter_map(|(_, snapshot)| snapshot.ok());
+    let again = claims::found_again(draft, &objects).into_iter();
+    let again = again.chain(snapshots::found_again(draft, storage));
+    for volume in new.chain(taken).chain(again) {
         if !draft.has_room(2) {
             break;
         }
@@ -65,11 +76,32 @@ fn record(draft: &mut Draft<'_>) {
     draft.observed.volumes = left > 0;
 }
 
-/// What the cluster holds of volumes, while it answers and its driver of disks is on.
+/// The cluster's volume objects, while it answers and one of the drivers or snapshots are on.
 fn known<'a>(draft: &Draft<'a>) -> Option<&'a Storage> {
     let seen = draft.seen;
     let storage = seen.api.storage.as_ref();
-    storage.filter(|_| seen.api.reach == Reach::Ready && !draft.desired.spec().disks_off)
+    let on = serves(draft, false) || serves(draft, true) || snapshots::on(draft);
+    storage.filter(|_| seen.api.reach == Reach::Ready && on)
+}
+
+/// Whether the driver of shares, or of disks, is on.
+fn serves(draft: &Draft<'_>, shared: bool) -> bool {
+    let spec = draft.desired.spec();
+    if shared { !spec.files_off } else { !spec.disks_off }
+}
+
+/// The records of volumes whose driver is on.
+fn served<'a>(draft: &Draft<'a>) -> Vec<&'a VolumeRecord> {
+    let seen = draft.seen;
+    let records = seen.volumes.iter().map(|record| &**record);
+    let on = |record: &&VolumeRecord| {
+        if record.snapshot {
+            snapshots::on(draft)
+        } else {
+            serves(draft, record.shared)
+        }
+    };
+    records.filter(on).collect()
 }
 
 /// What is to be written of a volume next.
@@ -80,6 +112,9 @@ fn conclusion(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) 
         return (is_gone(seen, record) && volumes.is_empty()).then(|| Write::ForgetVolume(id()));
     }
     if !record.published {
+        if volumes.is_empty() && is_in_vain(seen, objects, record) {
+            return Some(Write::MarkVolume(id()));
+        }
         return (!volumes.is_empty()).then(|| Write::VolumePublished(id()));
     }
     if is_given_up(seen, objects, record) {
@@ -95,13 +130,26 @@ fn conclusion(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) 
 /// Whether a volume is to go: its PersistentVolume is given up, no node has it, and no other one is still to be copied from it.
 fn is_given_up(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) -> bool {
     let volumes = objects.volumes(record);
-    let is_copied = |other: &VolumeRecord| {
-        other.source.as_ref() == Some(&record.id) && !other.published && !is_there(seen, other)
-    };
     !volumes.is_empty()
         && volumes.iter().all(|volume| objects.is_given_up(volume))
         && objects.attachments(record).is_empty()
-        && !seen.volumes.iter().any(|other| is_copied(other))
+        && !is_copied(seen, record)
+}
+
+/// Whether the creation of a copy has failed, and its claim is gone.
+fn is_in_vain(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) -> bool {
+    record.source.is_some()
+        && seen.held.contains_key(&Subject::Volume(record.id.clone()))
+        && !is_there(seen, record)
+        && objects.claim(&record.claim).is_none()
+        && !is_copied(seen, record)
+}
+
+/// Whether another volume must still be copied from this one.
+fn is_copied(seen: &Observation, record: &VolumeRecord) -> bool {
+    seen.volumes
+        .iter()
+        .any(|other| other.source.as_ref() == Some(&record.id) && !other.published && !is_there(seen, other))
 }
 
 /// Whether the fabric is known to have a volume, as a whole.
@@ -125,19 +173,24 @@ fn act(draft: &mut Draft<'_>) {
     };
     let objects = Objects::of(seen, storage);
     claims::tell(draft, storage, &objects);
+    snapshots::tell(draft, storage, &objects);
     // Where volumes are written down and it is not known, machines and volumes are about to be looked for.
     let Some(there) = &seen.volumes_there else {
         return;
     };
-    for record in &seen.volumes {
+    for record in served(draft) {
         let found = there.get(&record.id);
-        if record.deleting {
-            remove(draft, &objects, record, found);
-        } else {
-            keep(draft, &objects, record, found);
+        match (record.snapshot, record.deleting) {
+            (true, true) => snapshots::remove(draft, storage, record, found),
+            (true, false) => snapshots::keep(draft, storage, record, found),
+            (false, true) => remove(draft, &objects, record, found),
+            (false, false) => keep(draft, &objects, record, found),
         }
     }
     strangers(draft, &objects, there);
+    if snapshots::on(draft) {
+        snapshots::strangers(draft, storage, |id| there.contains_key(id));
+    }
 }
 
 /// A volume that is to stay; `found`: what the fabric has of it.
@@ -146,7 +199,8 @@ fn keep(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, fou
     attachments::serve(draft, objects, record, found);
     // One that was published and is gone is told of. An empty one in its place would be taken for what was on it.
     let to_make = match found {
-        Some(found) => found.bytes < record.bytes,
+        // After a reboot of the host, no machine finds a share until it is ensured again.
+        Some(found) => found.bytes < record.bytes || record.shared && !found.open,
         None => !record.published,
     };
     if to_make {
@@ -154,7 +208,9 @@ fn keep(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, fou
             volume: record.id.clone(),
             bytes: record.bytes,
             source: record.source.clone(),
+            shared: record.shared,
         });
+        claims::tell_of_copy(draft, objects, record);
     }
     if let Some(found) = found {
         claims::show(draft, objects, record, found);
@@ -192,12 +248,16 @@ fn strangers(draft: &mut Draft<'_>, objects: &Objects<'_>, there: &BTreeMap<Stri
     // These are about to be written down again.
     let strange = |name: &str| !there.contains_key(&id(uid, name));
     let volumes = objects.strange_volumes.iter().copied();
-    let volumes: Vec<_> = volumes.filter(|volume| strange(&volume.name)).collect();
+    let volumes: Vec<_> = volumes
+        .filter(|volume| strange(&volume.name) && serves(draft, volume.shared))
+        .collect();
     let attachments = objects.strange_attachments.iter().copied();
     let attachments: Vec<_> = attachments
         .filter(|attachment| strange(&attachment.volume))
         .collect();
-    for attachment in attachments.iter().filter(|attachment| attachment.deleting) {
+    let serves_disks = serves(draft, false);
+    let going = attachments.iter().filter(|attachment| attachment.deleting);
+    for attachment in going.filter(|_| serves_disks) {
         attachments::detached(draft, attachment);
     }
     for volume in volumes {
@@ -229,8 +289,13 @@ fn observe(draft: &mut Draft<'_>) {
         }
         let subject = format!("the volume {}", record.name);
         if lost {
+            let kind = if record.snapshot {
+                "VolumeSnapshot"
+            } else {
+                "claim"
+            };
             let why = format!(
-                "it is not there any more, and what was on it is lost: delete the claim {}/{}, and make another one from what was saved \
+                "it is not there any more, and what was on it is lost: delete the {kind} {}/{}, and make another one from what was saved \
                  elsewhere",
                 record.claim_namespace, record.claim_name
             );

@@ -34,6 +34,7 @@ fn claim(uid: &str, change: impl FnOnce(&mut Recipe)) -> Claim {
         },
         volume: format!("pvc-{uid}"),
         bytes: GIB,
+        shared: false,
         deleting: false,
         stage: Stage::Wanted(Box::new(recipe)),
     }
@@ -164,6 +165,7 @@ fn a_claim_gets_a_volume_a_step_at_a_time() {
             volume: id("u1"),
             bytes: GIB,
             source: None,
+            shared: false,
         }]
     );
     assert!(wishes(&ideal).is_empty(), "not before it is there");
@@ -298,6 +300,7 @@ fn what_is_to_be_retained_stays_without_its_persistent_volume() {
         uid: "mine".to_owned(),
         id: Some(id("u1")),
         bytes: GIB,
+        shared: false,
         claim: Some("u2".to_owned()),
         released: false,
         deletes: false,
@@ -385,6 +388,7 @@ fn there_are_not_more_volumes_than_a_cluster_may_have() {
                 VolumeThere {
                     bytes: GIB,
                     attached: None,
+                    open: false,
                 },
             );
         });
@@ -411,6 +415,7 @@ fn a_volume_begins_as_a_copy_of_one_that_stays_until_it_is_copied() {
             volume: id("u2"),
             bytes: GIB,
             source: Some(id("u1")),
+            shared: false,
         }]
     );
     assert!(ideal.plan().writes.is_empty(), "it is still to be read");
@@ -512,6 +517,7 @@ fn objects_of_volumes_that_are_not_the_clusters_are_let_go() {
         uid: "v".to_owned(),
         id: Some("other".to_owned()),
         bytes: GIB,
+        shared: false,
         claim: Some("u9".to_owned()),
         released: false,
         deletes: true,

@@ -1,0 +1,226 @@
+//! `Landfall.ContainerService/managedClusters/upgradePlans`: the obstacles of an upgrade of a cluster, before it begins.
+//!
+//! | | |
+//! |---|---|
+//! | GET `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | for control plane and pools, as upgraded by `az aks upgrade` |
+//!
+//! Always true: it only reads, and reports each part that could not be read.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arm_kernel::{Operation, ResourceType, Verb, quote, store_error};
+use arm_wire::{ArmError, ErrorCode, Request, Response};
+use cluster_spec::{ClusterSpec, PoolSpec};
+use cluster_versions::{Offered, Version};
+use control_records::{
+    MachineRecord, Role, directory,
+    usage::{Amounts, Limits, Usage, upgrade},
+};
+use serde_json::{Value, json};
+
+use super::api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi};
+use crate::{
+    records::ClusterPath,
+    rehearsal::{
+        UpgradeGuard,
+        findings::{Facts, Weight, findings},
+        seen,
+    },
+};
+
+type Row = Operation<HistoryApi>;
+
+/// The resource type.
+pub(super) const UPGRADE_PLANS: ResourceType<HistoryApi> = ResourceType {
+    path: "managedClusters/upgradePlans",
+    versions: HISTORY_API_VERSIONS,
+    schema: None,
+    members: None,
+    operations: &[Row::read(Verb::Get, "UpgradePlans_Get", |api, call| {
+        Box::pin(api.upgrade_plan(&call.request))
+    })],
+};
+
+/// The input of rehearsals besides the records.
+pub struct Rehearsals {
+    /// Reads clusters.
+    pub guard: Arc<UpgradeGuard>,
+    /// The versions that are offered.
+    pub offered: Offered,
+    /// The limits of the stamp and its subscriptions.
+    pub limits: Limits,
+}
+
+impl HistoryApi {
+    async fn upgrade_plan(&self, request: &Request) -> Result<Response, ArmError> {
+        let at = ClusterPath::of(&request.path)?;
+        let of = self.cluster(at).await?;
+        let Some(rehearsals) = &self.rehearsals else {
+            return Err(ArmError::new(
+                ErrorCode::SERVICE_UNAVAILABLE,
+                "This service has no way to the APIs of clusters; nothing can be said of an upgrade.",
+            ));
+        };
+        let spec = of.record.spec();
+        let from: Version = spec.kubernetes_version.parse().map_err(ArmError::internal)?;
+        let runs = of.observed.kubernetes_version.as_ref();
+        let runs = runs.and_then(|runs| runs.parse::<Version>().ok());
+        let target = target(&rehearsals.offered, from, runs.unwrap_or(from), at.child)?;
+        let after = upgraded(spec, target);
+        let usage = Usage::read(&*self.store).await.map_err(store_error)?;
+        let excesses = rehearsals.limits.excesses(
+            &usage.record,
+            &of.record.subscription,
+            &Amounts::of(spec),
+            &Amounts::of(&after),
+            upgrade(spec, &after),
+        );
+        let excesses: Vec<String> = excesses
+            .iter()
+            .map(|excess| {
+                format!(
+                    "the nodes that are added meanwhile pass a limit: {}, of which {} are in use of {}, and {} more are needed",
+                    excess.quota.title(),
+                    excess.usage,
+                    excess.limit,
+                    excess.required
+                )
+            })
+            .collect();
+        let machines = directory::machines(&*self.store, &of.record.uid).await;
+        let nodes = replaced(machines.map_err(store_error)?, spec, &after);
+        let now = self.env.clock.now();
+        let (seen, uses) = futures::future::join(
+            seen::read(rehearsals.guard.reader(), &of.record.uid),
+            rehearsals.guard.uses(&of.record.uid, now),
+        )
+        .await;
+        let found = findings(&Facts {
+            target,
+            minor: target.minor > from.minor,
+            forced: spec
+                .forced_until
+                .is_some_and(|until| until > now.as_millisecond()),
+            nodes: &nodes,
+            uses: &uses,
+            seen: &seen,
+            excesses: &excesses,
+        });
+        let name = target.to_string();
+        let id = arm_ids::resource_id(
+            &of.record.subscription,
+            &of.record.resource_group,
+            HISTORY_NAMESPACE,
+            &[
+                ("managedClusters", of.record.name.as_str()),
+                ("upgradePlans", name.as_str()),
+            ],
+        );
+        let pools = spec.pools.iter().zip(&after.pools);
+        let pools = pools.filter(|(before, after)| before.kubernetes_version != after.kubernetes_version);
+        Ok(Response::ok(json!({
+            "id": id,
+            "name": name,
+            "type": format!("{HISTORY_NAMESPACE}/managedClusters/upgradePlans"),
+            "cluster": of.record.name,
+            "resourceGroup": of.record.resource_group,
+            "from": from.to_string(),
+            "to": target.to_string(),
+            "refused": found.iter().any(|finding| finding.weight == Weight::Refused),
+            "findings": found.iter().map(|finding| finding.answer()).collect::<Vec<_>>(),
+            "pools": pools.map(|(before, after)| pool(before, after)).collect::<Vec<_>>(),
+        })))
+    }
+}
+
+/// The requested version, if the control plane can be upgraded to it, or runs it already.
+fn target(offered: &Offered, from: Version, runs: Version, asked: &str) -> Result<Version, ArmError> {
+    let wrong = |message: String| ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("version");
+    let target = offered
+        .resolve(asked)
+        .map_err(|error| wrong(format!("{error}.")))?;
+    let steps = offered.upgrades(runs.min(from));
+    if target == from || steps.contains(&target) {
+        return Ok(target);
+    }
+    let steps: Vec<String> = steps.iter().map(Version::to_string).collect();
+    Err(wrong(format!(
+        "The control plane runs {} and cannot go to {}; from there it can go to {}.",
+        runs.min(from),
+        quote(asked),
+        if steps.is_empty() {
+            "nothing newer".to_owned()
+        } else {
+            steps.join(" or ")
+        }
+    )))
+}
+
+/// The cluster with control plane and pools at a version.
+fn upgraded(spec: &ClusterSpec, target: Version) -> ClusterSpec {
+    let mut after = spec.clone();
+    after.kubernetes_version = target.to_string();
+    for pool in &mut after.pools {
+        pool.kubernetes_version = target.to_string();
+    }
+    after
+}
+
+/// The nodes that would be replaced, by name.
+fn replaced(machines: Vec<MachineRecord>, before: &ClusterSpec, after: &ClusterSpec) -> BTreeSet<String> {
+    let same = |name: &str| {
+        let version = |spec: &ClusterSpec| {
+            let pool = spec.pools.iter().find(|pool| pool.name == name);
+            pool.map(|pool| pool.kubernetes_version.clone())
+        };
+        version(before) == version(after)
+    };
+    let nodes = machines.into_iter().filter(|machine| !machine.deleting);
+    nodes
+        .filter_map(|machine| match machine.assignment?.role {
+            Role::Node { pool, node_name, .. } => (!same(&pool)).then_some(node_name),
+            Role::ControlPlane { .. } => None,
+        })
+        .collect()
+}
+
+/// The upgrade of a pool. The time to start and to drain its nodes is not known in advance; the longest wait for drains and soaks is.
+fn pool(before: &PoolSpec, after: &PoolSpec) -> Value {
+    let nodes = before.wanted();
+    let at_a_time = (before.surge + before.unavailable).max(1);
+    let rounds = nodes.div_ceil(at_a_time);
+    json!({
+        "name": before.name,
+        "from": before.kubernetes_version,
+        "to": after.kubernetes_version,
+        "nodes": nodes,
+        "surge": before.surge,
+        "unavailable": before.unavailable,
+        "drainTimeoutInMinutes": before.drain_minutes,
+        "nodeSoakDurationInMinutes": before.soak_minutes,
+        "undrainableNodeBehavior": before.undrainable,
+        "estimatedMinutes": null,
+        "waitsAtMostMinutes": rounds.saturating_mul(before.drain_minutes + before.soak_minutes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_for_a_version_that_can_be_had() {
+        let offered = Offered::new(["1.35.1", "1.36.3", "1.37.1"], Some("1.36.3")).unwrap();
+        let version = |text: &str| text.parse::<Version>().unwrap();
+        let ask = |asked: &str| target(&offered, version("1.35.1"), version("1.35.1"), asked);
+        assert_eq!(ask("1.36").unwrap(), version("1.36.3"));
+        assert_eq!(
+            ask("1.35.1").unwrap(),
+            version("1.35.1"),
+            "its pools may be behind"
+        );
+        let error = ask("1.37.1").unwrap_err();
+        assert!(error.message.contains("it can go to 1.36.3"), "{}", error.message);
+        assert!(ask("1.99.0").is_err());
+    }
+}

@@ -226,7 +226,7 @@ mod tests {
     fn of_nothing_that_there_is_none_is_the_answer() {
         let told = |missing: u64| {
             let clients = json!({ "python": { "done": 0, "missing": missing } });
-            json!({ "operations": [operation("Snapshots_Get", true, &clients)] })
+            json!({ "operations": [operation("PrivateEndpointConnections_Get", true, &clients)] })
         };
         let (none, one) = (told(0), told(1));
         assert!(Sum::of([&none].into_iter()).check().is_err());

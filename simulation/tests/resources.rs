@@ -339,12 +339,7 @@ fn a_pool_is_stopped_and_comes_back_under_its_names() -> Result<()> {
     run(async || {
         let (mut player, uid) = settled().await?;
         let pool = format!("{CLUSTER}/agentPools/np2");
-        put(
-            &mut player,
-            &pool,
-            json!({ "count": 2, "vmSize": "Standard_B2s" }),
-        )
-        .await?;
+        player.command("pool c1 np2 2").await?;
         converged(&mut player).await?;
         let names = |player: &Player| -> Vec<String> {
             let nodes = player.stamp.world.nodes(&uid);

@@ -413,7 +413,7 @@ fn priorities(map: &Value) -> Vec<(u64, Vec<String>)> {
             all.push((priority, Vec::new()));
         }
     }
-    all.sort_by(|one, other| other.0.cmp(&one.0));
+    all.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
     all
 }
 

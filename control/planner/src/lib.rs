@@ -57,11 +57,7 @@ pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
     Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
-<<<<<<< HEAD
-    RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere,
-=======
     RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
->>>>>>> upgrades
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT, POD_DRAIN_FAILURE};
 pub use view::recorded::{ControlPlane, member};

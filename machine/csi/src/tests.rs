@@ -337,6 +337,6 @@ async fn sockets_of_an_earlier_run_go_and_nothing_else_does() {
     let driver: Arc<dyn Service> = Arc::new(stand.driver());
     let (_leave, left) = watch::channel(false);
     let refused = serve(&stand.config, driver, left, quiet).await.unwrap_err();
-    assert!(refused.contains("no socket"), "{refused}");
+    assert!(refused.contains("not a socket"), "{refused}");
     assert_eq!(fs::read(&socket).unwrap(), b"somebody's");
 }

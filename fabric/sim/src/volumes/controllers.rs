@@ -164,7 +164,8 @@ fn expand(objects: &mut Objects) {
         let Some(volume) = objects.get(&format!("{VOLUME}{name}")) else {
             continue;
         };
-        if !attached.contains(&name) && !(is_share(volume) && used) {
+        let is_there = attached.contains(&name) || is_share(volume) && used;
+        if !is_there {
             continue;
         }
         let capacity = volume["spec"]["capacity"].clone();

@@ -23,6 +23,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "subnets: it names what has to be there first",
     ),
     (
+        "properties.autoUpgradeProfile.upgradeChannel",
+        "channels: what it asks for is asked for in its window",
+    ),
+    (
+        "properties.autoUpgradeProfile.nodeOSUpgradeChannel",
+        "channels: what it asks for is asked for in its window",
+    ),
+    (
         "properties.creationData.sourceResourceId",
         "pool_snapshots: it names what has to be there first",
     ),

@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_follows_from_what_is_there() {
-        let server = |program: &str| ["ip", "mount", "losetup", "cp"].contains(&program);
+        let server = |program: &str| ["ip", "mount", "losetup", "cp", "timeout"].contains(&program);
         let always = ["runc", "nftables", "util-linux", "e2fsprogs"];
         assert_eq!(lacking(false, server), always, "each once");
         assert_eq!(

@@ -151,7 +151,8 @@ pub(super) fn unbind(walk: &Walk<'_>, client: &str) -> Result<()> {
             "kubelogin get-token --login workloadidentity --server-id {SERVER} --authority-host {endpoint} --disable-instance-discovery"
         ))?;
         get.env("SSL_CERT_FILE", walk.told("/caFile")?)
-            .env("KUBECACHEDIR", walk.directory().join(cache))
+            // kubelogin keeps tokens in the cache directory of its user.
+            .env("XDG_CACHE_HOME", walk.directory().join(cache))
             .envs(as_till);
         attempt(&mut get)
     };

@@ -127,8 +127,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         || {
             kubectl.text(&["create", "namespace", "theirs"])?;
             let amounts = [
-                "--cpu-request=1",
-                "--cpu-limit=1",
+                "--cpu-request=1000m",
+                "--cpu-limit=1000m",
                 "--memory-request=1Gi",
                 "--memory-limit=1Gi",
             ];

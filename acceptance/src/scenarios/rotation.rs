@@ -46,7 +46,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &str) -> 
         "the guide's az aks rotate-certs: nobody who fetches its kubeconfig again is refused",
         || {
             let over = AtomicBool::new(false);
-            let requests = std::thread::scope(|scope| {
+            let (requests, cut) = std::thread::scope(|scope| {
                 let client = scope.spawn(|| asks(stamp, az, cluster, &over));
                 let rotated = journal.timed("rotation", "rotated after", || follow(&certificates));
                 over.store(true, Ordering::Relaxed);
@@ -54,7 +54,9 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &str) -> 
                 rotated.and(requests)
             })?;
             ensure!(requests > 0, "the client asked nothing");
-            journal.note(&format!("rotation: {requests} requests, none refused"));
+            journal.note(&format!(
+                "rotation: {requests} requests, none refused, {cut} connections cut"
+            ));
             Ok(())
         },
     )?;
@@ -112,14 +114,18 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &str) -> 
     )
 }
 
-/// Fetches a kubeconfig and asks with it, until told that it is over; how often. The first refusal ends it.
-fn asks(stamp: &Stamp, az: &Az, cluster: &str, over: &AtomicBool) -> Result<u32> {
+/// How often the API server's address can move: from each of three members, in each of three steps.
+const MOST_MOVES: u32 = 9;
+
+/// Fetches a kubeconfig and sends a request with it, until `over`: the number of requests, and of connections that were cut. The first
+/// refusal ends it.
+fn asks(stamp: &Stamp, az: &Az, cluster: &str, over: &AtomicBool) -> Result<(u32, u32)> {
     let kubeconfig: PathBuf = stamp.directory.path().join("kubeconfig-client");
     let client = Kubectl {
         program: stamp.kubectl_program()?,
         kubeconfig,
     };
-    let mut requests = 0;
+    let (mut requests, mut cut) = (0, 0);
     while !over.load(Ordering::Relaxed) {
         let file = client.kubeconfig.to_string_lossy().into_owned();
         run(&mut az.command(&[
@@ -134,13 +140,22 @@ fn asks(stamp: &Stamp, az: &Az, cluster: &str, over: &AtomicBool) -> Result<u32>
             "--file",
             &file,
         ]))?;
-        client
-            .text(&["get", "--raw", "/api/v1/namespaces/default/configmaps/sleeper"])
-            .with_context(|| format!("request {} was refused", requests + 1))?;
+        let ask = || client.text(&["get", "--raw", "/api/v1/namespaces/default/configmaps/sleeper"]);
+        if let Err(error) = ask() {
+            // The address moves away from each member that starts its API server again; a connection that is under way is cut.
+            ensure!(
+                format!("{error:#}").contains("connection reset by peer"),
+                "request {} was refused: {error:#}",
+                requests + 1
+            );
+            cut += 1;
+            ask().with_context(|| format!("request {} was refused", requests + 1))?;
+        }
         requests += 1;
         std::thread::sleep(PAUSE);
     }
-    Ok(requests)
+    ensure!(cut <= MOST_MOVES, "{cut} of {requests} connections were cut");
+    Ok((requests, cut))
 }
 
 /// Of all objects of a kind in the namespace `default`, or in none.

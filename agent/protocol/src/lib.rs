@@ -32,8 +32,8 @@ pub const AGENT_PATH: &str = "/opt/landfall/agent/landfall-agent";
 
 /// The capabilities of this release's agent. Increased when a configuration may hold fields that earlier
 /// agents do not know or ignore. 2: [`Process::goes_on_with`]. 3: [`Process::after`]. 4: the program
-/// [`programs::CSI`].
-pub const LEVEL: u32 = 4;
+/// [`programs::CSI`]. 5: a second driver of that program ([`programs::CsiConfig::second`]).
+pub const LEVEL: u32 = 5;
 
 /// The initial data of a machine.
 #[derive(Clone, Serialize, Deserialize)]

@@ -320,7 +320,7 @@ fn a_copy_is_of_a_bound_claim_of_the_same_namespace_and_no_smaller() {
         ),
         (
             why(&|objects| objects.volumes[0]["spec"]["csi"]["volumeAttributes"] = Value::Null),
-            "no disk that was made",
+            "no volume that was made",
         ),
         (
             why(&|objects| objects.claims[0]["spec"]["volumeMode"] = json!("Block")),

@@ -41,7 +41,7 @@ pub struct CredentialRecord {
     /// When it ends by itself.
     pub expires_at: Timestamp,
     /// The round of the cluster's CAs that its certificate is of: [`crate::Rotation::round`]. It ends with them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_first")]
     pub round: u32,
     /// That it was taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +57,12 @@ pub struct Revoked {
     /// By whom, as in [`CredentialRecord::asked_by_name`]; `None`: local accounts were disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+}
+
+/// Whether a round is that of CAs that were never replaced; also that of records of earlier releases.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_first(round: &u32) -> bool {
+    *round == 0
 }
 
 impl CredentialRecord {

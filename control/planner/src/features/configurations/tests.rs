@@ -113,6 +113,8 @@ fn another_release() -> RendererVersions {
 #[test]
 fn a_newer_release_waits_for_its_window() {
     let mut ideal = standing(Tier::Free, vec![pool("a", 2)]);
+    // Once the generation is reached, the next pass notes of which release the configurations are.
+    ideal.pass();
     let before = configurations(&ideal);
     // From noon on; it is about one o'clock at night.
     ideal.seen.maintenance.releases = Some(Calendar::daily(12 * 60, 4));

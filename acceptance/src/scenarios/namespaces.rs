@@ -139,7 +139,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
                 text(&shown, "/properties/provisioningState")? == "Failed",
                 "{shown}"
             );
-            az.json(&arguments("delete", cluster, "theirs", &["--yes"]))?;
+            az.json(&arguments("delete", cluster, "theirs", &[]))?;
             let there = kubectl.json(&["get", "namespace", "theirs"])?;
             ensure!(there["status"]["phase"] == "Active", "{there}");
             kubectl.text(&["delete", "namespace", "theirs", "--wait=false"])?;

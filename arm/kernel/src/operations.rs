@@ -111,6 +111,7 @@ pub fn result(
                 OperationResult::Resource | OperationResult::Nothing => {
                     Outcome::Answer(Response::empty(StatusCode::NO_CONTENT))
                 }
+                OperationResult::Empty => Outcome::Answer(Response::empty(StatusCode::OK)),
             })
         }
         OperationStatus::Failed | OperationStatus::Canceled => {

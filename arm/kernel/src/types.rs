@@ -179,6 +179,8 @@ pub enum OperationResult {
     Resource,
     /// 204.
     Nothing,
+    /// 200 without a body: the SDK for JavaScript refuses 204 where the API's description has 200.
+    Empty,
 }
 
 impl<P> Operation<P> {
@@ -250,6 +252,13 @@ impl<P> Operation<P> {
     #[must_use]
     pub const fn since(mut self, version: &'static str) -> Self {
         self.since = Some(version);
+        self
+    }
+
+    /// A long-running operation whose result is 200 without a body.
+    #[must_use]
+    pub const fn ends_with_200(mut self) -> Self {
+        self.result = OperationResult::Empty;
         self
     }
 

@@ -91,6 +91,9 @@ pub struct Policy {
     /// How long new CAs are known everywhere before they issue: what pods have of them follows within that time, and who fetches its kubeconfig
     /// again has.
     pub trust_pause: Duration,
+    /// How long certificates of former CAs are accepted after all machines have those of the new ones: a client that has fetched its kubeconfig
+    /// just before gets to use it.
+    pub former_certificates: Duration,
     /// How long after new CAs reached the last machine they are published in the cluster at the latest.
     pub publish_pause: Duration,
     /// How long tokens of service accounts are taken that were signed with the key before. As AKS: a day.
@@ -109,6 +112,7 @@ impl Default for Policy {
             addons_pause: Duration::from_secs(30),
             renew_after: Duration::from_secs(180 * DAY),
             trust_pause: Duration::from_secs(2 * 60),
+            former_certificates: Duration::from_secs(30),
             publish_pause: Duration::from_secs(30),
             former_tokens: Duration::from_secs(DAY),
             heal: HealPolicy::default(),

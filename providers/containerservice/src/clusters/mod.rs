@@ -111,13 +111,15 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             resets::SERVICE_PRINCIPAL,
             |provider, call| Box::pin(reset(provider, call, resets::service_principal, Mode::Commit)),
             |provider, call| Box::pin(reset(provider, call, resets::service_principal, Mode::Preview)),
-        ),
+        )
+        .ends_with_200(),
         Row::write(
             Verb::Action("resetAADProfile"),
             resets::AAD,
             |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Commit)),
             |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Preview)),
-        ),
+        )
+        .ends_with_200(),
         rotation::Certificates::ROW,
         rotation::ServiceAccountKeys::ROW.since("2022-09-01"),
         power::Stop::ROW,

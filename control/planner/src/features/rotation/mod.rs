@@ -84,7 +84,13 @@ fn next(draft: &mut Draft<'_>) -> Option<KeyStep> {
             return follows(draft, since).then_some(KeyStep::IssueFromNewAuthorities);
         }
         Phase::Issued => {
-            everywhere(draft, "to let the old certificate authorities go")?;
+            let since = everywhere(draft, "to let the old certificate authorities go")?;
+            let due = draft.after(since, draft.policy.former_certificates);
+            if draft.now < due {
+                draft.wait("waiting until clients have fetched certificates of the new authorities");
+                draft.look_again_at(due);
+                return None;
+            }
             return Some(KeyStep::DropFormerAuthorities);
         }
         Phase::Done => {}

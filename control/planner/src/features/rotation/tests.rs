@@ -127,6 +127,7 @@ fn new_authorities_issue_once_pods_have_had_time_to_know_them() {
     let moment = Duration::from_secs(1);
     assert!(pause(trusted, applied) + moment >= ideal.policy.publish_pause);
     assert!(pause(trusted, issued) + moment >= ideal.policy.trust_pause);
+    assert!(pause(issued, ideal.now) >= ideal.policy.former_certificates);
 }
 
 #[test]

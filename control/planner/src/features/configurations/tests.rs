@@ -113,23 +113,36 @@ fn another_release() -> RendererVersions {
 #[test]
 fn a_newer_release_waits_for_its_window() {
     let mut ideal = standing(Tier::Free, vec![pool("a", 2)]);
-    // Once the generation is reached, the next pass notes of which release the configurations are.
-    ideal.pass();
-    let before = configurations(&ideal);
-    // From noon on; it is about one o'clock at night.
-    ideal.seen.maintenance.releases = Some(Calendar::daily(12 * 60, 4));
+    // Settled, it has gone on to the next timer, the renewal of certificates. Back to the day on which they were made.
+    let made_at = ideal.seen.machines.values().map(|machine| match &machine.config {
+        ConfigSeen::Published { made_at, .. } => *made_at,
+        other => panic!("{other:?}"),
+    });
+    ideal.now = after(made_at.max().unwrap(), Duration::from_secs(60));
+    let (before, begun) = (configurations(&ideal), ideal.now);
+    let minute = (begun.as_second() / 60 + 11 * 60).rem_euclid(24 * 60);
+    ideal.seen.maintenance.releases = Some(Calendar::daily(u16::try_from(minute).unwrap(), 4));
     ideal.seen.renderers = another_release();
     ideal.told.clear();
-    ideal.run();
+    // A run would go on to the timer, and past it.
+    ideal.pass();
     assert_eq!(changed(&ideal, &before), 0);
     let waits = ideal.seen.observed.release_waits.clone().expect("it is told");
-    let minutes = (waits.until.unwrap().as_second() - at(0).as_second()) / 60;
-    assert!((12 * 60..=12 * 60 + 30).contains(&minutes), "{waits:?}");
+    let until = waits.until.unwrap();
+    let minutes = until.duration_since(begun).as_secs() / 60;
+    assert!((11 * 60 - 1..=11 * 60 + 30).contains(&minutes), "{waits:?}");
     let told: Vec<_> = ideal.told.iter().map(|(_, event)| event.kind).collect();
     assert_eq!(told, [EventKind::Planned], "once: {:?}", ideal.told);
     assert_eq!(ideal.seen.observed.generation, ideal.desired.generation);
-    // The loop's timer brings it there, and not a minute later.
-    assert_eq!(Some(ideal.now), waits.until);
+    // The loop's timers bring it there, and nothing happens before.
+    for _ in 0..100 {
+        if ideal.now >= until {
+            break;
+        }
+        ideal.pass();
+        assert_eq!(changed(&ideal, &before), 0);
+    }
+    assert_eq!(ideal.now, until);
     ideal.run();
     assert_eq!(changed(&ideal, &before), 3);
     assert_eq!(ideal.seen.observed.release_waits, None);

@@ -4,6 +4,7 @@
 //! Always true: every call may be repeated; "not there" is success for deletions.
 
 mod namespaces;
+pub mod quantity;
 mod services;
 mod volumes;
 mod work;

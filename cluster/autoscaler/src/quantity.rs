@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use cluster_api::quantity::{split, unit};
+
 /// The name of cores, counted in thousandths.
 const CPU: &str = "cpu";
 /// The name of memory, counted in bytes.
@@ -95,27 +97,8 @@ impl Resources {
 
 /// Thousandths of a quantity, rounded up. `None`: it is malformed.
 fn thousandths(text: &str) -> Option<u128> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
-    let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
-    let (factor, power): (u128, i32) = match suffix {
-        "" => (1, 0),
-        "n" => (1, -9),
-        "u" => (1, -6),
-        "m" => (1, -3),
-        "k" => (1, 3),
-        "M" => (1, 6),
-        "G" => (1, 9),
-        "T" => (1, 12),
-        "P" => (1, 15),
-        "E" => (1, 18),
-        "Ki" => (1 << 10, 0),
-        "Mi" => (1 << 20, 0),
-        "Gi" => (1 << 30, 0),
-        "Ti" => (1 << 40, 0),
-        "Pi" => (1 << 50, 0),
-        "Ei" => (1 << 60, 0),
-        exponent => (1, exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
-    };
+    let (number, suffix) = split(text);
+    let (factor, power) = unit(suffix)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
         return None;

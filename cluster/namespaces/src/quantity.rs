@@ -1,17 +1,15 @@
 //! Kubernetes quantities, to be checked and compared: `500m` and `0.5` are the same.
 
+use cluster_api::quantity::{split, unit};
+
 /// Digits after the point that count: what Kubernetes keeps.
 const FRACTION: usize = 9;
 /// Characters of a quantity.
 const LONGEST: usize = 32;
 
-const KILO: u128 = 1000;
-const KIBI: u128 = 1024;
-
 /// A quantity in billionths; `None` where it is none, or is too large for any cluster. What is smaller than a billionth counts as nothing.
 pub fn quantity(text: &str) -> Option<u128> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
+    let (number, suffix) = split(text);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if text.len() > LONGEST
@@ -28,26 +26,15 @@ pub fn quantity(text: &str) -> Option<u128> {
         .take(FRACTION)
         .collect();
     let billionths: u128 = format!("{whole}{fraction}").parse().ok()?;
-    let (times, over) = match suffix {
-        "" => (1, 1),
-        "n" => (1, KILO.pow(3)),
-        "u" => (1, KILO.pow(2)),
-        "m" => (1, KILO),
-        "k" => (KILO, 1),
-        "M" => (KILO.pow(2), 1),
-        "G" => (KILO.pow(3), 1),
-        "T" => (KILO.pow(4), 1),
-        "P" => (KILO.pow(5), 1),
-        "E" => (KILO.pow(6), 1),
-        "Ki" => (KIBI, 1),
-        "Mi" => (KIBI.pow(2), 1),
-        "Gi" => (KIBI.pow(3), 1),
-        "Ti" => (KIBI.pow(4), 1),
-        "Pi" => (KIBI.pow(5), 1),
-        "Ei" => (KIBI.pow(6), 1),
-        _ => return None,
-    };
-    Some(billionths.checked_mul(times)? / over)
+    // An exponent is not taken.
+    let (factor, power) = unit(suffix).filter(|_| !suffix.ends_with(|last: char| last.is_ascii_digit()))?;
+    let tens = 10_u128.checked_pow(power.unsigned_abs())?;
+    let value = billionths.checked_mul(factor)?;
+    if power < 0 {
+        Some(value / tens)
+    } else {
+        value.checked_mul(tens)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Sizes in Kubernetes' notation.
 
+use cluster_api::quantity::{split, unit};
+
 /// One GiB.
 pub(crate) const GIB: u64 = 1 << 30;
 
@@ -7,8 +9,7 @@ pub(crate) const GIB: u64 = 1 << 30;
 /// negative.
 pub fn read(text: &str) -> Option<u64> {
     let text = text.strip_prefix('+').unwrap_or(text);
-    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
-    let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
+    let (number, suffix) = split(text);
     let (factor, power) = unit(suffix)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
@@ -38,32 +39,6 @@ pub fn read(text: &str) -> Option<u64> {
         None => u128::MAX,
     };
     Some(u64::try_from(bytes).unwrap_or(u64::MAX))
-}
-
-/// The value of a suffix: a factor, and a power of ten.
-fn unit(suffix: &str) -> Option<(u128, i32)> {
-    Some(match suffix {
-        "" => (1, 0),
-        "n" => (1, -9),
-        "u" => (1, -6),
-        "m" => (1, -3),
-        "k" => (1, 3),
-        "M" => (1, 6),
-        "G" => (1, 9),
-        "T" => (1, 12),
-        "P" => (1, 15),
-        "E" => (1, 18),
-        "Ki" => (1 << 10, 0),
-        "Mi" => (1 << 20, 0),
-        "Gi" => (1 << 30, 0),
-        "Ti" => (1 << 40, 0),
-        "Pi" => (1 << 50, 0),
-        "Ei" => (1 << 60, 0),
-        exponent => {
-            let power = exponent.strip_prefix(['e', 'E'])?;
-            (1, power.parse().ok()?)
-        }
-    })
 }
 
 /// A size as a quantity, in GiB if it is a whole number of them.

@@ -75,11 +75,33 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
             "storageCapacity": false
         }
     });
-    let classes = READS
-        .iter()
-        .filter(|class| place.find(class).is_none())
-        .map(|found| class(found.name));
-    std::iter::once(driver).chain(classes).collect()
+    with_classes(place, driver, &READS, class)
+}
+
+/// A driver's object, and those of its classes that do not exist.
+fn with_classes(
+    place: &Place<'_>,
+    driver: Value,
+    classes: &[ObjectRef],
+    class: impl Fn(&str) -> Value,
+) -> Vec<Value> {
+    let missing = classes.iter().filter(|class| place.find(class).is_none());
+    std::iter::once(driver)
+        .chain(missing.map(|missing| class(missing.name)))
+        .collect()
+}
+
+/// A class as AKS has it. `binding`: its `volumeBindingMode`.
+fn storage_class(name: &str, provisioner: &str, parameters: Value, binding: &str) -> Value {
+    json!({
+        "apiVersion": VERSION, "kind": KIND,
+        "metadata": { "name": name, "labels": { "kubernetes.io/cluster-service": "true", MODE: "EnsureExists" } },
+        "provisioner": provisioner,
+        "parameters": parameters,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": binding,
+        "allowVolumeExpansion": true
+    })
 }
 
 /// The two oldest use the names from before CSI.
@@ -91,16 +113,8 @@ fn class(name: &str) -> Value {
         MANAGED_CSI_PREMIUM => json!({ "skuname": PREMIUM }),
         _ => json!({ "skuname": STANDARD }),
     };
-    let mut class = json!({
-        "apiVersion": VERSION, "kind": KIND,
-        "metadata": { "name": name, "labels": { "kubernetes.io/cluster-service": "true", MODE: "EnsureExists" } },
-        "provisioner": DRIVER,
-        "parameters": parameters,
-        "reclaimPolicy": "Delete",
-        // The node of the first pod is known before provisioning.
-        "volumeBindingMode": "WaitForFirstConsumer",
-        "allowVolumeExpansion": true
-    });
+    // The node of the first pod is known before provisioning.
+    let mut class = storage_class(name, DRIVER, parameters, "WaitForFirstConsumer");
     if name == DEFAULT {
         class["metadata"]["annotations"] = json!({ "storageclass.kubernetes.io/is-default-class": "true" });
     }

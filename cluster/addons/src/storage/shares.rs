@@ -5,8 +5,8 @@ use cluster_api::ObjectRef;
 use cluster_volumes::FILES;
 use serde_json::{Value, json};
 
-use super::{KIND, VERSION, class_ref};
-use crate::{Addon, Edits, MODE, Place, health};
+use super::{VERSION, class_ref, storage_class, with_classes};
+use crate::{Addon, Edits, Place, health};
 
 pub(crate) const SHARES: Addon = Addon {
     name: "shares",
@@ -42,11 +42,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
             "storageCapacity": false
         }
     });
-    let classes = READS
-        .iter()
-        .filter(|class| place.find(class).is_none())
-        .map(|found| class(found.name));
-    std::iter::once(driver).chain(classes).collect()
+    with_classes(place, driver, &READS, class)
 }
 
 fn class(name: &str) -> Value {
@@ -55,16 +51,8 @@ fn class(name: &str) -> Value {
     } else {
         "Standard_LRS"
     };
-    json!({
-        "apiVersion": VERSION, "kind": KIND,
-        "metadata": { "name": name, "labels": { "kubernetes.io/cluster-service": "true", MODE: "EnsureExists" } },
-        "provisioner": FILES,
-        "parameters": { "skuName": sku },
-        "reclaimPolicy": "Delete",
-        // A share is available on every node.
-        "volumeBindingMode": "Immediate",
-        "allowVolumeExpansion": true
-    })
+    // A share is available on every node.
+    storage_class(name, FILES, json!({ "skuName": sku }), "Immediate")
 }
 
 #[cfg(test)]
@@ -72,7 +60,7 @@ mod tests {
     use cluster_spec::{ClusterSpec, testkit};
 
     use super::*;
-    use crate::{AddonOptions, manifests};
+    use crate::{AddonOptions, MODE, manifests};
 
     fn of_shares(spec: &ClusterSpec, read: &[Value]) -> Vec<Value> {
         let all = manifests(spec, &AddonOptions::default(), read).into_iter();

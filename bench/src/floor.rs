@@ -483,6 +483,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             vm_size: DEFAULT_VM_SIZE.into(),
             mode: PoolMode::System,
             kubernetes_version: version.into(),
+            image: None,
             max_pods: 110,
             labels: std::collections::BTreeMap::new(),
             taints: Vec::new(),
@@ -514,5 +515,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,
+        emulated: None,
     })
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    builder,
+    build, builder,
     error::{ImageError, IoContext as _},
     key,
     layer::{LISTING, Layer, ROOTFS},
@@ -28,6 +28,8 @@ use crate::{
 const LARGEST: u64 = 16 << 30;
 /// The limit of files; a base system has about ten thousand.
 const MOST: usize = 1_000_000;
+/// The longest name of a build, in characters: a day and a number.
+const MOST_BUILD: usize = 16;
 /// zstd's default: halves the size at the speed of a disk.
 const LEVEL: i32 = 3;
 
@@ -233,6 +235,8 @@ fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, Im
             )));
         }
     }
+    let wanted = build::of(&manifest);
+    manifest.build = Some(store.free_build(&manifest.version, &manifest.key, wanted)?);
     let image = scratch.join("image");
     fs::create_dir(&image).at("create", &image)?;
     let text = serde_json::to_vec_pretty(&manifest).expect("strings and numbers only");
@@ -272,6 +276,11 @@ fn check(manifest: &Manifest) -> Result<(), String> {
     }
     if manifest.key.len() != 64 || !manifest.key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err("its key is not one".to_owned());
+    }
+    if let Some(build) = &manifest.build
+        && (!plain(build) || build.len() > MOST_BUILD)
+    {
+        return Err("its build is not one".to_owned());
     }
     if manifest.layers.is_empty() || manifest.layers.len() > 8 {
         return Err(format!("it has {} layers", manifest.layers.len()));

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    base,
+    base, build,
     components::Place,
     containers,
     error::{ImageError, IoContext as _},
@@ -122,7 +122,7 @@ pub(crate) fn sweep(scratch: &Path) -> Result<(), ImageError> {
     .at("remove", scratch)
 }
 
-struct Build<'a> {
+pub(crate) struct Build<'a> {
     store: &'a ImageStore,
     paths: &'a Paths,
     plan: &'a Plan<'a>,
@@ -164,7 +164,7 @@ impl Drop for Opening<'_> {
 }
 
 impl<'a> Build<'a> {
-    fn new(
+    pub(crate) fn new(
         store: &'a ImageStore,
         plan: &'a Plan<'a>,
         progress: &'a dyn Progress,
@@ -184,7 +184,7 @@ impl<'a> Build<'a> {
     }
 
     /// Checks requirements that would otherwise fail late.
-    fn preflight(&self, store_mb: u64) -> Result<(), ImageError> {
+    pub(crate) fn preflight(&self, store_mb: u64) -> Result<(), ImageError> {
         if !self.is_there(&self.plan.base.id) {
             self.mmdebstrap()?;
             if !self.store.tools.root {
@@ -228,7 +228,7 @@ impl<'a> Build<'a> {
     }
 
     /// Runs both lanes to their end. The error is that of the lane that failed first.
-    fn layers(&self) -> Result<(), ImageError> {
+    pub(crate) fn layers(&self) -> Result<(), ImageError> {
         let stopping = |result: Result<(), ImageError>| result.inspect_err(|_| self.runner.stop());
         let (version, shared) = std::thread::scope(|scope| {
             let version = scope.spawn(|| {
@@ -251,7 +251,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn base(&self) -> Result<(), ImageError> {
+    pub(crate) fn base(&self) -> Result<(), ImageError> {
         let plan = &self.plan.base;
         if self.is_there(&plan.id) {
             self.progress.event(Event::Cached {
@@ -423,7 +423,7 @@ impl<'a> Build<'a> {
     }
 
     /// Writes manifest and bill of materials; the image is complete then.
-    fn image(&self, source: &Source, directory: &Path) -> Result<(), ImageError> {
+    pub(crate) fn image(&self, source: &Source, directory: &Path) -> Result<(), ImageError> {
         let mut layers = Vec::new();
         let (mut programs, mut images, mut packages) = (Vec::new(), Vec::new(), Vec::new());
         let mut linked = BTreeMap::new();
@@ -441,13 +441,21 @@ impl<'a> Build<'a> {
             );
         }
         programs.sort_by(|a, b| a.name.cmp(&b.name));
+        let created = self.store.env.clock.now();
+        // One that has lost a layer keeps its name: machines know it by that.
+        let before = fs::read(directory.join(MANIFEST)).ok();
+        let before = before.and_then(|text| serde_json::from_slice::<Manifest>(&text).ok());
+        let wanted = before.map_or_else(|| build::day(created), |before| build::of(&before));
+        let (version, key) = (&self.plan.version, &self.plan.key);
+        let build = self.store.free_build(version, key, wanted)?;
         let mut manifest = Manifest {
             schema: SCHEMA,
             version: self.plan.version.clone(),
             key: self.plan.key.clone(),
             recipe: self.plan.recipe.clone(),
             architecture: crate::components::architecture().to_owned(),
-            created: self.store.env.clock.now(),
+            created,
+            build: Some(build),
             source: source.name().to_owned(),
             layers,
             programs,

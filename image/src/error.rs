@@ -39,6 +39,16 @@ pub enum ImageError {
         /// The requested version.
         version: String,
     },
+    /// There is no such build of a version.
+    #[error(
+        "there is no node image {build} of kubernetes {version} here: see which there are with 'landfall image list'"
+    )]
+    NoBuild {
+        /// The version.
+        version: String,
+        /// The requested build.
+        build: String,
+    },
     /// The `modules` source needs Go.
     #[error(
         "the Go toolchain is not installed: install Go {at_least} or newer from https://go.dev/dl, or bring a finished \

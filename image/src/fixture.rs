@@ -4,9 +4,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
 };
 
-use base_env::Env;
+use base_env::{Clock, Env};
 
 use crate::{
     ContainerImage, DebianPackage, ImageStore, Manifest, ProgramRecord, Tools,
@@ -102,9 +105,11 @@ echo catatonit > "$last/usr/bin/catatonit"
 cat '{flavour}' > "$last/etc/flavour" 2>/dev/null
 echo certificates > "$last/etc/ssl/certs/ca-certificates.crt"
 ln -s usr/bin "$last/bin"
-printf 'Package: runc\nStatus: install ok installed\nVersion: 1.1.5\nArchitecture: amd64\n' > "$last/var/lib/dpkg/status"
+version=$(cat '{debian}' 2>/dev/null || echo 1.1.5)
+printf 'Package: runc\nStatus: install ok installed\nVersion: %s\nArchitecture: amd64\n' "$version" > "$last/var/lib/dpkg/status"
 "#,
         calls = calls.display(),
+        debian = cache.join("debian").display(),
         flavour = cache.join("flavour").display()
     );
     let tools = Tools {
@@ -114,6 +119,34 @@ printf 'Package: runc\nStatus: install ok installed\nVersion: 1.1.5\nArchitectur
         root: true,
     };
     ImageStore::with_catalog(cache, Env::system(), tools, catalog()).unwrap()
+}
+
+/// The same at a moment that does not pass.
+pub(crate) fn store_at(cache: &Path, at: &str) -> ImageStore {
+    let mut store = store(cache);
+    store.env.clock = Arc::new(Standing(at.parse().unwrap()));
+    store
+}
+
+/// From now on, Debian has this version of runc.
+pub(crate) fn debian_has(cache: &Path, version: &str) {
+    fs::write(cache.join("debian"), version).unwrap();
+}
+
+struct Standing(jiff::Timestamp);
+
+impl Clock for Standing {
+    fn now(&self) -> jiff::Timestamp {
+        self.0
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// An executable file.
@@ -142,6 +175,7 @@ pub(crate) fn manifest() -> Manifest {
         recipe: "cd".repeat(32),
         architecture: "amd64".to_owned(),
         created: "2026-02-03T04:05:06.789Z".parse().unwrap(),
+        build: None,
         source: "modules".to_owned(),
         layers: Vec::new(),
         programs: vec![ProgramRecord {

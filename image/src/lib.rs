@@ -6,10 +6,14 @@
 //! images (shared by all versions), and the programs of one Kubernetes version. They are never copied for a machine, so
 //! that the pages of a program are in memory once for all machines of a version.
 //!
+//! There may be several images of a Kubernetes version: a newer one has newer packages of Debian, or the components of a newer
+//! release. Each has a *build*, its day; machines stay on theirs until somebody moves them on.
+//!
 //! Always true here:
 //! - every artifact in the store is named by a key computed from its inputs, is complete, and never changes:
 //!   it is created in a scratch directory and renamed into place;
 //! - a build holds the store's lock; readers need none;
+//! - no two images of a version have the same build; what a machine runs on is not removed;
 //! - each finished program is stored at once, so a killed build continues where it stopped; its child
 //!   processes have ended with it;
 //! - no registry, container daemon or checkout is needed: the pinned components are inside this crate.
@@ -18,6 +22,7 @@
 
 mod archive;
 mod base;
+mod build;
 mod builder;
 mod buildinfo;
 mod components;
@@ -36,6 +41,7 @@ mod process;
 mod program;
 mod progress;
 mod release;
+mod renew;
 mod repair;
 mod sbom;
 mod source;
@@ -49,12 +55,14 @@ mod fixture;
 #[cfg(test)]
 mod store_tests;
 
+pub use build::Change;
 pub use components::supported;
 pub use error::ImageError;
 pub use manifest::{ContainerImage, DebianPackage, LayerRecord, Manifest, ProgramRecord};
 pub use place::{cache_dir, check as check_place};
 pub use plan::Estimate;
 pub use progress::{Event, Progress, Silent};
+pub use renew::{Removed, Renewed};
 pub use source::{Release, Source};
 pub use store::{ImageStore, NodeImage, Tools};
 pub use verify::{Difference, Verification};

@@ -21,6 +21,10 @@ pub struct Manifest {
     pub architecture: String,
     /// The time of the build, UTC.
     pub created: jiff::Timestamp,
+    /// Its name among the images of its version: the day, `2026.11.28`; a second one of a day has a number after it. Manifests of before have
+    /// none: the day of [`Self::created`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub build: Option<String>,
     /// `modules`, `directory` or `release`.
     pub source: String,
     /// Top first.

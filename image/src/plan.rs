@@ -95,12 +95,24 @@ impl<'a> Plan<'a> {
         tools: &Tools,
         paths: &Paths,
     ) -> Result<Self, ImageError> {
+        Self::of_day(catalog, version, source, tools, paths, None)
+    }
+
+    /// The same with the packages of a day: without, whichever Debian had when the base system was installed.
+    pub(crate) fn of_day(
+        catalog: &'a Catalog,
+        version: &str,
+        source: &Source,
+        tools: &Tools,
+        paths: &Paths,
+        day: Option<&str>,
+    ) -> Result<Self, ImageError> {
         let component = catalog.kubernetes(version)?;
         let mut planner = Planner::new(catalog, source, tools, paths)?;
         let kubernetes_programs = planner.programs(std::iter::once(component))?;
         let shared_programs = planner.programs(catalog.shared())?;
 
-        let base = base_key(catalog, tools);
+        let base = base_key(catalog, tools, day);
         let of = |kind: &str, programs: &[ProgramPlan<'_>]| {
             KeyBuilder::new(kind)
                 .field("format", FORMAT)
@@ -200,7 +212,7 @@ fn scaled(seconds: u64) -> Duration {
     Duration::from_secs((seconds * 2).div_ceil(processors))
 }
 
-fn base_key(catalog: &Catalog, tools: &Tools) -> String {
+fn base_key(catalog: &Catalog, tools: &Tools, day: Option<&str>) -> String {
     KeyBuilder::new("base layer")
         .field("format", FORMAT)
         .field("suite", &catalog.base.suite)
@@ -209,6 +221,7 @@ fn base_key(catalog: &Catalog, tools: &Tools) -> String {
         .field("mirror", tools.debian_mirror.as_deref().unwrap_or_default())
         .fields("package", catalog.base.packages.iter().map(String::as_str))
         .fields("setting", base::settings())
+        .fields("day", day)
         .finish()
 }
 

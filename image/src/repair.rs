@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The directory with the mounts of all processes.
-const PROCESSES: &str = "/proc";
+pub(crate) const PROCESSES: &str = "/proc";
 
 impl ImageStore {
     /// The paths of an image that are missing, or of another kind or size; see [`Self::verify`] for the rest.

@@ -9,6 +9,7 @@ use std::{
 use base_env::Env;
 
 use crate::{
+    build,
     components::Catalog,
     error::{ImageError, IoContext as _},
     key,
@@ -128,6 +129,11 @@ impl NodeImage {
             .find(|path| path.is_file())
     }
 
+    /// Its name among the images of its version: its day, e.g. `2026.11.28`.
+    pub fn build(&self) -> String {
+        build::of(&self.manifest)
+    }
+
     /// The bill of materials, SPDX 2.3 JSON.
     pub fn sbom(&self) -> PathBuf {
         self.directory.join(SBOM)
@@ -216,6 +222,25 @@ impl ImageStore {
         Ok(images.into_iter().nth(current.unwrap_or(0)))
     }
 
+    /// This build of a version's image.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] and [`ImageError::Damaged`] for a store that cannot be read.
+    pub fn find_build(&self, version: &str, build: &str) -> Result<Option<NodeImage>, ImageError> {
+        let images = self.of_version(version)?;
+        Ok(images.into_iter().find(|image| image.build() == build))
+    }
+
+    /// The build of an image of this version and key: its day, with a number where another image of the version has that.
+    pub(crate) fn free_build(&self, version: &str, key: &str, wanted: String) -> Result<String, ImageError> {
+        let others = self.of_version(version)?.into_iter();
+        let taken: Vec<String> = others
+            .filter(|image| image.key != key)
+            .map(|image| image.build())
+            .collect();
+        Ok(build::free(wanted, &taken))
+    }
+
     /// All complete images, by version, the newest build of each first.
     ///
     /// # Errors
@@ -229,7 +254,7 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// The images of a version, newest first. An image with an unreadable manifest is skipped.
+    /// The images of a version, newest build first. An image with an unreadable manifest is skipped.
     fn of_version(&self, version: &str) -> Result<Vec<NodeImage>, ImageError> {
         let mut images = Vec::new();
         for directory in self.directories(version)? {
@@ -241,9 +266,9 @@ impl ImageStore {
             }
         }
         images.sort_by(|a, b| {
-            b.manifest
-                .created
-                .cmp(&a.manifest.created)
+            build::order(&b.build())
+                .cmp(&build::order(&a.build()))
+                .then_with(|| b.manifest.created.cmp(&a.manifest.created))
                 .then_with(|| a.key.cmp(&b.key))
         });
         Ok(images)

@@ -14,7 +14,7 @@ use control_records::{directory, key, planned};
 use control_store::{Change, Store, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use providers_containerservice::{ContainerService, Next, NodeImages};
+use providers_containerservice::{ContainerService, Next};
 
 /// After the store failed, and after a cluster's channels could not be followed.
 const BACK_OFF: Duration = Duration::from_secs(60);
@@ -26,7 +26,6 @@ pub(crate) struct Channels {
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clusters: Arc<ContainerService>,
-    pub(crate) images: Arc<dyn NodeImages>,
 }
 
 /// Which clusters are to be looked at, by uid.
@@ -153,7 +152,7 @@ impl Channels {
     }
 
     async fn look(&self, uid: &str) -> Next {
-        match self.clusters.follow(uid, &*self.images).await {
+        match self.clusters.follow(uid).await {
             Ok(next) => next,
             Err(error) => {
                 let cause = error.internal.as_deref();

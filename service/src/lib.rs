@@ -236,7 +236,8 @@ impl Service {
                 authority: format!("{}/", config.base_url.trim_end_matches('/')),
             }),
         );
-        let clusters = Arc::new(clusters.guarded(Arc::clone(&guard)));
+        let clusters = clusters.guarded(Arc::clone(&guard)).imaging(drivers.images);
+        let clusters = Arc::new(clusters);
         let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
             env.clone(),
             Arc::clone(&clusters),
@@ -248,8 +249,8 @@ impl Service {
             env: env.clone(),
             store: Arc::clone(&store),
             clusters: Arc::clone(&clusters),
-            images: drivers.images,
         };
+        let upgraded = Arc::clone(&clusters);
         let clusters: Arc<dyn Provider> = clusters;
         let authorization: Arc<dyn Provider> = Arc::new(Authorization::new(
             env.clone(),
@@ -314,6 +315,7 @@ impl Service {
         ));
         let own = HistoryApi::new(env.clone(), Arc::clone(&store)).rehearsing(Rehearsals {
             guard,
+            clusters: upgraded,
             offered: Offered::pinned(),
             limits: config.limits.clone(),
         });

@@ -245,6 +245,7 @@ impl Recipes for KubernetesRecipes {
         }
         let (mut pool, place) = self.place(cluster, machine).ok_or_else(no_pool)?;
         pool.kubernetes_version.clone_from(&machine.image);
+        pool.image.clone_from(&machine.build);
         node_config(
             cluster.spec(),
             &pool,
@@ -305,6 +306,7 @@ impl Recipes for KubernetesRecipes {
     fn wish(&self, cluster: &ClusterRecord, machine: &MachineRecord) -> Option<NodeWish> {
         let (mut pool, place) = self.place(cluster, machine)?;
         pool.kubernetes_version.clone_from(&machine.image);
+        pool.image.clone_from(&machine.build);
         let mut wish = node_wish(cluster.spec(), &pool, &place);
         let given_up = machine
             .emptying
@@ -439,6 +441,7 @@ mod tests {
             v: 2,
             id: id.to_owned(),
             image: "1.36.3".to_owned(),
+            build: None,
             token_hash: String::new(),
             token_sealed: Vec::new(),
             enrolled_key: None,

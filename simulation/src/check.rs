@@ -345,10 +345,15 @@ impl Stamp {
                 }
                 Role::Node { pool, .. } => {
                     let pool = spec.pools.iter().find(|found| found.name == *pool);
-                    pool.is_none_or(|pool| pool.kubernetes_version == *image)
+                    pool.is_none_or(|pool| {
+                        // A build that is not known on one side tells nothing.
+                        let other =
+                            machine.build.is_some() && pool.image.is_some() && machine.build != pool.image;
+                        pool.kubernetes_version == *image && !other
+                    })
                 }
             };
-            if !right || machine.upgrading().is_some() || running.get(&machine.id) != Some(image) {
+            if !right || machine.upgrading().is_some() || running.get(&machine.id) != Some(&machine.boots()) {
                 problems.push(format!(
                     "{}: machine {} is of {image} and runs {:?}, which is not what it is to be",
                     cluster.name,

@@ -30,6 +30,7 @@ fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
         v: 2,
         id: id.to_owned(),
         image: String::new(),
+        build: None,
         token_hash: String::new(),
         token_sealed: Vec::new(),
         enrolled_key: Some(format!("key of {id}")),

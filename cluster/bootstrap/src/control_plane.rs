@@ -67,7 +67,7 @@ pub fn control_plane_config(
         members::etcd(place),
         members::forgets(place, api_server(spec, pki, place)),
         members::forgets(place, controller_manager(spec, place)),
-        members::forgets(place, scheduler(place)),
+        members::forgets(place, scheduler(spec, place)),
         members::backup(),
     ];
     processes.extend(members::programs_of_several(place));
@@ -295,6 +295,14 @@ fn authorizers(spec: &ClusterSpec) -> String {
     }
 }
 
+/// The minor release that programs of a newer one behave as: they serve its APIs, and store what it can read. For programs of that release
+/// itself this is how they are anyway. The oldest release that storage suits (`--min-compatibility-version`) is left as it is by default, the minor before
+/// the one that is emulated: so it was before the upgrade, too.
+fn emulation(spec: &ClusterSpec) -> Option<String> {
+    let minor = spec.emulated.as_ref()?;
+    Some(format!("--emulated-version=kube={minor}"))
+}
+
 fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -> Process {
     let (mutating, others) = in_flight(place.limits);
     let mut flags = vec![
@@ -354,6 +362,7 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
     // While one key takes the place of another.
     let others = 1..pki.service_account_public_keys().count();
     flags.extend(others.map(|number| format!("--service-account-key-file={}", service_account_key(number))));
+    flags.extend(emulation(spec));
     let restart_on = [
         ENCRYPTION,
         AUDIT_POLICY,
@@ -382,7 +391,7 @@ fn leader_elect(place: &ControlPlanePlace) -> String {
 
 fn controller_manager(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process {
     let kubeconfig = client_config("kube-controller-manager");
-    let flags = [
+    let mut flags = vec![
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),
@@ -408,18 +417,19 @@ fn controller_manager(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process 
         "--kube-api-burst=1000".to_owned(),
         "--profiling=false".to_owned(),
     ];
+    flags.extend(emulation(spec));
     process(
         "kube-controller-manager",
-        flags.into(),
+        flags,
         https(10257, "/healthz"),
         3,
         &[&kubeconfig, CA_FILE, SIGNING_CA, SERVICE_ACCOUNT_KEY],
     )
 }
 
-fn scheduler(place: &ControlPlanePlace) -> Process {
+fn scheduler(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process {
     let kubeconfig = client_config("kube-scheduler");
-    let flags = [
+    let mut flags = vec![
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),
@@ -432,9 +442,10 @@ fn scheduler(place: &ControlPlanePlace) -> Process {
         leader_elect(place),
         "--profiling=false".to_owned(),
     ];
+    flags.extend(emulation(spec));
     process(
         "kube-scheduler",
-        flags.into(),
+        flags,
         https(10259, "/healthz"),
         3,
         &[&kubeconfig, CA_FILE],

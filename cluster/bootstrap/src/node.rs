@@ -265,7 +265,10 @@ fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMa
         ("role", "agent".to_owned()),
         ("managedby", "aks".to_owned()),
         ("os-sku", "Debian".to_owned()),
-        ("node-image-version", node_image_version(&pool.kubernetes_version)),
+        (
+            "node-image-version",
+            node_image_version(&pool.kubernetes_version, pool.image.as_deref()),
+        ),
         ("nodepool-type", "VirtualMachineScaleSets".to_owned()),
         ("priority", "regular".to_owned()),
         ("storageprofile", "managed".to_owned()),

@@ -152,6 +152,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             vm_size: "Standard_DS2_v2".to_owned(),
             mode: PoolMode::System,
             kubernetes_version: "1.36.3".to_owned(),
+            image: None,
             max_pods: 30,
             labels: BTreeMap::from([("tier".to_owned(), "back".to_owned())]),
             taints: vec!["dedicated=back:NoSchedule".to_owned()],
@@ -182,6 +183,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,
+        emulated: None,
     }
 }
 

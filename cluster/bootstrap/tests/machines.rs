@@ -899,3 +899,24 @@ fn a_kubeconfig_of_the_directory_holds_no_credential() {
         );
     }
 }
+
+#[test]
+fn a_control_plane_emulates_the_minor_release_that_it_can_go_back_to() {
+    let flags = |emulated: Option<&str>| -> Vec<Vec<String>> {
+        let spec = ClusterSpec {
+            emulated: emulated.map(str::to_owned),
+            ..spec(PodNetworking::Kubenet)
+        };
+        let config = control_plane_config(&spec, &pki(), &place_of(&[1]), now(), 1).unwrap();
+        let all = config.processes.into_iter();
+        all.filter(|process| process.name.starts_with("kube-"))
+            .map(|process| process.argv)
+            .collect()
+    };
+    let (plain, emulating) = (flags(None), flags(Some("1.36")));
+    assert_eq!(emulating.len(), 3);
+    for (before, mut now) in plain.into_iter().zip(emulating) {
+        assert_eq!(now.pop().as_deref(), Some("--emulated-version=kube=1.36"));
+        assert_eq!(now, before, "nothing else");
+    }
+}

@@ -6,6 +6,7 @@
 
 pub mod autoscaler;
 mod namespace;
+mod node_image;
 mod sizes;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -24,6 +25,7 @@ pub use autoscaler::{AutoscalerProfile, Expander, PoolRange};
 pub use namespace::{
     AdoptionPolicy, DeletePolicy, NamespaceNetwork, NamespaceQuota, NamespaceSpec, NetworkRule,
 };
+pub use node_image::{build_of, image_reference, is_build, is_newer, node_image_version, split_reference};
 pub use sizes::{DEFAULT_VM_SIZE, VM_FAMILIES, VM_SIZES, VmFamily, VmSize, vm_size};
 pub use texts::{count_or_percent, ip_range, taint};
 pub use trusted::{TRUSTED_ROLES, TRUSTED_SOURCE, TrustedRole, TrustedRule};
@@ -93,6 +95,10 @@ pub struct ClusterSpec {
     /// milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_until: Option<i64>,
+    /// The minor release that its control plane emulates until an upgrade is finalised, e.g. `1.36`: programs of a newer one
+    /// behave as this one does, and store what it can read. `None`: they are what they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<String>,
 }
 
 impl ClusterSpec {
@@ -275,6 +281,9 @@ pub struct PoolSpec {
     pub mode: PoolMode,
     /// Kubelet version.
     pub kubernetes_version: String,
+    /// The build of its nodes' image ([`node_image_version`]); `None`: whichever there is of the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Pods a node may run.
     pub max_pods: u32,
     /// Labels on each node.
@@ -433,10 +442,4 @@ pub enum TokenFormat {
     Exec,
     /// The format built into kubectl until 1.26; kubelogin converts it.
     Azure,
-}
-
-/// The node image name of a Kubernetes version, in AKS' format: `nodeImageVersion` in answers and the label
-/// `kubernetes.azure.com/node-image-version` of nodes.
-pub fn node_image_version(kubernetes: &str) -> String {
-    format!("Landfall-Debian-12-{kubernetes}")
 }

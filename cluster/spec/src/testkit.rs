@@ -27,6 +27,7 @@ pub fn cluster() -> ClusterSpec {
         autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,
+        emulated: None,
     }
 }
 
@@ -55,6 +56,7 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         vm_size: "Standard_B2s".to_owned(),
         mode: PoolMode::System,
         kubernetes_version: "1.36.3".to_owned(),
+        image: None,
         max_pods: 30,
         labels: [].into(),
         taints: Vec::new(),

@@ -135,8 +135,8 @@ pub(crate) async fn compose(
                 txn.absent(&name).with(put_record(name, &sealed))
             }
             Write::StepKeys { generation, step } => step_keys(deps, txn, uid, *generation, step, now).await?,
-            Write::RecordMachine { role, image } => {
-                let machine = machine(deps, basis, role, image, now)?;
+            Write::RecordMachine { role, image, build } => {
+                let machine = machine(deps, basis, role, image, build.clone(), now)?;
                 done.recorded.push(machine.id.clone());
                 if let Some(lease) = lease_of(basis, role) {
                     let record = LeaseRecord {
@@ -381,12 +381,14 @@ fn machine(
     basis: &Basis,
     role: &Role,
     image: &str,
+    build: Option<String>,
     now: Timestamp,
 ) -> Result<MachineRecord, CommitError> {
     let id = deps.env.ids.short();
     let record = MachineRecord {
         v: 2,
         image: image.to_owned(),
+        build,
         token_hash: String::new(),
         token_sealed: Vec::new(),
         enrolled_key: None,

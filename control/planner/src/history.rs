@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use control_records::{EventKind, Reported};
+use control_records::{EventKind, Reported, Role, times::Step};
+use jiff::Timestamp;
 
 use crate::{Draft, Machine, Presence, Reach, Write, messages};
 
@@ -16,6 +17,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         let before = seen.observed.reported.get(id).cloned().unwrap_or_default();
         let label = machine.label().to_owned();
         if draft.writes.contains(&Write::RemoveMachine(id.clone())) {
+            left(draft, machine);
             draft.tell(EventKind::MachineRemoved, label, format!("machine {id} is gone"));
             continue;
         }
@@ -35,6 +37,32 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
     }
     draft.observed.reported = reported;
     problem(draft);
+}
+
+/// Keeps how long it took until a node that was replaced was gone, without the time that it was kept on purpose.
+fn left(draft: &mut Draft<'_>, machine: &Machine) {
+    let Some(emptying) = machine
+        .record
+        .emptying
+        .as_ref()
+        .filter(|emptying| emptying.given_up.is_none())
+    else {
+        return;
+    };
+    let Some(Role::Node { pool, .. }) = machine.role() else {
+        return;
+    };
+    let mut pools = draft.desired.spec().pools.iter();
+    let soak = pools
+        .find(|spec| spec.name == *pool && emptying.empty.is_some())
+        .map_or(0, |spec| 60 * u64::from(spec.soak_minutes));
+    let took = since(draft, emptying.since).saturating_sub(soak);
+    draft.observed.times.took(Step::Leave, took);
+}
+
+/// Seconds from then until now.
+pub(crate) fn since(draft: &Draft<'_>, then: Timestamp) -> u64 {
+    u64::try_from(draft.now.duration_since(then).as_secs()).unwrap_or_default()
 }
 
 fn going(draft: &Draft<'_>, machine: &Machine) -> bool {
@@ -83,6 +111,11 @@ fn serves(draft: &mut Draft<'_>, machine: &Machine, label: &str, reported: &mut 
     };
     if ready != reported.ready {
         reported.ready = ready;
+        // What was repaired meanwhile is no measure.
+        if ready && machine.node_name().is_some() && machine.record.healing.at.is_none() {
+            let took = since(draft, machine.record.created_at);
+            draft.observed.times.took(Step::Start, took);
+        }
         let (kind, message) = if ready { good } else { bad };
         draft.tell(kind, label, message);
     }

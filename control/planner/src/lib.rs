@@ -168,6 +168,8 @@ pub enum Write {
         role: Role,
         /// The version of its image.
         image: String,
+        /// The build of it; `None`: whichever there is.
+        build: Option<String>,
     },
     /// A machine is to go.
     MarkMachine(Permit),

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use cluster_spec::PoolSpec;
-use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Part, Progress};
+use control_records::{
+    Event, EventKind, OperationError, OperationRecord, OperationStatus, Part, Progress, times::words,
+};
 use jiff::Timestamp;
 
 use crate::{
@@ -101,6 +103,7 @@ fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> 
         percent: percent.min(99).max(operation.progress.percent),
         step: step(draft, &scope, checks),
         until: operation.progress.until,
+        expected: operation.progress.expected,
     }
 }
 
@@ -208,6 +211,15 @@ fn step(draft: &Draft<'_>, scope: &[Part], checks: &Checks) -> String {
     }
 }
 
+/// How long an upgrade took, beside what it was expected to take when it was accepted.
+fn beside_the_estimate(draft: &Draft<'_>, operation: &OperationRecord) -> String {
+    let Some(expected) = operation.progress.expected else {
+        return String::new();
+    };
+    let took = draft.now.duration_since(operation.started_at).unsigned_abs();
+    format!(" in {}; {} were expected", words(took.as_secs()), words(expected))
+}
+
 /// Tells how an operation ended.
 pub(crate) fn tell(
     draft: &mut Draft<'_>,
@@ -223,7 +235,11 @@ pub(crate) fn tell(
     };
     let message = match error {
         Some(error) => format!("{}: {}", operation.name, error.message),
-        None => format!("{} reached what was asked for", operation.name),
+        None => format!(
+            "{} reached what was asked for{}",
+            operation.name,
+            beside_the_estimate(draft, operation)
+        ),
     };
     draft
         .events

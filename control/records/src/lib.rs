@@ -68,6 +68,7 @@ pub mod sealed;
 pub mod sign_in;
 mod snapshot;
 mod text;
+pub mod times;
 pub mod unknown;
 pub mod usage;
 pub mod volume;
@@ -85,7 +86,8 @@ use serde_json::Value;
 
 pub use child::{ChildRecord, SystemData};
 pub use desired::{
-    Decided, DecidedPool, DesiredPool, DesiredState, Malformed, Ranges, network as network_profile,
+    Decided, DecidedPool, DesiredPool, DesiredState, LastNodes, Malformed, Ranges, Soak,
+    network as network_profile,
 };
 pub use directory::{NameRecord, OwnerRecord};
 pub use epoch::{Epoch, StoreRecord};
@@ -338,6 +340,9 @@ pub struct ObservedRecord {
     /// The version that the control plane has begun to go on to, until it serves: no wish takes it back to an older one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrading_to: Option<String>,
+    /// How long steps of upgrades took.
+    #[serde(default, skip_serializing_if = "times::StepTimes::is_empty")]
+    pub times: times::StepTimes,
     /// What was last told of each machine, by id, so that it is told once.
     #[serde(default, rename = "told")]
     pub reported: BTreeMap<String, Reported>,

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use cluster_spec::image_reference;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,10 @@ pub struct MachineRecord {
     pub id: String,
     /// Kubernetes version of its image. Of a node for ever; of a control plane machine it changes with an upgrade.
     pub image: String,
+    /// The build of that image: of a node for ever. `None`: whichever there is of the version, the newest one first. So it is
+    /// with control plane machines, and with nodes from before images had builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// Hash (SHA-256, hex) of its one-time token.
     pub token_hash: String,
     /// The one-time token, sealed, so that a repeated creation seeds the same one.
@@ -53,6 +58,11 @@ pub struct MachineRecord {
 }
 
 impl MachineRecord {
+    /// What it boots, for the fabric.
+    pub fn boots(&self) -> String {
+        image_reference(&self.image, self.build.as_deref())
+    }
+
     /// The step of a repair that is to be carried out, and when it was decided.
     pub fn repairing(&self) -> Option<(RepairStep, Timestamp)> {
         self.work.as_ref()?.repair()

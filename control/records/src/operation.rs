@@ -110,6 +110,9 @@ pub struct Progress {
     /// The extended deadline of an operation that replaces nodes: it does not fail for lack of time before this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// How long it was expected to take when it was accepted, seconds, where it replaces nodes or upgrades a control plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<u64>,
 }
 
 /// Where an operation is.

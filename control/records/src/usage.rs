@@ -156,7 +156,9 @@ pub fn upgrade(before: &ClusterSpec, after: &ClusterSpec) -> (u64, u64) {
     for pool in &after.pools {
         let old = before.pools.iter().find(|old| old.name == pool.name);
         if old.is_some_and(|old| {
-            old.kubernetes_version != pool.kubernetes_version || old.renewed != pool.renewed
+            old.kubernetes_version != pool.kubernetes_version
+                || old.renewed != pool.renewed
+                || old.image != pool.image
         }) {
             let surge = surge_of(pool);
             let cores = vm_size(&pool.vm_size).map_or(0, |size| u64::from(size.cores));

@@ -123,7 +123,8 @@ pub struct MachineSpec {
     pub id: MachineId,
     /// Host name inside the machine, RFC 1123 label.
     pub hostname: String,
-    /// The Kubernetes version whose node image it boots, e.g. `1.36.3`.
+    /// The node image that it boots: the one of a Kubernetes version (`1.36.3`; the newest, where there are several), or this build of it
+    /// (`1.36.3@2026.11.28`).
     pub image: String,
     /// CPU limit in thousandths of a core.
     pub cpu_millis: u32,
@@ -393,7 +394,7 @@ pub trait Fabric: Send + Sync + 'static {
     /// Removes a VNET. Its machines must be gone.
     async fn delete_network(&self, id: &NetworkId) -> Result<(), FabricError>;
 
-    /// Whether machines can boot the node image of this Kubernetes version; starts its build where possible.
+    /// Whether machines can boot this node image, named as in [`MachineSpec::image`]; starts its build where possible.
     ///
     /// # Errors
     /// [`FabricError::NoImage`].

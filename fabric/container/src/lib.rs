@@ -70,8 +70,8 @@ use crate::locks::Locks;
 
 /// The source of node images.
 pub trait Images: Send + Sync + 'static {
-    /// The layers of the root filesystem of this Kubernetes version, top first; `None` when the image does
-    /// not exist (yet). They are never written to and must stay while a machine uses them.
+    /// The layers of the root filesystem of a node image, named as in [`fabric_api::MachineSpec::image`], top first;
+    /// `None` when the image does not exist (yet). They are never written to and must stay while a machine uses them.
     fn layers(&self, version: &str) -> Option<Vec<PathBuf>>;
 
     /// The state of a missing image's build, for people.

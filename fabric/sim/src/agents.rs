@@ -14,6 +14,7 @@ use crate::{
     enrolment::Identity,
     options::{Span, draw},
     state::{Machine, State},
+    violations,
 };
 
 type Ailments = BTreeMap<Ailment, Cure>;
@@ -114,6 +115,11 @@ impl Inner {
         // A kubelet that starts checks its node object.
         machine.registered = false;
         let cluster = machine.cluster().map(str::to_owned);
+        if role == "control-plane"
+            && let Some(cluster) = &cluster
+        {
+            violations::storage(state, cluster, id);
+        }
         self.report(state, id);
         if let Some(cluster) = &cluster {
             self.etcd_changed(state, cluster);

@@ -76,7 +76,8 @@ impl Inner {
                 node.machine = machine;
                 node.address = address;
                 node.seen.ready = ready;
-                node.seen.kubelet_version = format!("v{image}");
+                let version = image.split('@').next().unwrap_or_default();
+                node.seen.kubelet_version = format!("v{version}");
                 changed |= node.seen != before;
             }
         }

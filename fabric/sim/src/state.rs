@@ -168,6 +168,8 @@ pub(crate) struct Cluster {
     pub(crate) address: Address,
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) past: Option<Past>,
+    /// The newest minor release, (major, minor), in whose form its members may have stored something.
+    pub(crate) stored: Option<(u32, u32)>,
 }
 
 impl Default for Cluster {
@@ -180,6 +182,7 @@ impl Default for Cluster {
             address: Address::default(),
             changes: watch::Sender::new(0),
             past: None,
+            stored: None,
         }
     }
 }

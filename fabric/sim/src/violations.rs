@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use agent_protocol::MachineConfig;
 use cluster_versions::Version;
-use fabric_api::{Attach, MachineSpec, NetworkId, NetworkSpec, Power, Side, VolumeId, VolumeSpec};
+use fabric_api::{
+    Attach, CONTROL_PLANE, MachineSpec, NetworkId, NetworkSpec, Power, ROLE_LABEL, Side, VolumeId, VolumeSpec,
+};
 
 use crate::state::State;
 
@@ -145,14 +148,53 @@ pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
     state.violations.extend(told);
 }
 
-/// Records a machine that starts with an older image on a disk written by a newer one.
+/// Records a node that starts with an older image on a disk written by a newer one. Control planes: [`storage`].
 pub(crate) fn image(state: &mut State, before: &MachineSpec, now: &MachineSpec) {
-    if version(&now.image) < version(&before.image) {
+    let member = now
+        .labels
+        .get(ROLE_LABEL)
+        .is_some_and(|role| role == CONTROL_PLANE);
+    if !member && version(&now.image) < version(&before.image) {
         state.violations.push(format!(
             "machine {} goes back from {} to {}",
             now.id, before.image, now.image
         ));
     }
+}
+
+/// Records in which minor release's form a member that starts its programs may store something, and a member that is older than what is
+/// stored: it may not be able to read that.
+pub(crate) fn storage(state: &mut State, cluster: &str, machine: &str) {
+    let Some(found) = state.machines.get(machine) else {
+        return;
+    };
+    let minor = |version: Version| (version.major, version.minor);
+    let Some(own) = version(&found.spec.image).map(minor) else {
+        return;
+    };
+    let emulated = found.in_force.as_deref().and_then(emulated);
+    let image = found.spec.image.clone();
+    let stored = state.cluster(cluster).stored;
+    let unreadable = stored.filter(|stored| *stored > own);
+    let newest = stored.max(Some(emulated.map_or(own, |emulated| emulated.min(own))));
+    state.cluster(cluster).stored = newest;
+    if let Some((major, minor)) = unreadable {
+        state.violations.push(format!(
+            "machine {machine} starts with {image}, and its cluster may have objects in the form of {major}.{minor}"
+        ));
+    }
+}
+
+/// The minor release that an API server is told to emulate.
+fn emulated(config: &MachineConfig) -> Option<(u32, u32)> {
+    let server = config
+        .processes
+        .iter()
+        .find(|process| process.name == "kube-apiserver")?;
+    let mut flags = server.argv.iter();
+    let minor = flags.find_map(|flag| flag.strip_prefix("--emulated-version=kube="))?;
+    let (major, minor) = minor.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Records a volume that is created again after it was deleted with data: its owner would find the data
@@ -200,6 +242,7 @@ pub(crate) fn skew(state: &mut State, cluster: &str) {
     }
 }
 
+/// The version of an image; which build of it makes no difference.
 fn version(image: &str) -> Option<Version> {
-    image.parse().ok()
+    image.split('@').next()?.parse().ok()
 }

@@ -23,7 +23,9 @@ mod commands;
 mod compatibility;
 mod conversion;
 mod empty;
+mod estimates;
 mod formats;
+mod images;
 mod landfall;
 mod machines;
 mod maintenance;
@@ -49,7 +51,7 @@ use futures::lock::Mutex;
 use ipnet::Ipv4Net;
 
 pub use api_versions::API_VERSIONS;
-pub use channels::{Next, NodeImages, SameImages};
+pub use channels::Next;
 pub use clusters::{
     authentication::ISSUERS,
     credentials::Credentials,
@@ -59,6 +61,7 @@ pub use clusters::{
     transaction::secret_name,
 };
 pub use compatibility::{OtherRoutes, compatibility};
+pub use images::{NodeImages, SameImages};
 pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
@@ -102,6 +105,8 @@ pub struct ContainerService {
     /// What all clusters ask for is one record.
     turn: Mutex<()>,
     kept: Arc<Kept>,
+    /// What is known of node images.
+    images: Arc<dyn NodeImages>,
     /// Reads the deprecated APIs in use in clusters; `None`: they are not read, and refuse no upgrade.
     guard: Option<Arc<UpgradeGuard>>,
 }
@@ -123,8 +128,15 @@ impl ContainerService {
             credentials,
             turn: Mutex::new(()),
             kept: Arc::default(),
+            images: Arc::new(SameImages),
             guard: None,
         }
+    }
+
+    /// The provider with what is known of node images.
+    #[must_use]
+    pub fn imaging(self, images: Arc<dyn NodeImages>) -> Self {
+        Self { images, ..self }
     }
 
     /// The provider with a guard: an upgrade to a version that lacks an API in use is refused.
@@ -179,6 +191,7 @@ impl Keeper for ContainerService {
             credentials: Arc::clone(&self.credentials),
             turn: Mutex::new(()),
             kept: Arc::clone(&self.kept),
+            images: Arc::clone(&self.images),
             guard: self.guard.clone(),
         }
     }

@@ -68,8 +68,14 @@ impl ContainerService {
     async fn pool_upgrades(&self, request: &Request) -> Result<Response, ArmError> {
         check_default(request.path.name(2).unwrap_or_default())?;
         let (found, pool) = self.need_pool(ClusterPath::of(&request.path)?).await?;
-        let offered = &self.config.offered;
-        Ok(Response::ok(found.view().pool_upgrade_profile(&pool, offered)))
+        let images = self.images_for(Some(&found.record.value));
+        Ok(Response::ok(found.view().pool_upgrade_profile(
+            &pool,
+            &self.config.offered,
+            &images,
+            &request.api_version,
+            self.env.clock.now(),
+        )))
     }
 
     async fn pool_versions(&self, request: &Request) -> Result<Response, ArmError> {

@@ -48,6 +48,7 @@ fn machine(id: &str, role: Role) -> MachineRecord {
         v: 2,
         id: id.to_owned(),
         image: "1.36.3".to_owned(),
+        build: None,
         token_hash: String::new(),
         token_sealed: Vec::new(),
         enrolled_key: None,

@@ -439,7 +439,7 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
     Ok(MachineSpec {
         id: MachineId::from(id),
         hostname,
-        image: machine.image.clone(),
+        image: machine.boots(),
         cpu_millis,
         memory_mib,
         disk_gib,

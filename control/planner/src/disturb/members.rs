@@ -1,7 +1,7 @@
 //! Control plane members: one at a time, and none that the others need.
 
 use crate::{
-    ConfigSeen, Draft, Machine, Presence, Subject,
+    ConfigSeen, Draft, Frame, Machine, Presence, Subject,
     view::{
         control_plane::{all_healthy, healthy, membership, split, staying},
         etcd,
@@ -28,6 +28,12 @@ pub(super) fn upgrade(draft: &Draft<'_>, id: &str, member: &Machine) -> Result<(
     if let Some((_, machine)) = staying.iter().find(|other| touched(other)) {
         return Err(format!("something is being done to {}", machine.label()));
     }
+    if draft.desired.spec().emulated.is_some() && !emulates(draft, member) {
+        return Err(format!(
+            "{} has not taken yet what it is to emulate",
+            member.label()
+        ));
+    }
     if staying.len() > 1 && formed(&draft.seen.observed) {
         // Whoever serves nobody may be stopped all the same.
         let but = (!healthy(member)).then_some(id);
@@ -36,6 +42,24 @@ pub(super) fn upgrade(draft: &Draft<'_>, id: &str, member: &Machine) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether a member has taken the configuration that it should have, and said so: newer programs read it when they start, and what they wrote
+/// before they knew what to emulate could not be taken back.
+fn emulates(draft: &Draft<'_>, member: &Machine) -> bool {
+    let ConfigSeen::Published {
+        generation, inputs, ..
+    } = &member.config
+    else {
+        return false;
+    };
+    let told = member
+        .current_report()
+        .is_some_and(|report| report.generation >= *generation);
+    let same = |frame: &Frame<'_>| split(&frame.config_inputs(&member.record)).0 == split(inputs).0;
+    // What nothing but a newer release of the service would change may wait.
+    told && (draft.frame().is_some_and(|frame| same(&frame))
+        || draft.older_frame().is_some_and(|frame| same(&frame)))
 }
 
 /// Members that are too many go once all are well and their leader is known: it lets the others go.

@@ -188,7 +188,7 @@ impl Ideal {
                 );
                 machine.record.enrolled_key = None;
             }
-            Write::RecordMachine { role, image } => {
+            Write::RecordMachine { role, image, build } => {
                 if let Role::ControlPlane { address, .. } = role {
                     assert!(self.seen.taken.insert(*address), "{address} was taken");
                 }
@@ -196,6 +196,7 @@ impl Ideal {
                 self.next_id += 1;
                 let mut machine = machine(&id, role.clone());
                 machine.record.image.clone_from(image);
+                machine.record.build.clone_from(build);
                 machine.record.created_at = self.now;
                 self.seen.machines.insert(
                     id,

@@ -65,6 +65,8 @@ mod rotation;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;
+#[path = "../features/upgrade/tests_rollback.rs"]
+mod upgrade_rollback;
 #[path = "../features/upgrade/tests_settings.rs"]
 mod upgrade_settings;
 #[path = "../features/volumes/tests.rs"]
@@ -166,6 +168,7 @@ fn machine(id: &str, role: Role) -> Machine {
             v: 1,
             id: id.to_owned(),
             image: "1.36.3".to_owned(),
+            build: None,
             token_hash: String::new(),
             token_sealed: Vec::new(),
             enrolled_key: None,

@@ -81,8 +81,14 @@ pub(crate) fn version(image: &str) -> Option<Version> {
     image.parse().ok()
 }
 
-/// The version that the control plane is to have: what is asked for, or newer where a member has it already.
+/// The version that the control plane is to have: what is asked for, or newer where a member has it already. What emulates the minor release
+/// that is asked for has stored nothing that it cannot read: then it goes back.
 pub(crate) fn target<'a>(draft: &Draft<'a>) -> &'a str {
+    let spec = draft.desired.spec();
+    let asked = version(&spec.kubernetes_version);
+    if asked.is_some() && asked.map(Version::minor_name) == spec.emulated {
+        return &spec.kubernetes_version;
+    }
     let images = staying(draft)
         .into_iter()
         .map(|(_, member)| member.record.image.as_str());

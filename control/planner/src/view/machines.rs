@@ -123,13 +123,15 @@ pub(crate) fn given_up(machine: &Machine) -> Option<&GivenUp> {
     machine.record.emptying.as_ref()?.given_up.as_ref()
 }
 
-/// Whether a node is made as the pool is to have them: of its version, and not before its nodes were to be made anew.
+/// Whether a node is made as the pool is to have them: of its version and build, and not before its nodes were to be made anew. Where a build
+/// is not known on one side, nothing follows from it.
 pub(crate) fn is_current(machine: &Machine, pool: &PoolSpec) -> bool {
     let record = &machine.record;
     let renewed = pool
         .renewed
         .is_none_or(|at| record.created_at.as_millisecond() >= at);
-    record.image == pool.kubernetes_version && renewed
+    let other = record.build.is_some() && pool.image.is_some() && record.build != pool.image;
+    record.image == pool.kubernetes_version && !other && renewed
 }
 
 /// The number of a machine in this very incarnation of the pool.

@@ -50,6 +50,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         restore: decided.restore.clone(),
         rotations: decided.rotations,
         forced_until: forced_until(body)?,
+        emulated: decided.soak.as_ref().map(|soak| soak.emulated().to_owned()),
         access: access(body)?,
         issuer: match optional(body, "/properties/oidcIssuerProfile/enabled")? {
             Some(true) => decided.issuer.clone(),
@@ -191,6 +192,7 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         vm_size: required(body, "/vmSize")?,
         mode: required::<PoolMode>(body, "/mode")?,
         kubernetes_version: decided.kubernetes_version.clone(),
+        image: decided.image.clone(),
         max_pods: required(body, "/maxPods")?,
         labels: optional::<BTreeMap<String, String>>(body, "/nodeLabels")?.unwrap_or_default(),
         taints: taints.collect::<Result<_, _>>()?,

@@ -90,6 +90,9 @@ pub struct Decided {
     /// The last replacements of its CAs and keys that were asked for.
     #[serde(default, skip_serializing_if = "Rotations::are_none")]
     pub rotations: Rotations,
+    /// How it stands with the way back of its control plane, once it was upgraded with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<Soak>,
     /// Its pools, by name: the same as in the body.
     pub pools: BTreeMap<String, DecidedPool>,
 }
@@ -102,6 +105,15 @@ pub struct DecidedPool {
     pub incarnation: String,
     /// The version that the body's `orchestratorVersion` stood for when it was asked for.
     pub kubernetes_version: String,
+    /// See [`PoolSpec::image`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What its nodes were before they were what they are to be now; one step, and none after a way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastNodes>,
+    /// The build of a node image that it was taken back from: channels leave it alone until there is a newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
     /// See [`PoolSpec::removed`].
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub removed: BTreeSet<String>,
@@ -111,6 +123,39 @@ pub struct DecidedPool {
     /// The range of the subnet that the body's `vnetSubnetID` stood for: it does not change while nodes are in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Ipv4Net>,
+}
+
+/// The nodes that a pool had before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastNodes {
+    /// Their version.
+    pub kubernetes_version: String,
+    /// The build of their node image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// When others were asked for, milliseconds since 1970.
+    pub at: i64,
+}
+
+/// An upgrade of a control plane to another minor release with a way back: until it is finalised, its programs emulate the minor
+/// release of before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Soak {
+    /// The version of before, which can be gone back to.
+    pub from: String,
+    /// When the upgrade was asked for, milliseconds since 1970.
+    pub since: i64,
+    /// When it is finalised by itself, milliseconds since 1970; nobody goes back afterwards.
+    pub until: i64,
+}
+
+impl Soak {
+    /// The minor release that is emulated, e.g. `1.36`.
+    pub fn emulated(&self) -> &str {
+        self.from.rsplit_once('.').map_or(&self.from, |(minor, _)| minor)
+    }
 }
 
 /// Ranges of a cluster's VNET.
@@ -234,10 +279,13 @@ impl DesiredState {
         let bodies = self.body.pointer(POOLS).and_then(Value::as_array);
         let bodies = bodies.into_iter().flatten();
         // Always as many, in the same order: the specs were derived from the bodies.
-        let pools = bodies.zip(&self.spec.pools).map(|(body, spec)| DesiredPool {
-            body: body.clone(),
-            decided: DecidedPool::of(spec),
-            spec: spec.clone(),
+        let pools = bodies.zip(&self.spec.pools).map(|(body, spec)| {
+            let decided = self.decided.pools.get(&spec.name).cloned();
+            DesiredPool {
+                body: body.clone(),
+                decided: decided.unwrap_or_else(|| DecidedPool::of(spec)),
+                spec: spec.clone(),
+            }
         });
         pools.collect()
     }
@@ -259,14 +307,45 @@ impl DesiredState {
 }
 
 impl DecidedPool {
+    /// What a spec tells of it.
     fn of(spec: &PoolSpec) -> Self {
         Self {
             incarnation: spec.incarnation.clone(),
             kubernetes_version: spec.kubernetes_version.clone(),
+            image: spec.image.clone(),
+            last: None,
+            left: None,
             removed: spec.removed.clone(),
             renewed: spec.renewed,
             subnet: spec.subnet,
         }
+    }
+}
+
+impl DecidedPool {
+    /// Its nodes are to have this version and this build of its image from `now` (milliseconds since 1970) on; what they had is kept,
+    /// for a way back. Where they have both, nothing changes.
+    pub fn go_to(&mut self, kubernetes_version: &str, image: Option<String>, now: i64) {
+        if self.kubernetes_version == kubernetes_version && self.image == image {
+            return;
+        }
+        self.last = Some(LastNodes {
+            kubernetes_version: std::mem::replace(
+                &mut self.kubernetes_version,
+                kubernetes_version.to_owned(),
+            ),
+            image: std::mem::replace(&mut self.image, image),
+            at: now,
+        });
+        self.left = None;
+    }
+
+    /// Its nodes are to be what they were before. There is one step back, and none after it.
+    pub fn go_back(&mut self, to: &LastNodes) {
+        self.left = self.image.take();
+        self.image.clone_from(&to.image);
+        self.kubernetes_version.clone_from(&to.kubernetes_version);
+        self.last = None;
     }
 }
 
@@ -283,6 +362,11 @@ impl DesiredPool {
     /// Its properties as they stand in the cluster's body.
     pub fn body(&self) -> &Value {
         &self.body
+    }
+
+    /// What was decided beside the body.
+    pub fn decided(&self) -> &DecidedPool {
+        &self.decided
     }
 
     /// What follows: what the loops act on.

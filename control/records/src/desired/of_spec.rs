@@ -6,7 +6,7 @@ use cluster_spec::{ApiAccess, ClusterSpec, PodNetworking, PoolSpec};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Decided, DecidedPool, DesiredPool, DesiredState, Ranges};
+use super::{Decided, DecidedPool, DesiredPool, DesiredState, Ranges, Soak};
 use crate::{ClusterRecord, Requests};
 
 impl DesiredState {
@@ -80,6 +80,11 @@ impl DesiredState {
             restore: spec.restore.clone(),
             issuer: spec.issuer.clone(),
             rotations: spec.rotations,
+            soak: spec.emulated.as_ref().map(|minor| Soak {
+                from: format!("{minor}.0"),
+                since: 0,
+                until: i64::MAX,
+            }),
             pools: spec
                 .pools
                 .iter()

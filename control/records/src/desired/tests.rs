@@ -14,6 +14,7 @@ fn pool(name: &str) -> PoolSpec {
         soak_minutes: 5,
         undrainable: cluster_spec::Undrainable::Cordon,
         autoscale: Some(PoolRange { min: 1, max: 5 }),
+        image: Some("2026.11.28".to_owned()),
         ..testkit::pool(name, 3)
     }
 }
@@ -40,6 +41,7 @@ fn spec() -> ClusterSpec {
         }),
         disks_off: true,
         forced_until: Some(1_767_225_600_000),
+        emulated: Some("1.36".to_owned()),
         files_off: true,
         snapshots_off: true,
         autoscaler: AutoscalerProfile {
@@ -202,4 +204,39 @@ fn a_body_from_which_no_spec_follows_is_refused_by_name() {
         decided.pools.insert("x".to_owned(), DecidedPool::of(&pool("x")));
     });
     assert_eq!(more.unwrap_err().path, POOLS);
+}
+
+#[test]
+fn a_pool_keeps_what_its_nodes_were_for_one_step_back() {
+    let pool = DesiredPool::of_spec(&pool("a"));
+    let same = pool.with(|_, decided| decided.go_to("1.36.3", Some("2026.11.28".to_owned()), 5));
+    assert_eq!(same.unwrap(), pool, "nothing else is asked for");
+    let newer = pool.with(|_, decided| decided.go_to("1.37.1", Some("2026.12.05".to_owned()), 7));
+    let newer = newer.unwrap();
+    let last = newer.decided().last.clone().unwrap();
+    assert_eq!(
+        (last.kubernetes_version.as_str(), last.image.as_deref(), last.at),
+        ("1.36.3", Some("2026.11.28"), 7)
+    );
+    let state = DesiredState::of_spec(&spec());
+    let mut pools = state.pools();
+    pools[0] = newer;
+    let state = state.with_pools(pools).unwrap();
+    // It is kept with the cluster, although the spec does not tell of it.
+    assert_eq!(state.pools()[0].decided().last.as_ref(), Some(&last));
+    let back = state.pools()[0]
+        .with(|_, decided| decided.go_back(&last))
+        .unwrap();
+    assert_eq!(back.spec().kubernetes_version, "1.36.3");
+    assert_eq!(back.spec().image.as_deref(), Some("2026.11.28"));
+    assert_eq!(back.decided().left.as_deref(), Some("2026.12.05"));
+    assert_eq!(back.decided().last, None, "there is one step");
+}
+
+#[test]
+fn a_control_plane_emulates_until_it_is_finalised() {
+    let state = DesiredState::of_spec(&spec());
+    assert_eq!(state.spec().emulated.as_deref(), Some("1.36"));
+    let finalised = state.with(|_, decided| decided.soak = None).unwrap();
+    assert_eq!(finalised.spec().emulated, None);
 }

@@ -1,13 +1,11 @@
 //! What channels ask for, as changes of what a cluster is to be. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use arm_kernel::{Decision, schema::Problems};
 use arm_wire::ArmError;
 use cluster_maintenance::{UpgradeChannel, Versions};
-use cluster_spec::ClusterSpec;
+use cluster_spec::{ClusterSpec, is_newer};
 use cluster_versions::{Offered, Version};
-use control_records::{ClusterRecord, MachineRecord, Role};
+use control_records::{ClusterRecord, DesiredPool, MachineRecord, Role};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -17,8 +15,10 @@ use crate::{
         draft::{Context, Draft, Name, advance},
         hooks::refuse_change,
         requests::Current,
-        upgrade_guard,
+        soak, upgrade_guard,
     },
+    images::Images,
+    pools::nodes::newest,
 };
 
 /// What an upgrade by `upgradeChannel` is called as an operation.
@@ -35,32 +35,48 @@ pub(super) fn versions(spec: &ClusterSpec) -> Option<Versions> {
     })
 }
 
-/// A node is older than an image that was built so much later: the first nodes of a version are written down before its image is built.
+/// A node of which it is not known which build it has is older than an image of this much later: the first nodes of a version are written down
+/// before its image is built.
 const OLDER: SignedDuration = SignedDuration::from_hours(24);
 
-/// Pools with a node that was made well before the newest image of its version was built (`built`, by version).
+/// Pools for which there is a newer build of their version's image: another one than what they were taken back from, and with other packages
+/// where `patched` is asked, given version and both builds. Of a pool whose build is not known: where a node was made well before that.
 pub(super) fn outdated(
-    spec: &ClusterSpec,
+    pools: &[DesiredPool],
     machines: &[MachineRecord],
-    built: &BTreeMap<&str, Timestamp>,
+    images: &Images,
+    patched: &dyn Fn(&str, &str, &str) -> bool,
 ) -> Vec<String> {
-    let old: BTreeSet<&str> = machines
-        .iter()
-        .filter(|machine| {
-            let built = built.get(machine.image.as_str());
-            let older = |built: &Timestamp| built.duration_since(machine.created_at) > OLDER;
-            !machine.deleting && built.is_some_and(older)
-        })
-        .filter_map(|machine| match &machine.assignment.as_ref()?.role {
-            Role::Node { pool, .. } => Some(pool.as_str()),
-            Role::ControlPlane { .. } => None,
-        })
-        .collect();
-    let pools = spec.pools.iter().map(|pool| &pool.name);
-    pools
-        .filter(|pool| old.contains(pool.as_str()))
-        .cloned()
-        .collect()
+    let is_old = |pool: &&DesiredPool| {
+        let (spec, decided) = (pool.spec(), pool.decided());
+        let Some(newest) = images.newest(&spec.kubernetes_version) else {
+            return false;
+        };
+        if decided.left.as_deref() == Some(newest) {
+            return false;
+        }
+        match &spec.image {
+            Some(own) => is_newer(newest, own) && patched(&spec.kubernetes_version, own, newest),
+            None => machines.iter().any(|machine| {
+                let own = machine.assignment.as_ref().is_some_and(
+                    |given| matches!(&given.role, Role::Node { pool, .. } if *pool == spec.name),
+                );
+                own && !machine.deleting && machine.build.is_none() && is_before(machine.created_at, newest)
+            }),
+        }
+    };
+    let old = pools.iter().filter(is_old);
+    old.map(|pool| pool.spec().name.clone()).collect()
+}
+
+/// Whether a moment is well before the day of a build.
+fn is_before(at: Timestamp, build: &str) -> bool {
+    let day = at
+        .checked_add(OLDER)
+        .unwrap_or(Timestamp::MAX)
+        .strftime("%Y.%m.%d")
+        .to_string();
+    is_newer(build, &day)
 }
 
 /// How a body calls a version: as before, where that still means it.
@@ -72,8 +88,11 @@ fn called(before: Option<&Value>, version: Version) -> Value {
     }
 }
 
-/// The versions that the cluster's channel requests next; `None` if it requests none.
+/// The versions that the cluster's channel requests next; `None` if it requests none, as while there is a way back from an upgrade.
 fn next(record: &ClusterRecord, offered: &Offered) -> Option<Versions> {
+    if soak::soaking(record).is_some() {
+        return None;
+    }
     let channel = record
         .body()
         .pointer("/properties/autoUpgradeProfile/upgradeChannel")
@@ -112,19 +131,24 @@ pub(crate) fn upgrade(
         );
         problems.into_result()?;
     }
+    let now = context.now.as_millisecond();
     let pools = present.state.pools().into_iter().zip(&next.pools);
     let pools = pools.map(|(pool, version)| {
         if pool.spec().kubernetes_version == version.to_string() {
             return Ok(pool);
         }
         pool.with(|body, decided| {
-            decided.kubernetes_version = version.to_string();
+            let version_text = version.to_string();
+            let image = context.images.newest(&version_text).map(str::to_owned);
+            decided.go_to(&version_text, image, now);
             body["orchestratorVersion"] = called(body.get("orchestratorVersion"), *version);
         })
     });
     let pools = pools.collect::<Result<Vec<_>, _>>().map_err(ArmError::internal)?;
     let version = next.control_plane;
+    let soak = soak::carried(Some(present), version);
     let state = present.state.with(|body, decided| {
+        decided.soak = soak;
         decided.kubernetes_version = version.to_string();
         let shown = called(body.pointer("/properties/kubernetesVersion"), version);
         body["properties"]["kubernetesVersion"] = shown;
@@ -147,7 +171,10 @@ pub(crate) fn renew(
     let now = context.now.as_millisecond();
     let all = present.state.pools().into_iter().map(|pool| {
         if pools.contains(&pool.spec().name) {
-            pool.with(|_, decided| decided.renewed = Some(now))
+            pool.with(|_, decided| {
+                decided.renewed = Some(now);
+                newest(decided, context.images, now);
+            })
         } else {
             Ok(pool)
         }

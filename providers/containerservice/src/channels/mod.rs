@@ -12,13 +12,14 @@
 
 mod decide;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use arm_kernel::{Mode, Mutation, RequestInfo, store_error, write};
 use arm_wire::{ArmError, Principal, PrincipalKind, Trace};
 use cluster_maintenance::{
     AUTO_UPGRADE, Calendar, LEAST_FOR_UPGRADE, NODE_OS, Start, UpgradeChannel, Versions,
 };
+use cluster_spec::{PoolSpec, node_image_version};
 use control_records::{
     ChildRecord, ClusterRecord, Event, EventKind, SubscriptionRecord, SubscriptionState, directory, events,
     key,
@@ -32,7 +33,7 @@ use serde_json::Value;
 use crate::{
     ContainerService,
     api_versions::API_VERSIONS,
-    clusters::{Action, Clusters, draft::refuse_deleting, hooks::refuse_change},
+    clusters::{Action, Clusters, draft::refuse_deleting, hooks::refuse_change, soak},
     records::{ClusterPath, StoredCluster},
 };
 
@@ -42,26 +43,12 @@ pub(crate) use decide::{renew, requested, upgrade};
 const LOOK: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is refused, such as for want of room, is asked for again after this.
 const AGAIN: Duration = Duration::from_secs(60 * 60);
+/// Packages and components that are named in an event.
+const MOST_NEWS: usize = 12;
 /// The action that is written into the activity log.
 const ACTION: &str = "Microsoft.ContainerService/managedClusters/write";
 /// Who asks.
 const SERVICE: &str = "Landfall";
-
-/// What is known of node images.
-pub trait NodeImages: Send + Sync + 'static {
-    /// When the newest node image of a Kubernetes version was built; `None` where nothing is known of one.
-    fn built_at(&self, version: &str) -> Option<Timestamp>;
-}
-
-/// Node images that never change.
-#[derive(Debug, Clone, Copy)]
-pub struct SameImages;
-
-impl NodeImages for SameImages {
-    fn built_at(&self, _: &str) -> Option<Timestamp> {
-        None
-    }
-}
 
 /// When a cluster's channels are to be looked at again. Always when what it is to be, its maintenance configurations or what an operator
 /// holds up has changed.
@@ -80,6 +67,8 @@ enum Wanted {
     Versions(Versions),
     /// Of these pools.
     Images(Vec<String>),
+    /// That the control plane is what its programs are, for nobody has said so while there was a way back.
+    Finalize(String),
 }
 
 /// What a body says of channels.
@@ -87,6 +76,8 @@ struct Channels {
     versions: UpgradeChannel,
     /// The configuration that newer node images go by, where they are asked for.
     images: Option<&'static str>,
+    /// Whether only those are asked for in which packages of the base system are other.
+    patches: bool,
 }
 
 impl Channels {
@@ -97,14 +88,16 @@ impl Channels {
             found.and_then(Value::as_str).unwrap_or_default()
         };
         let channel = text("upgradeChannel");
-        let images = match (channel, text("nodeOSUpgradeChannel")) {
-            ("node-image", _) => Some(AUTO_UPGRADE),
-            (_, "NodeImage") => Some(NODE_OS),
-            _ => None,
+        let (images, patches) = match (channel, text("nodeOSUpgradeChannel")) {
+            ("node-image", _) => (Some(AUTO_UPGRADE), false),
+            (_, "NodeImage") => (Some(NODE_OS), false),
+            (_, "SecurityPatch") => (Some(NODE_OS), true),
+            _ => (None, false),
         };
         Self {
             versions: UpgradeChannel::of(channel),
             images,
+            patches,
         }
     }
 }
@@ -114,7 +107,7 @@ impl ContainerService {
     ///
     /// # Errors
     /// When the store cannot be read or written, or the upgrade is refused.
-    pub async fn follow(&self, uid: &str, images: &dyn NodeImages) -> Result<Next, ArmError> {
+    pub async fn follow(&self, uid: &str) -> Result<Next, ArmError> {
         let Some(found) = self.read::<ClusterRecord>(&key::desired(uid)).await? else {
             return Ok(Next::Changed);
         };
@@ -124,13 +117,15 @@ impl ContainerService {
             return Ok(Next::Changed);
         }
         let now = self.env.clock.now();
-        let looks_again = match channels.images {
-            Some(_) => Next::At(now.checked_add(LOOK).unwrap_or(Timestamp::MAX)),
-            None => Next::Changed,
-        };
+        let looks = channels
+            .images
+            .map(|_| now.checked_add(LOOK).unwrap_or(Timestamp::MAX));
+        let ends = soak::soaking(record).and_then(|soaking| Timestamp::from_millisecond(soaking.until).ok());
+        let looks = looks.into_iter().chain(ends.filter(|ends| *ends > now)).min();
+        let looks_again = looks.map_or(Next::Changed, Next::At);
         // It is started first; then its channels are looked at.
         let wanted = if refuse_change(record).is_ok() {
-            self.wanted(record, &channels, images).await?
+            self.wanted(record, &channels, now).await?
         } else {
             Vec::new()
         };
@@ -199,9 +194,14 @@ impl ContainerService {
         now: Timestamp,
     ) -> Result<Next, ArmError> {
         let record = &cluster.record.value;
+        let news = match wanted {
+            Wanted::Images(pools) => self.news(record, pools),
+            Wanted::Versions(_) | Wanted::Finalize(_) => Vec::new(),
+        };
         let refused = match self.ask(cluster, wanted).await {
             Ok(()) => {
                 self.wait(record, None, now).await?;
+                self.tell(&record.uid, &news, now).await?;
                 return Ok(Next::Reached);
             }
             Err(error) if error.status().is_client_error() => error,
@@ -222,36 +222,85 @@ impl ContainerService {
         &self,
         record: &ClusterRecord,
         channels: &Channels,
-        images: &dyn NodeImages,
+        now: Timestamp,
     ) -> Result<Vec<(&'static str, Wanted)>, ArmError> {
         let mut wanted = Vec::new();
         let offered = &self.config.offered;
-        if let Some(now) = decide::versions(record.spec())
+        if let Some(soaking) = soak::soaking(record) {
+            // Its way back is not taken from it by another upgrade.
+            if soaking.until <= now.as_millisecond() {
+                wanted.push((AUTO_UPGRADE, Wanted::Finalize(soaking.to.to_string())));
+            }
+        } else if let Some(now) = decide::versions(record.spec())
             && let Some(next) = channels.versions.next(&now, offered)
         {
             wanted.push((AUTO_UPGRADE, Wanted::Versions(next)));
         }
         if let Some(configuration) = channels.images {
-            let built: BTreeMap<&str, Timestamp> = record
-                .spec()
-                .pools
-                .iter()
-                .filter_map(|pool| {
-                    let version = pool.kubernetes_version.as_str();
-                    Some((version, images.built_at(version)?))
-                })
-                .collect();
-            if !built.is_empty() {
+            let images = self.images_for(Some(record));
+            let known = |pool: &PoolSpec| images.knows(&pool.kubernetes_version);
+            if record.spec().pools.iter().any(known) {
                 let machines = directory::machines(&*self.store, &record.uid)
                     .await
                     .map_err(store_error)?;
-                let pools = decide::outdated(record.spec(), &machines, &built);
+                let patched = |version: &str, from: &str, to: &str| {
+                    !channels.patches || self.images.is_patched(version, from, to)
+                };
+                let pools = decide::outdated(&record.state.pools(), &machines, &images, &patched);
                 if !pools.is_empty() {
                     wanted.push((configuration, Wanted::Images(pools)));
                 }
             }
         }
         Ok(wanted)
+    }
+
+    /// What is other in the node images that these pools are about to get, for people: a line for each pool where that is known.
+    fn news(&self, record: &ClusterRecord, pools: &[String]) -> Vec<Event> {
+        let images = self.images_for(Some(record));
+        let own = record.spec().pools.iter();
+        let own = own.filter(|pool| pools.contains(&pool.name));
+        let lines = own.filter_map(|pool| {
+            let version = &pool.kubernetes_version;
+            let (from, to) = (pool.image.as_deref()?, images.newest(version)?);
+            let changes = self.images.changes(version, from, to);
+            if changes.is_empty() {
+                return None;
+            }
+            let more = changes.len().saturating_sub(MOST_NEWS);
+            let rest = match more {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let told: Vec<String> = changes.into_iter().take(MOST_NEWS).collect();
+            let message = format!(
+                "{} has other packages than {}: {}{rest}",
+                node_image_version(version, Some(to)),
+                node_image_version(version, Some(from)),
+                told.join(", ")
+            );
+            Some(Event::new(EventKind::Planned, pool.name.as_str(), message))
+        });
+        lines.collect()
+    }
+
+    /// Tells what happened to a cluster. One that changes meanwhile is not told of: it is about to be looked at again.
+    async fn tell(&self, uid: &str, told: &[Event], now: Timestamp) -> Result<(), ArmError> {
+        let desired = key::desired(uid);
+        let Some(present) = self.read::<ClusterRecord>(&desired).await? else {
+            return Ok(());
+        };
+        if told.is_empty() {
+            return Ok(());
+        }
+        let txn = Txn::default().at(&desired, present.revision);
+        let txn = events::append(&*self.store, txn, uid, told, now)
+            .await
+            .map_err(store_error)?;
+        match self.store.txn(txn).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(store_error(error)),
+        }
     }
 
     /// A cluster's maintenance configuration, where it has one. One that cannot be understood is a window that never opens.
@@ -346,6 +395,7 @@ impl ContainerService {
         let action = match wanted {
             Wanted::Versions(_) => Action::Upgrade,
             Wanted::Images(pools) => Action::Renew(pools.clone()),
+            Wanted::Finalize(_) => Action::Finalize,
         };
         Box::pin(write::<Clusters>(
             self,
@@ -388,6 +438,7 @@ fn what(wanted: &Wanted, channels: &Channels) -> String {
             channels.versions.as_str()
         ),
         Wanted::Images(pools) => format!("the newest node image for {}", pools.join(", ")),
+        Wanted::Finalize(version) => format!("finalising Kubernetes {version}"),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::named::Named;
 use super::subnets::Vnet;
-use crate::{NAMESPACE, ProviderConfig, rehearsal::seen::Use, snapshots::named as snapshots};
+use crate::{NAMESPACE, ProviderConfig, images::Images, rehearsal::seen::Use, snapshots::named as snapshots};
 
 /// Where the service principal's secret is kept in [`ClusterRecord::sealed`].
 pub const SERVICE_PRINCIPAL_SECRET: &str = "properties.servicePrincipalProfile.secret";
@@ -32,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) snapshots: &'a snapshots::Named,
     /// Deprecated APIs in use in the cluster; empty if they were not read.
     pub(crate) uses: &'a [Use],
+    /// The node images that there are.
+    pub(crate) images: &'a Images,
     /// Tenants' VNETs of the subscription.
     pub(crate) vnets: &'a [Vnet],
     /// The oldest version that the control plane runs, once it has run.

@@ -22,6 +22,7 @@ pub(crate) mod render;
 pub(crate) mod requests;
 pub(crate) mod resets;
 pub(crate) mod rotation;
+pub(crate) mod soak;
 pub(crate) mod state;
 pub(crate) mod subnets;
 pub(crate) mod transaction;
@@ -39,14 +40,17 @@ use arm_kernel::{
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
 use cluster_spec::{CredentialKind, RestoreSpec};
-use control_records::{ClusterRecord, GroupRecord, OperationRecord, directory, key, usage::Usage};
+use control_records::{
+    ClusterRecord, GroupRecord, OperationRecord, directory, key, times::StepTimes, usage::Usage,
+};
 use control_store::{Revision, Stored, Txn};
 use serde_json::Value;
 
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     api_versions::API_VERSIONS,
-    channels, commands, empty,
+    channels, commands, empty, estimates,
+    images::Images,
     pools::Node,
     properties::CLUSTER_SCHEMA,
     records::{ClusterPath, StoredCluster, cluster_etag},
@@ -158,6 +162,8 @@ pub(crate) enum Action {
     Upgrade,
     /// Newer node images for these pools.
     Renew(Vec<String>),
+    /// That its control plane emulates nothing any more.
+    Finalize,
     /// To go back to an earlier state of its data.
     Restore(RestoreSpec),
     /// To be made from another cluster's backup; where it is to be there must be none.
@@ -248,6 +254,10 @@ pub(crate) struct State {
     pub(crate) snapshots: snapshots::Named,
     /// Deprecated APIs in use. Only read for upgrades to another minor release.
     uses: Vec<Use>,
+    /// The node images that there are. Only read for decisions.
+    images: Images,
+    /// How long steps of upgrades take here. Only read for decisions.
+    times: StepTimes,
     /// The keys of these two, and as of when they are.
     pub(crate) named_at: BTreeMap<String, Revision>,
 }
@@ -276,6 +286,16 @@ impl State {
             Purpose::Decision => subnets::read(&*provider.store, at.subscription).await?,
             Purpose::Answer => Vec::new(),
         };
+        let images = match purpose {
+            Purpose::Decision => provider.images_for(found.as_ref().map(|found| &found.record.value)),
+            Purpose::Answer => Images::default(),
+        };
+        let times = match (&found, purpose) {
+            (Some(found), Purpose::Decision) => {
+                estimates::times(&*provider.store, found.observed.as_ref()).await?
+            }
+            _ => StepTimes::default(),
+        };
         Ok(Self {
             found,
             usage,
@@ -286,6 +306,8 @@ impl State {
             named: Named::default(),
             snapshots: snapshots::Named::default(),
             uses: Vec::new(),
+            images,
+            times,
             named_at: BTreeMap::new(),
         })
     }
@@ -300,6 +322,7 @@ impl State {
             record: &found.record.value,
             observed: found.observed.as_ref(),
             running: &self.records,
+            times: &self.times,
         })
     }
 
@@ -329,6 +352,7 @@ impl State {
             named: &self.named,
             snapshots: &self.snapshots,
             uses: &self.uses,
+            images: &self.images,
             vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
             shown_stopped: self
@@ -398,6 +422,7 @@ impl Resource for Clusters {
                     .and_then(|record| channels::requested(provider, record));
                 upgrade_guard::read(provider, state, requested).await;
             }
+            Mutation::Act(Action::Finalize) => upgrade_guard::read_now(provider, state).await,
             Mutation::Act(_) | Mutation::Delete => {}
         }
         provider.read_identities(state, mutation).await
@@ -410,59 +435,44 @@ impl Resource for Clusters {
     ) -> Result<Decision<ClusterChange>, ArmError> {
         let at = ClusterPath::of(context.info.path)?;
         let (name, before, own) = (at.name(), state.before(), state.context(context));
-        let draft = match mutation {
+        let there = || before.ok_or_else(|| at.not_found());
+        let decision = match mutation {
             Mutation::Put(body) => {
                 let draft = put::put(&own, &name, state.record(), body)?;
                 if draft.is_so(before) {
-                    return Ok(Decision::Unchanged);
+                    Decision::Unchanged
+                } else {
+                    Decision::Write(draft)
                 }
-                draft
             }
             Mutation::Delete => {
                 let Some(before) = before else {
                     return Ok(Decision::Unchanged);
                 };
                 let deletion = before.running.iter().find(|operation| operation.deletes);
-                if let Some(deletion) = deletion.filter(|_| before.record.deleting) {
-                    return Ok(Decision::InProgress(deletion.id.clone()));
-                }
-                change::delete(&own, &name, before.record)?
-            }
-            Mutation::Act(Action::Command(decide)) => {
-                let before = before.ok_or_else(|| at.not_found())?;
-                match decide(&own, &name, before)? {
-                    Decision::Write(draft) => draft,
-                    Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
-                    Decision::Unchanged => return Ok(Decision::Unchanged),
+                match deletion.filter(|_| before.record.deleting) {
+                    Some(deletion) => Decision::InProgress(deletion.id.clone()),
+                    None => Decision::Write(change::delete(&own, &name, before.record)?),
                 }
             }
-            Mutation::Act(Action::Reset(decide, body)) => {
-                let before = before.ok_or_else(|| at.not_found())?;
-                match decide(&own, &name, before, body)? {
-                    Decision::Write(draft) => draft,
-                    Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
-                    Decision::Unchanged => return Ok(Decision::Unchanged),
-                }
-            }
-            Mutation::Act(Action::Upgrade) => {
-                let before = before.ok_or_else(|| at.not_found())?;
-                match channels::upgrade(&own, &name, before)? {
-                    Decision::Write(draft) => draft,
-                    Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
-                    Decision::Unchanged => return Ok(Decision::Unchanged),
-                }
-            }
+            Mutation::Act(Action::Command(decide)) => decide(&own, &name, there()?)?,
+            Mutation::Act(Action::Reset(decide, body)) => decide(&own, &name, there()?, body)?,
+            Mutation::Act(Action::Upgrade) => channels::upgrade(&own, &name, there()?)?,
+            Mutation::Act(Action::Finalize) => soak::finalize(&own, &name, there()?)?,
             Mutation::Act(Action::Renew(pools)) => {
-                let before = before.ok_or_else(|| at.not_found())?;
-                channels::renew(&own, &name, before, pools)?
+                Decision::Write(channels::renew(&own, &name, there()?, pools)?)
             }
             Mutation::Act(Action::Restore(restore)) => {
-                let before = before.ok_or_else(|| at.not_found())?;
-                change::restore(&own, &name, before.record, restore)?
+                Decision::Write(change::restore(&own, &name, there()?.record, restore)?)
             }
             Mutation::Act(Action::Recreate { body, restore }) => {
-                recreate::decide(&own, &name, state.record(), body, restore)?
+                Decision::Write(recreate::decide(&own, &name, state.record(), body, restore)?)
             }
+        };
+        let draft = match decision {
+            Decision::Write(draft) => draft,
+            Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
+            Decision::Unchanged => return Ok(Decision::Unchanged),
         };
         let change = draft.follow(before)?;
         admission::admit(own.config, state, &change, body::POOLS)?;

@@ -20,7 +20,7 @@ use super::{
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
     hooks::refuse_change,
-    identity, local_accounts, network, subnets, upgrade_guard,
+    identity, local_accounts, network, soak, subnets, upgrade_guard,
 };
 use crate::{
     ProviderConfig,
@@ -50,6 +50,7 @@ pub(crate) fn put(
     }
     let mut problems = Problems::default();
     let before = present.map(ClusterRecord::body);
+    refuse_unmanaged(body, &mut problems);
     let cleaned = from_client(&CLUSTER, body, before, context.api_version, &mut problems);
     let mut draft = cleaned.body;
     let asked_pools = match draft.get_mut("properties").and_then(Value::as_object_mut) {
@@ -67,6 +68,10 @@ pub(crate) fn put(
     let first = snapshots::version(asked_pools.as_ref(), context.snapshots, &context.config.offered);
     let version = version(context, &mut properties, present, first.as_deref(), &mut problems);
     upgrade_guard::check(context, present, version, &properties, &mut problems);
+    soak::check_upgrade(present, version, "properties.kubernetesVersion", &mut problems);
+    // What emulates an older minor release takes nodes of that one.
+    let soaking = present.and_then(soak::soaking);
+    let for_nodes = soaking.as_ref().map_or(version, |soaking| soaking.from);
     let group = node_resource_group(context, name, &mut properties, &mut problems);
     identity::decide(
         &identity::IdentityInput {
@@ -96,7 +101,7 @@ pub(crate) fn put(
     properties.insert("networkProfile".to_owned(), profile);
     let surroundings = Surroundings {
         offered: &context.config.offered,
-        control_plane: version,
+        control_plane: for_nodes,
         plugin: network.plugin,
         ids: context.ids,
         mode: PoolMode::User,
@@ -104,10 +109,14 @@ pub(crate) fn put(
         snapshots: context.snapshots,
         shown_stopped: context.shown_stopped,
         alone: false,
+        images: context.images,
+        now: context.now,
+        upgrades_itself: upgrades_itself(&properties),
+        emulates: soaking.is_some(),
     };
     let pools = pools(asked_pools, present, surroundings, &mut problems)?;
     for (index, pool) in pools.iter().enumerate() {
-        let skew = |node| check_skew(node, version);
+        let skew = |node| check_skew(node, for_nodes);
         if let Err(error) = pool.spec().kubernetes_version.parse().and_then(skew) {
             let target = format!("{POOLS}[{index}].orchestratorVersion");
             version_problem(&error, &target, &mut problems);
@@ -137,6 +146,7 @@ pub(crate) fn put(
         restore: present.and_then(|present| present.state.decided().restore.clone()),
         issuer: present.and_then(|present| present.state.decided().issuer.clone()),
         rotations: present.map_or_else(Default::default, |present| present.state.decided().rotations),
+        soak: soak::carried(present, version),
         pools: BTreeMap::new(),
     };
     properties.insert("agentPoolProfiles".to_owned(), json!([]));
@@ -157,6 +167,25 @@ pub(crate) fn put(
     draft.secrets = cleaned.secrets;
     draft.makes_groups = true;
     Ok(draft)
+}
+
+/// Refuses a channel of AKS that has no sense here, with the reason.
+fn refuse_unmanaged(body: &Value, problems: &mut Problems) {
+    let channel = body.pointer("/properties/autoUpgradeProfile/nodeOSUpgradeChannel");
+    let asked = channel.and_then(Value::as_str).unwrap_or_default();
+    if asked.eq_ignore_ascii_case("Unmanaged") {
+        problems.add(
+            ErrorCode::PROPERTY_NOT_SUPPORTED,
+            "properties.autoUpgradeProfile.nodeOSUpgradeChannel",
+            "'Unmanaged' leaves updates to the operating system of each node, and here none has a service for that: a node's base system is a layer              of its image, which all nodes share and none writes to. Use SecurityPatch, NodeImage or None.",
+        );
+    }
+}
+
+/// Whether a channel takes the cluster to newer versions or node images.
+fn upgrades_itself(properties: &Map<String, Value>) -> bool {
+    let profile = properties.get("autoUpgradeProfile");
+    soak::upgrades_itself(&json!({ "properties": { "autoUpgradeProfile": profile } }))
 }
 
 fn check_name(name: &str) -> Result<(), ArmError> {
@@ -329,11 +358,19 @@ fn version(
                 Err(error) => version_problem(&error, target, problems),
                 Ok(_) => match offered.resolve(&asked) {
                     Err(error) => version_problem(&error, target, problems),
-                    Ok(to) if to < now => problems.add(
-                        ErrorCode::OPERATION_NOT_ALLOWED,
-                        target,
-                        format!("The cluster runs {now}; a control plane cannot go back to {to}."),
-                    ),
+                    Ok(to) if to < now => {
+                        let way = match present.and_then(soak::soaking) {
+                            Some(soaking) if soaking.from == to => {
+                                " Its upgrade left a way back: landfall upgrade rollback."
+                            }
+                            _ => "",
+                        };
+                        problems.add(
+                            ErrorCode::OPERATION_NOT_ALLOWED,
+                            target,
+                            format!("The cluster runs {now}; a control plane cannot go back to {to}.{way}"),
+                        );
+                    }
                     Ok(to) => {
                         // What an earlier upgrade has not reached yet is no place to start from.
                         let from = context.running.map_or(now, |running| running.min(now));

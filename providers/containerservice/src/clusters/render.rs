@@ -4,6 +4,7 @@ use arm_kernel::system_data;
 use cluster_spec::{PoolSpec, node_image_version};
 use cluster_versions::{Offered, Version};
 use control_records::{MachineRecord, Part, Role};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,13 +13,19 @@ use super::{
     draft::system_data_of,
     hooks,
     power::power_state,
+    soak,
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
     view::ClusterView,
 };
 use crate::{
     conversion::to_client,
+    images::Images,
+    pools::rollback,
     properties::{CLUSTER, POOL},
 };
+
+/// Since this api-version upgrade profiles of pools tell what a pool can go back to.
+const ROLLBACK_SINCE: &str = "2026-04-01";
 
 impl ClusterView<'_> {
     /// What is wrong, where the state says that something is.
@@ -108,8 +115,11 @@ impl ClusterView<'_> {
         properties["currentOrchestratorVersion"] = json!(version);
         // What is wished for: clients send it back, also while nodes are on their way there.
         let wished = record.spec().pools.iter().find(|pool| pool.name == name);
-        let image = wished.map_or(version, |pool| pool.kubernetes_version.as_str());
-        properties["nodeImageVersion"] = json!(node_image_version(image));
+        let image = match wished {
+            Some(pool) => node_image_version(&pool.kubernetes_version, pool.image.as_deref()),
+            None => node_image_version(version, None),
+        };
+        properties["nodeImageVersion"] = json!(image);
         properties
     }
 
@@ -207,14 +217,23 @@ impl ClusterView<'_> {
         let (Ok(from), Ok(control_plane)) = versions else {
             return Vec::new();
         };
+        let control_plane = soak::soaking(self.record).map_or(control_plane, |soaking| soaking.from);
         shown(offered.node_upgrades(from, control_plane))
     }
 
     /// `upgradeProfiles/default` of a pool.
-    pub(crate) fn pool_upgrade_profile(&self, name: &str, offered: &Offered) -> Value {
+    pub(crate) fn pool_upgrade_profile(
+        &self,
+        name: &str,
+        offered: &Offered,
+        images: &Images,
+        api_version: &str,
+        now: Timestamp,
+    ) -> Value {
         let pool = self.record.spec().pools.iter().find(|pool| pool.name == name);
         let version = pool.map_or("", |pool| pool.kubernetes_version.as_str());
-        json!({
+        let own = pool.and_then(|pool| pool.image.as_deref());
+        let mut profile = json!({
             "id": format!("{}/agentPools/{name}/upgradeProfiles/default", self.id()),
             "name": "default",
             "type": "Microsoft.ContainerService/managedClusters/agentPools/upgradeProfiles",
@@ -222,14 +241,23 @@ impl ClusterView<'_> {
                 "kubernetesVersion": version,
                 "osType": "Linux",
                 "upgrades": pool.map(|pool| self.node_upgrades(pool, offered)).unwrap_or_default(),
-                "latestNodeImageVersion": node_image_version(version),
+                "latestNodeImageVersion": node_image_version(version, images.newest(version).or(own)),
             },
-        })
+        });
+        if api_version >= ROLLBACK_SINCE {
+            let all = self.record.state.pools();
+            let desired = all.iter().find(|pool| pool.spec().name == name);
+            profile["properties"]["recentlyUsedVersions"] =
+                desired.map_or_else(|| json!([]), |pool| rollback::recently_used(pool, now));
+        }
+        profile
     }
 
     /// `availableAgentPoolVersions`.
     pub(crate) fn pool_versions(&self, offered: &Offered) -> Value {
         let control_plane = self.record.spec().kubernetes_version.parse::<Version>().ok();
+        let emulated = soak::soaking(self.record).map(|soaking| soaking.from);
+        let control_plane = emulated.or(control_plane);
         let versions: Vec<Value> = control_plane
             .map(|control_plane| offered.node_versions(control_plane))
             .unwrap_or_default()

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 use arm_kernel::quote;
 use arm_wire::{ArmError, ErrorCode};
-use cluster_spec::{ClusterSpec, PoolSpec};
+use cluster_spec::{ClusterSpec, PoolSpec, node_image_version};
 use cluster_versions::Version;
 use control_records::{
     ClusterRecord, DesiredPool, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
-    OperationStatus, Part, Reached, Requests,
+    OperationStatus, Part, Reached, Requests, times::StepTimes,
 };
 use serde_json::json;
 
@@ -34,6 +34,8 @@ pub(crate) struct Current<'a> {
     pub(crate) observed: Option<&'a ObservedRecord>,
     /// Its operations that have not ended, oldest first.
     pub(crate) running: &'a [OperationRecord],
+    /// How long steps of upgrades take here.
+    pub(crate) times: &'a StepTimes,
 }
 
 impl Current<'_> {
@@ -95,6 +97,8 @@ impl Draft {
 
     /// The change, with what it makes of the requests before it: the last step of every decision.
     pub(crate) fn follow(mut self, before: Option<Current<'_>>) -> Result<ClusterChange, ArmError> {
+        let expected = before.map(|before| before.times.upgrade(before.record.spec(), self.record.spec()));
+        self.operation.progress.expected = expected.filter(|expected| *expected > 0);
         let (ended, events) = follow(&mut self.record, &self.operation, before)?;
         Ok(ClusterChange {
             record: self.record,
@@ -326,6 +330,11 @@ fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<
                 "pool {} from Kubernetes {} to {}",
                 pool.name, old.kubernetes_version, pool.kubernetes_version
             )),
+            Some(old) if old.image != pool.image && pool.image.is_some() => {
+                let name =
+                    |pool: &PoolSpec| node_image_version(&pool.kubernetes_version, pool.image.as_deref());
+                parts.push(format!("pool {} from {} to {}", pool.name, name(old), name(pool)));
+            }
             Some(old) if old != pool => parts.push(format!("pool {} changed", pool.name)),
             Some(_) => {}
         }
@@ -387,6 +396,8 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Current<'_>)
             let frame = reached.state.with(|body, decided| {
                 // What the state comes from stays: going back to an earlier restore would do that one again.
                 decided.restore.clone_from(&present.state.decided().restore);
+                // What emulates nothing any more may have stored what could not be read; and what emulates goes on to.
+                decided.soak.clone_from(&present.state.decided().soak);
                 if let Some(newest) = newest
                     && version(newest) > version(&decided.kubernetes_version)
                 {

@@ -30,13 +30,22 @@ pub(super) fn requested(body: &Value) -> Option<u32> {
 
 /// Reads the deprecated APIs in use, if a running cluster is to get a newer minor release.
 pub(super) async fn read(provider: &ContainerService, state: &mut State, requested: Option<u32>) {
+    let newer = requested
+        .zip(state.record())
+        .is_some_and(|(requested, record)| is_newer(record, requested));
+    if newer {
+        read_now(provider, state).await;
+    }
+}
+
+/// Reads the deprecated APIs in use in a running cluster.
+pub(super) async fn read_now(provider: &ContainerService, state: &mut State) {
     let Some((guard, found)) = provider.guard.as_ref().zip(state.found.as_ref()) else {
         return;
     };
     let record = &found.record.value;
     let serves = found.observed.as_ref().is_some_and(|observed| observed.formed);
-    let newer = requested.is_some_and(|requested| is_newer(record, requested));
-    if !serves || record.spec().stopped || !newer {
+    if !serves || record.spec().stopped {
         return;
     }
     let uses = guard.uses(&record.uid, provider.env.clock.now()).await;
@@ -66,7 +75,20 @@ pub(crate) fn check(
     problems: &mut Problems,
 ) {
     let from = present.and_then(|present| present.spec().kubernetes_version.parse::<Version>().ok());
-    if from.is_none_or(|from| to.minor <= from.minor) || is_forced(properties, context.now) {
+    if from.is_none_or(|from| to.minor <= from.minor) {
+        return;
+    }
+    refuse_removed(context, to, properties, problems);
+}
+
+/// Refuses a version that lacks an API in use, whatever the cluster runs. `properties`: with the override.
+pub(crate) fn refuse_removed(
+    context: &Context<'_>,
+    to: Version,
+    properties: &Map<String, Value>,
+    problems: &mut Problems,
+) {
+    if is_forced(properties, context.now) {
         return;
     }
     let removed: Vec<&Use> = context.uses.iter().filter(|used| is_removed(used, to)).collect();

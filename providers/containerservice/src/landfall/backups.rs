@@ -330,7 +330,7 @@ impl BackupApi {
 }
 
 /// The request with AKS' namespace: operations belong to clusters, and are polled there.
-fn polled(request: &Request) -> Request {
+pub(super) fn polled(request: &Request) -> Request {
     let mut polled = request.clone();
     API_VERSIONS[0].clone_into(&mut polled.api_version);
     polled

@@ -10,11 +10,12 @@
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgrades/default` | upgrades of the control plane with a way back; [`super::upgrades`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
 //!
-//! Always true: except for credentials, unknown objects and maintenance, it only reads.
+//! Always true: except for credentials, upgrades with a way back, unknown objects and maintenance, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -33,6 +34,7 @@ use super::{
     maintenance::MAINTENANCE,
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
+    upgrades::UPGRADES,
 };
 
 type Row = Operation<HistoryApi>;
@@ -96,6 +98,7 @@ impl Namespace for HistoryApi {
         &CREDENTIALS,
         &UNKNOWN,
         &UPGRADE_PLANS,
+        &UPGRADES,
         &MAINTENANCE,
     ];
 }

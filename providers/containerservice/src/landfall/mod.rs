@@ -9,3 +9,4 @@ mod maintenance;
 mod restore_points;
 mod unknown;
 pub(crate) mod upgrade_plans;
+mod upgrades;

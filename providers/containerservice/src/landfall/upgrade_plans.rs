@@ -6,7 +6,10 @@
 //!
 //! Always true: it only reads, and reports each part that could not be read.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arm_kernel::{Operation, ResourceType, Verb, quote, store_error};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
@@ -14,17 +17,19 @@ use cluster_spec::{ClusterSpec, PoolSpec};
 use cluster_versions::{Offered, Version};
 use control_records::{
     MachineRecord, Role, directory,
+    times::{Step, StepTimes, words},
     usage::{Amounts, Limits, Usage, upgrade},
 };
 use serde_json::{Value, json};
 
 use super::api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi};
 use crate::{
+    ContainerService, estimates,
     records::ClusterPath,
     rehearsal::{
         UpgradeGuard,
-        findings::{Facts, Weight, findings},
-        seen,
+        findings::{Facts, Weight, covers, findings},
+        seen::{self, Pod, Seen},
     },
 };
 
@@ -45,6 +50,8 @@ pub(super) const UPGRADE_PLANS: ResourceType<HistoryApi> = ResourceType {
 pub struct Rehearsals {
     /// Reads clusters.
     pub guard: Arc<UpgradeGuard>,
+    /// Changes them.
+    pub clusters: Arc<ContainerService>,
     /// The versions that are offered.
     pub offered: Offered,
     /// The limits of the stamp and its subscriptions.
@@ -88,7 +95,9 @@ impl HistoryApi {
             })
             .collect();
         let machines = directory::machines(&*self.store, &of.record.uid).await;
-        let nodes = replaced(machines.map_err(store_error)?, spec, &after);
+        let replaced = replaced(machines.map_err(store_error)?, spec, &after);
+        let nodes: BTreeSet<String> = replaced.keys().cloned().collect();
+        let times = estimates::times(&*self.store, Some(&of.observed)).await?;
         let now = self.env.clock.now();
         let (seen, uses) = futures::future::join(
             seen::read(rehearsals.guard.reader(), &of.record.uid),
@@ -118,6 +127,15 @@ impl HistoryApi {
         );
         let pools = spec.pools.iter().zip(&after.pools);
         let pools = pools.filter(|(before, after)| before.kubernetes_version != after.kubernetes_version);
+        let steps = replaced.iter().filter_map(|(node, pool)| {
+            let pool = spec.pools.iter().find(|own| own.name == *pool)?;
+            Some(step(node, pool, &seen, &times))
+        });
+        let control_plane = if target == from {
+            0
+        } else {
+            times.control_plane(spec)
+        };
         Ok(Response::ok(json!({
             "id": id,
             "name": name,
@@ -128,7 +146,11 @@ impl HistoryApi {
             "to": target.to_string(),
             "refused": found.iter().any(|finding| finding.weight == Weight::Refused),
             "findings": found.iter().map(|finding| finding.answer()).collect::<Vec<_>>(),
-            "pools": pools.map(|(before, after)| pool(before, after)).collect::<Vec<_>>(),
+            "controlPlane": { "members": spec.tier.members(), "estimatedSeconds": control_plane },
+            "pools": pools.map(|(before, after)| pool(before, after, &times)).collect::<Vec<_>>(),
+            "nodes": steps.collect::<Vec<_>>(),
+            "estimatedSeconds": times.upgrade(spec, &after),
+            "estimatedFrom": if times.is_empty() { "Defaults" } else { "Measured" },
         })))
     }
 }
@@ -166,8 +188,12 @@ fn upgraded(spec: &ClusterSpec, target: Version) -> ClusterSpec {
     after
 }
 
-/// The nodes that would be replaced, by name.
-fn replaced(machines: Vec<MachineRecord>, before: &ClusterSpec, after: &ClusterSpec) -> BTreeSet<String> {
+/// The nodes that would be replaced, by name, each with its pool.
+fn replaced(
+    machines: Vec<MachineRecord>,
+    before: &ClusterSpec,
+    after: &ClusterSpec,
+) -> BTreeMap<String, String> {
     let same = |name: &str| {
         let version = |spec: &ClusterSpec| {
             let pool = spec.pools.iter().find(|pool| pool.name == name);
@@ -178,14 +204,64 @@ fn replaced(machines: Vec<MachineRecord>, before: &ClusterSpec, after: &ClusterS
     let nodes = machines.into_iter().filter(|machine| !machine.deleting);
     nodes
         .filter_map(|machine| match machine.assignment?.role {
-            Role::Node { pool, node_name, .. } => (!same(&pool)).then_some(node_name),
+            Role::Node { pool, node_name, .. } => (!same(&pool)).then_some((node_name, pool)),
             Role::ControlPlane { .. } => None,
         })
         .collect()
 }
 
-/// The upgrade of a pool. The time to start and to drain its nodes is not known in advance; the longest wait for drains and soaks is.
-fn pool(before: &PoolSpec, after: &PoolSpec) -> Value {
+/// What the replacement of a node waits for, and how long that takes as a rule. What holds its pods up is named; how long that does is not known.
+fn step(node: &str, pool: &PoolSpec, seen: &Seen, times: &StepTimes) -> Value {
+    let mut waits = vec![format!(
+        "a node in its place to start: {}",
+        words(times.usual(Step::Start))
+    )];
+    let pods = match &seen.pods {
+        Ok(pods) => {
+            let own: Vec<&Pod> = pods.iter().filter(|pod| pod.node == node).collect();
+            waits.push(format!(
+                "{} pods to leave: {}",
+                own.len(),
+                words(times.usual(Step::Leave))
+            ));
+            waits.extend(held_by(&own, seen));
+            json!(own.len())
+        }
+        Err(_) => {
+            waits.push(format!("its pods to leave: {}", words(times.usual(Step::Leave))));
+            Value::Null
+        }
+    };
+    if pool.soak_minutes > 0 {
+        waits.push(format!("its soak time: {} min", pool.soak_minutes));
+    }
+    json!({
+        "name": node,
+        "pool": pool.name,
+        "pods": pods,
+        "waitsFor": waits,
+        "estimatedSeconds": times.node(pool),
+    })
+}
+
+/// The disruption budgets that pods of a node wait for: how many of them may leave at a time.
+fn held_by(pods: &[&Pod], seen: &Seen) -> Vec<String> {
+    let budgets = seen.budgets.iter().flatten();
+    let held = budgets.filter_map(|budget| {
+        let covered = pods.iter().filter(|pod| covers(budget, pod)).count();
+        let allowed = usize::try_from(budget.allowed).unwrap_or_default();
+        (covered > allowed).then(|| {
+            format!(
+                "the disruption budget {}/{}, which lets {} of {covered} pods go at a time",
+                budget.namespace, budget.name, budget.allowed
+            )
+        })
+    });
+    held.collect()
+}
+
+/// The upgrade of a pool, by what was measured before; and the longest wait for drains and soaks.
+fn pool(before: &PoolSpec, after: &PoolSpec, times: &StepTimes) -> Value {
     let nodes = before.wanted();
     let at_a_time = (before.surge + before.unavailable).max(1);
     let rounds = nodes.div_ceil(at_a_time);
@@ -199,7 +275,8 @@ fn pool(before: &PoolSpec, after: &PoolSpec) -> Value {
         "drainTimeoutInMinutes": before.drain_minutes,
         "nodeSoakDurationInMinutes": before.soak_minutes,
         "undrainableNodeBehavior": before.undrainable,
-        "estimatedMinutes": null,
+        "estimatedMinutes": times.pool(before).div_ceil(60),
+        "estimatedSeconds": times.pool(before),
         "waitsAtMostMinutes": rounds.saturating_mul(before.drain_minutes + before.soak_minutes),
     })
 }

@@ -12,7 +12,7 @@ use crate::{
         body::{POOLS, check_count, not_an_object},
         draft::{Context, Draft, Name, advance},
         hooks::refuse_change,
-        network, requests,
+        network, requests, soak,
         subnets::Place,
     },
     conversion::from_client,
@@ -53,17 +53,22 @@ pub(crate) fn put_pool(
         .kubernetes_version
         .parse()
         .map_err(ArmError::internal)?;
+    let soaking = soak::soaking(present);
     let subnets = Place::of(context.vnets, Some(present), None);
     let around = Surroundings {
         place: &subnets,
         offered: &context.config.offered,
-        control_plane,
+        control_plane: soaking.as_ref().map_or(control_plane, |soaking| soaking.from),
         plugin: present.spec().network.plugin,
         ids: context.ids,
         mode: PoolMode::User,
         snapshots: context.snapshots,
         shown_stopped: context.shown_stopped,
         alone: true,
+        images: context.images,
+        now: context.now,
+        upgrades_itself: soak::upgrades_itself(present.body()),
+        emulates: soaking.is_some(),
     };
     let before = place.map(|place| &pools[place]);
     let decided = decide(pool, draft, before, &around, "properties", &mut problems)?;

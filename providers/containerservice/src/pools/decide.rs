@@ -7,16 +7,19 @@ use arm_kernel::{
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Ids;
 use cluster_spec::{
-    DEFAULT_VM_SIZE, PodNetworking, PoolMode, VM_SIZES, count_or_percent, node_image_version, vm_size,
+    DEFAULT_VM_SIZE, PodNetworking, PoolMode, VM_SIZES, build_of, count_or_percent, node_image_version,
+    vm_size,
 };
 use cluster_versions::{Offered, Version, VersionError, check_skew};
 use control_records::{DecidedPool, DesiredPool, SnapshotRecord};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{autoscale, snapshot};
+use super::{autoscale, rollback, snapshot};
 use crate::{
     clusters::{network::default_max_pods, power::power_state, subnets::Place},
     formats::taint,
+    images::Images,
     properties::pool_members,
     snapshots::named as snapshots,
 };
@@ -37,6 +40,14 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) shown_stopped: bool,
     /// Whether the request is for this pool alone.
     pub(crate) alone: bool,
+    /// The node images that there are.
+    pub(crate) images: &'a Images,
+    /// When the request came.
+    pub(crate) now: Timestamp,
+    /// Whether a channel takes the cluster to newer versions.
+    pub(crate) upgrades_itself: bool,
+    /// Whether the control plane emulates a minor release, and [`Self::control_plane`] is a version of that.
+    pub(crate) emulates: bool,
 }
 
 /// The pool with its canonical properties, and the spec that follows. `path` is where the properties stand in the body.
@@ -54,6 +65,7 @@ pub(crate) fn decide(
         draft.remove("osDiskSizeGB");
     }
     let snapshot = snapshot::take(&mut draft, present, around, path, problems);
+    let back = rollback::asked(&mut draft, present, around, path, problems);
     node_image(&mut draft, present, snapshot, path, problems);
     let stopped = is_to_stop(&mut draft, present, around);
     if let Some(present) = present {
@@ -72,7 +84,13 @@ pub(crate) fn decide(
         Some(present) => present.spec().subnet,
         None => around.place.subnet(&mut draft, path, problems),
     };
-    let (version, version_text) = version(&draft, present, around, path, problems);
+    let (version, version_text) = match back {
+        Some((_, version)) => {
+            let asked = text(&draft, "orchestratorVersion");
+            (version, asked.unwrap_or_else(|| version.to_string()))
+        }
+        None => version(&draft, present, around, path, problems),
+    };
     let mode = match text(&draft, "mode").as_deref() {
         Some("System") => PoolMode::System,
         Some(_) => PoolMode::User,
@@ -135,15 +153,32 @@ pub(crate) fn decide(
     check_taints(&draft, path, problems);
     upgrade_settings(&mut draft, mode, path, problems);
 
-    let decided = DecidedPool {
-        kubernetes_version: version.to_string(),
-        incarnation: present.map_or_else(
-            || incarnation(around.ids),
-            |present| present.spec().incarnation.clone(),
-        ),
-        removed: present.map_or_else(Default::default, |present| present.spec().removed.clone()),
-        renewed: present.and_then(|present| present.spec().renewed),
-        subnet,
+    let image = match snapshot.and_then(|snapshot| build_of(&snapshot.node_image_version)) {
+        Some(build) => Some(build),
+        None => around.images.newest(&version.to_string()),
+    };
+    let image = image.map(str::to_owned);
+    let decided = match present {
+        None => DecidedPool {
+            kubernetes_version: version.to_string(),
+            image,
+            last: None,
+            left: None,
+            incarnation: incarnation(around.ids),
+            removed: Default::default(),
+            renewed: None,
+            subnet,
+        },
+        Some(present) => {
+            let mut decided = present.decided().clone();
+            decided.subnet = subnet;
+            if let Some((last, _)) = back {
+                decided.go_back(last);
+            } else if decided.kubernetes_version != version.to_string() || snapshot.is_some() {
+                decided.go_to(&version.to_string(), image, around.now.as_millisecond());
+            }
+            decided
+        }
     };
     for (field, value) in [
         ("name", json!(name)),
@@ -214,7 +249,7 @@ fn incarnation(ids: &dyn Ids) -> String {
     format!("{:08}", ids.uuid().as_u128() % 100_000_000)
 }
 
-/// The node image follows from the version, or from the snapshot that the request names; clients send back what they read.
+/// The node image is the newest of the version, or the one of the snapshot that the request names; clients send back what they read.
 fn node_image(
     draft: &mut Map<String, Value>,
     present: Option<&DesiredPool>,
@@ -228,17 +263,28 @@ fn node_image(
     if snapshot.is_some_and(|snapshot| snapshot.node_image_version == asked) {
         return;
     }
-    if present.is_none_or(|present| asked != node_image_version(&present.spec().kubernetes_version)) {
+    let own = |present: &DesiredPool| {
+        let spec = present.spec();
+        node_image_version(&spec.kubernetes_version, spec.image.as_deref())
+    };
+    if present.is_none_or(|present| asked != own(present)) {
         let now = present.map_or_else(String::new, |present| {
-            format!(
-                " It is {}.",
-                quote(&node_image_version(&present.spec().kubernetes_version))
-            )
+            let last = present.decided().last.as_ref();
+            let last = last.map(|last| {
+                format!(
+                    " It can be {} again, with orchestratorVersion {} ('az aks nodepool rollback').",
+                    quote(&rollback::image_of(last)),
+                    last.kubernetes_version
+                )
+            });
+            format!(" It is {}.{}", quote(&own(present)), last.unwrap_or_default())
         });
         problems.add(
             ErrorCode::PROPERTY_NOT_SUPPORTED,
             format!("{path}.nodeImageVersion"),
-            format!("Choosing a node image is not supported yet; leave it out.{now}"),
+            format!(
+                "A node image cannot be chosen, but for the one that the pool had before; leave it out. 'az aks nodepool upgrade                  --node-image-only' brings the newest.{now}"
+            ),
         );
     }
 }
@@ -280,14 +326,32 @@ fn version(
         _ => around.offered.resolve(asked),
     };
     match resolved.and_then(|version| check_skew(version, around.control_plane).map(|()| version)) {
-        Ok(to) if now.is_some_and(|now| to < now) => problems.add(
-            ErrorCode::OPERATION_NOT_ALLOWED,
+        Ok(to) if now.is_some_and(|now| to < now) => {
+            let had = present.and_then(|present| present.decided().last.as_ref());
+            let way = match had {
+                Some(last) if last.kubernetes_version == to.to_string() => {
+                    " To what they were before, they can within seven days: az aks nodepool rollback."
+                }
+                _ => "",
+            };
+            problems.add(
+                ErrorCode::OPERATION_NOT_ALLOWED,
+                target,
+                format!(
+                    "The pool runs {before}; nodes cannot go back to {to}: make another pool and move there.{way}"
+                ),
+            );
+        }
+        Ok(version) => return (version, asked.to_owned()),
+        Err(VersionError::Skew { node, .. }) if around.emulates && node > around.control_plane => problems.add(
+            ErrorCode::NODE_POOL_VERSION_INCOMPATIBLE,
             target,
             format!(
-                "The pool runs {before}; nodes cannot go back to {to}: make another pool and move there."
+                "The control plane emulates Kubernetes {} until its upgrade is finalised, and nodes of {node} cannot join it before. Next: \
+                 landfall upgrade finalize, then upgrade the pool.",
+                around.control_plane.minor_name()
             ),
         ),
-        Ok(version) => return (version, asked.to_owned()),
         Err(error) => version_problem(&error, &target, problems),
     }
     (before, before.to_string())

@@ -3,7 +3,8 @@
 mod autoscale;
 mod change;
 pub(crate) mod decide;
-mod nodes;
+pub(crate) mod nodes;
+pub(crate) mod rollback;
 mod snapshot;
 
 use arm_ids::ResourcePath;

@@ -8,15 +8,18 @@ use std::collections::BTreeSet;
 use arm_kernel::{Decision, quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::PoolMode;
-use control_records::DesiredPool;
+use control_records::{DecidedPool, DesiredPool};
 use serde_json::{Value, json};
 
 use super::change::with_pools;
-use crate::clusters::{
-    body::not_an_object,
-    draft::{Context, Draft, Name},
-    hooks::refuse_change,
-    requests::Current,
+use crate::{
+    clusters::{
+        body::not_an_object,
+        draft::{Context, Draft, Name},
+        hooks::refuse_change,
+        requests::Current,
+    },
+    images::Images,
 };
 
 pub(crate) const DELETE_MACHINES: &str = "AgentPools_DeleteMachines";
@@ -118,7 +121,16 @@ fn asked(body: &Value, pool: &str, nodes: &[Node]) -> Result<BTreeSet<String>, A
     Ok(machines)
 }
 
-/// Decides to replace all nodes that exist now by new ones, as an upgrade does.
+/// The pool's nodes are to have the newest build of their version's image, where one is known.
+pub(crate) fn newest(decided: &mut DecidedPool, images: &Images, now: i64) {
+    let version = decided.kubernetes_version.clone();
+    if let Some(build) = images.newest(&version) {
+        decided.go_to(&version, Some(build.to_owned()), now);
+    }
+}
+
+/// Decides to replace all nodes that exist now by new ones with the newest node image, as an upgrade does. Where they have that, they are made
+/// anew with it.
 pub(crate) fn upgrade_image(
     context: &Context<'_>,
     name: &Name<'_>,
@@ -130,7 +142,10 @@ pub(crate) fn upgrade_image(
     let now = context.now.as_millisecond();
     let pools = present.state.pools().into_iter().map(|there| {
         if there.spec().name == pool {
-            there.with(|_, decided| decided.renewed = Some(now))
+            there.with(|_, decided| {
+                decided.renewed = Some(now);
+                newest(decided, context.images, now);
+            })
         } else {
             Ok(there)
         }

@@ -1,10 +1,12 @@
 //! What a pool takes of the snapshot that its body names. Pure.
 //!
 //! A pool that is made takes Kubernetes version, node image and VM size, as far as its body leaves them open; one that is there takes the version,
-//! and with it the node image. The node image of a version is one with it here, and it is there as long as the version is offered or runs.
+//! and with it the node image. Images of a version are there as long as it is offered or runs; of a snapshot's build that is not there any more, nothing
+//! is made.
 
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::ErrorCode;
+use cluster_spec::build_of;
 use cluster_versions::{Version, Wanted};
 use control_records::{DesiredPool, SnapshotRecord};
 use serde_json::{Map, Value, json};
@@ -55,7 +57,7 @@ pub(super) fn take<'a>(
             return None;
         }
     };
-    if !is_there(version, present, around) {
+    if !is_there(snapshot, version, present, around) {
         let offered: Vec<String> = around.offered.versions().iter().map(Version::to_string).collect();
         let message = format!(
             "The snapshot {} has the node image {}, which is no longer on this stamp: there are those of Kubernetes {}. Leave creationData \
@@ -96,8 +98,17 @@ pub(super) fn take<'a>(
     Some(snapshot)
 }
 
-/// Whether nodes of a version can be made here.
-fn is_there(version: Version, present: Option<&DesiredPool>, around: &Surroundings<'_>) -> bool {
+/// Whether nodes of a snapshot can be made here.
+fn is_there(
+    snapshot: &SnapshotRecord,
+    version: Version,
+    present: Option<&DesiredPool>,
+    around: &Surroundings<'_>,
+) -> bool {
+    let build = build_of(&snapshot.node_image_version);
+    if build.is_some_and(|build| !around.images.has(&snapshot.kubernetes_version, build)) {
+        return false;
+    }
     let now = present.and_then(|present| present.spec().kubernetes_version.parse::<Version>().ok());
     around.offered.versions().contains(&version) || version == around.control_plane || now == Some(version)
 }

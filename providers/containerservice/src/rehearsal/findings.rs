@@ -173,13 +173,15 @@ fn names<'p>(pods: impl Iterator<Item = &'p &'p Pod>) -> (usize, String) {
     (all.len(), text)
 }
 
+/// Whether a disruption budget covers a pod.
+pub(crate) fn covers(budget: &Budget, pod: &Pod) -> bool {
+    pod.namespace == budget.namespace && selects(&budget.selector, &pod.labels)
+}
+
 fn budgets(moving: &[&Pod], budgets: &Part<Vec<Budget>>, all: &mut Vec<Finding>) {
     let budgets = match budgets {
         Ok(budgets) => budgets,
         Err(why) => return unknown("DisruptionBudget", why, all),
-    };
-    let covers = |budget: &Budget, pod: &Pod| {
-        pod.namespace == budget.namespace && selects(&budget.selector, &pod.labels)
     };
     for budget in budgets.iter().filter(|budget| budget.allowed <= 0) {
         let (count, pods) = names(moving.iter().filter(|pod| covers(budget, pod)));

@@ -111,6 +111,7 @@ impl State {
 struct Source {
     id: String,
     kubernetes_version: String,
+    image: Option<String>,
     os_sku: String,
     vm_size: String,
 }
@@ -409,7 +410,7 @@ fn put(
         generation: 1,
         source: source.id.clone(),
         kubernetes_version: source.kubernetes_version.clone(),
-        node_image_version: node_image_version(&source.kubernetes_version),
+        node_image_version: node_image_version(&source.kubernetes_version, source.image.as_deref()),
         os_sku: source.os_sku.clone(),
         vm_size: source.vm_size.clone(),
         system_data: system_data::touched(None, context.info.principal, context.now),
@@ -493,6 +494,7 @@ impl ContainerService {
             Source {
                 id: format!("{cluster}/agentPools/{}", pool.name),
                 kubernetes_version: pool.kubernetes_version.clone(),
+                image: pool.image.clone(),
                 os_sku: sku.unwrap_or("Ubuntu").to_owned(),
                 vm_size: pool.vm_size.clone(),
             }

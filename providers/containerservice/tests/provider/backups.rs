@@ -235,6 +235,7 @@ async fn it_is_told_which_seconds_can_be_restored_and_how_far_shipping_is() {
         v: 2,
         id: "m1".to_owned(),
         image: String::new(),
+        build: None,
         token_hash: String::new(),
         token_sealed: Vec::new(),
         enrolled_key: None,

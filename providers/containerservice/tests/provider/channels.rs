@@ -1,9 +1,6 @@
 //! Upgrades by channels: what is asked for, when, and what waits.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use arm_kernel::Keeper as _;
 use async_trait::async_trait;
@@ -14,7 +11,7 @@ use control_records::{
 };
 use control_store::{get_record, put_record};
 use jiff::Timestamp;
-use providers_containerservice::{ClusterReader, Next, NodeImages, SameImages, UpgradeGuard};
+use providers_containerservice::{ClusterReader, Next, UpgradeGuard};
 use serde_json::{Value, json};
 
 use crate::stamp::{SUBSCRIPTION, Stamp, least};
@@ -34,7 +31,7 @@ async fn stamp(channel: &str) -> Stamp {
 impl Stamp {
     async fn follow(&self) -> Next {
         let uid = self.record("c").await.unwrap().uid;
-        self.provider.follow(&uid, &SameImages).await.unwrap()
+        self.provider.follow(&uid).await.unwrap()
     }
 
     /// Goes to when it is to be looked at again.
@@ -248,51 +245,100 @@ async fn an_api_in_use_refuses_a_minor_release_to_a_channel_unless_it_is_overrid
     assert_eq!(stamp.waits().await, None);
 }
 
-/// Node images of which the newest was built at some time.
-#[derive(Default)]
-struct Built(Mutex<Option<Timestamp>>);
-
-impl NodeImages for Built {
-    fn built_at(&self, version: &str) -> Option<Timestamp> {
-        self.0.lock().unwrap().filter(|_| version == "1.36.3")
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn nodes_that_are_older_than_their_image_are_replaced_where_the_channel_says_so() {
     for (profile, replaced) in [
         (json!({}), true),
         (json!({ "nodeOSUpgradeChannel": "NodeImage" }), true),
+        (json!({ "nodeOSUpgradeChannel": "SecurityPatch" }), true),
         (json!({ "nodeOSUpgradeChannel": "None" }), false),
         (
             json!({ "nodeOSUpgradeChannel": "None", "upgradeChannel": "node-image" }),
             true,
         ),
     ] {
+        // Of nodes from before images had builds: well before the day of the newest.
+        let stamp = with_channel(&profile).await;
+        let record = stamp.record("c").await.unwrap();
+        let pool = &record.spec().pools[0];
+        assert_eq!(pool.image, None);
+        stamp.add_node(&record.uid, "m0", &pool.name, 0).await;
+        stamp.follow().await;
+        stamp.images.add("1.36.3", "2026.01.01");
+        stamp.follow().await;
+        assert_eq!(stamp.waits().await, None, "it was made with it: {profile}");
+        stamp.images.add("1.36.3", "2026.01.09");
+        stamp.follow_on().await;
+        let pool = stamp.record("c").await.unwrap().spec().pools[0].clone();
+        assert_eq!(pool.renewed.is_some(), replaced, "{profile}");
+        assert_eq!(pool.image.is_some(), replaced, "{profile}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_brings_newer_builds_and_tells_what_is_other_in_them() {
+    for (channel, build, brought) in [
+        ("NodeImage", "2026.01.08", true),
+        ("NodeImage", "2026.01.08.1", true),
+        ("SecurityPatch", "2026.01.08", true),
+        ("SecurityPatch", "2026.01.08.1", false),
+        ("None", "2026.01.08", false),
+    ] {
         let stamp = Stamp::offering(Offered::new(["1.36.3"], None).unwrap()).await;
+        stamp.images.add("1.36.3", "2026.01.01");
         let mut body = least();
-        body["properties"] = json!({ "autoUpgradeProfile": profile });
+        body["properties"] = json!({ "autoUpgradeProfile": { "nodeOSUpgradeChannel": channel } });
         stamp.create("c", body).await;
         stamp.reach("c").await;
         stamp.end_operations().await;
-        let record = stamp.record("c").await.unwrap();
-        let pool = &record.spec().pools[0];
-        stamp.add_node(&record.uid, "m0", &pool.name, 0).await;
-        let images = Built::default();
-        let follow = async || stamp.provider.follow(&record.uid, &images).await.unwrap();
-        follow().await;
-        *images.0.lock().unwrap() = Some(stamp.env.clock.now());
-        follow().await;
-        assert_eq!(stamp.waits().await, None, "it was made with it: {profile}");
-        stamp.env.clock.sleep(Duration::from_secs(25 * 60 * 60)).await;
-        *images.0.lock().unwrap() = Some(stamp.env.clock.now());
-        for _ in 0..3 {
-            let Next::At(at) = follow().await else { break };
-            let now = stamp.env.clock.now();
-            stamp.env.clock.sleep(at.duration_since(now).unsigned_abs()).await;
+        stamp.follow_on().await;
+        let own = |pool: &cluster_spec::PoolSpec| pool.image.clone();
+        let before = stamp.record("c").await.unwrap().spec().pools[0].clone();
+        assert_eq!(own(&before).as_deref(), Some("2026.01.01"), "it is the newest");
+        stamp.images.add("1.36.3", build);
+        stamp.follow_on().await;
+        let after = stamp.record("c").await.unwrap().spec().pools[0].clone();
+        let expected = if brought { build } else { "2026.01.01" };
+        assert_eq!(own(&after).as_deref(), Some(expected), "{channel} {build}");
+        let told = stamp.events().await;
+        let told: Vec<_> = told.iter().filter(|told| told.contains("libssl3")).collect();
+        assert_eq!(!told.is_empty(), brought, "{told:?}");
+        assert!(
+            told.iter()
+                .all(|told| told.contains("AKSDebian-2026.01.08") && told.contains("AKSDebian-2026.01.01")),
+            "{told:?}"
+        );
+    }
+}
+
+/// A cluster that is made, with these channels; nothing is known of node images.
+async fn with_channel(profile: &Value) -> Stamp {
+    let stamp = Stamp::offering(Offered::new(["1.36.3"], None).unwrap()).await;
+    let mut body = least();
+    body["properties"] = json!({ "autoUpgradeProfile": profile });
+    stamp.create("c", body).await;
+    stamp.reach("c").await;
+    stamp.end_operations().await;
+    stamp
+}
+
+impl Stamp {
+    /// Follows the channels of `c` over some days.
+    async fn follow_on(&self) {
+        for _ in 0..4 {
+            let Next::At(at) = self.follow().await else { break };
+            let left = at.duration_since(self.env.clock.now()).unsigned_abs();
+            self.env.clock.sleep(left).await;
         }
-        let renewed = stamp.record("c").await.unwrap().spec().pools[0].renewed;
-        assert_eq!(renewed.is_some(), replaced, "{profile}");
+    }
+
+    /// What was told of `c`.
+    async fn events(&self) -> Vec<String> {
+        let uid = self.record("c").await.unwrap().uid;
+        let all = events::history(&*self.store, &uid, self.env.clock.now())
+            .await
+            .unwrap();
+        all.into_iter().map(|(_, event)| event.event.message).collect()
     }
 }
 

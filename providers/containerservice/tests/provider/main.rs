@@ -43,6 +43,7 @@ mod properties;
 mod quotas;
 mod refusals;
 mod requests;
+mod rollback;
 mod rotation;
 #[cfg(test)]
 mod stamp;

@@ -83,7 +83,7 @@ async fn a_snapshot_is_taken_tagged_listed_and_deleted() {
             "creationData": { "sourceResourceId": id(&pool("np2")) },
             "snapshotType": "NodePool",
             "kubernetesVersion": "1.36.3",
-            "nodeImageVersion": "Landfall-Debian-12-1.36.3",
+            "nodeImageVersion": "AKSDebian-1.36.3",
             "osType": "Linux",
             "osSku": "Ubuntu",
             "vmSize": "Standard_B4ms",
@@ -158,11 +158,11 @@ async fn a_pool_takes_what_its_body_leaves_open() {
         json!({ "sourceResourceId": id(SNAPSHOT) })
     );
     assert_eq!(properties["orchestratorVersion"], "1.36.3");
-    assert_eq!(properties["nodeImageVersion"], "Landfall-Debian-12-1.36.3");
+    assert_eq!(properties["nodeImageVersion"], "AKSDebian-1.36.3");
     assert_eq!(properties["vmSize"], "Standard_B4ms");
     // What the body says counts, where it agrees.
     let said = json!({
-        "orchestratorVersion": "1.36", "vmSize": "Standard_B2s", "nodeImageVersion": "Landfall-Debian-12-1.36.3",
+        "orchestratorVersion": "1.36", "vmSize": "Standard_B2s", "nodeImageVersion": "AKSDebian-1.36.3",
     });
     let other = from(&stamp, "np4", SNAPSHOT, said).await;
     assert_eq!(other.status, 201, "{:#}", other.body);
@@ -266,7 +266,7 @@ async fn a_node_image_that_is_gone_is_said_to_be() {
     }
     let answer = from(&stamp, "np3", SNAPSHOT, json!({})).await;
     refused(&answer, "OperationNotAllowed", SOURCE);
-    for part in ["Landfall-Debian-12-1.36.3", "no longer on this stamp", "1.37.1"] {
+    for part in ["AKSDebian-1.36.3", "no longer on this stamp", "1.37.1"] {
         assert!(answer.message().contains(part), "{part}: {}", answer.message());
     }
 }

@@ -1,6 +1,10 @@
 //! A stamp for tests: one subscription, one group, a provider, and an edge that only looks up routes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use arm_ids::ResourcePath;
 use arm_kernel::{AccessControl, Call, Provider, Registry};
@@ -18,7 +22,7 @@ use control_records::{
 use control_store::{Store, Txn, get_record, list_records, put_record};
 use http::Method;
 pub(crate) use providers_containerservice::NAMESPACE;
-use providers_containerservice::{ContainerService, Credentials, ProviderConfig};
+use providers_containerservice::{ContainerService, Credentials, NodeImages, ProviderConfig};
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
 
@@ -73,12 +77,52 @@ impl Credentials for Kubeconfigs {
     }
 }
 
+/// Node images that a test tells of, by version, the newest build first.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<BTreeMap<String, Vec<String>>>);
+
+impl Known {
+    /// From now on there is this build of a version, too.
+    pub(crate) fn add(&self, version: &str, build: &str) {
+        let mut known = self.0.lock().unwrap();
+        known
+            .entry(version.to_owned())
+            .or_default()
+            .insert(0, build.to_owned());
+    }
+
+    /// It is removed.
+    pub(crate) fn remove(&self, version: &str, build: &str) {
+        let mut known = self.0.lock().unwrap();
+        known
+            .entry(version.to_owned())
+            .or_default()
+            .retain(|own| own != build);
+    }
+}
+
+impl NodeImages for Known {
+    fn builds(&self, version: &str) -> Vec<String> {
+        self.0.lock().unwrap().get(version).cloned().unwrap_or_default()
+    }
+
+    fn changes(&self, _: &str, from: &str, to: &str) -> Vec<String> {
+        vec![format!("libssl3 {from} → {to}")]
+    }
+
+    /// Those with a number of their own have other components only.
+    fn is_patched(&self, _: &str, _: &str, to: &str) -> bool {
+        to.split('.').count() == 3
+    }
+}
+
 pub(crate) struct Stamp {
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) provider: Arc<ContainerService>,
     pub(crate) registry: Registry,
+    pub(crate) images: Arc<Known>,
     pub(crate) api_version: &'static str,
 }
 
@@ -135,19 +179,23 @@ impl Stamp {
             limits,
             credential_lifetime: Duration::from_secs(8 * 60 * 60),
         };
-        let provider = Arc::new(ContainerService::new(
+        let images = Arc::new(Known::default());
+        let provider = ContainerService::new(
             env.clone(),
             store.clone(),
             sealer.clone(),
             config,
             Arc::new(Kubeconfigs),
-        ));
+        );
+        let known: Arc<dyn NodeImages> = Arc::<Known>::clone(&images);
+        let provider = Arc::new(provider.imaging(known));
         let stamp = Self {
             env,
             store,
             sealer,
             registry: Registry::new(vec![Arc::clone(&provider) as Arc<dyn Provider>]),
             provider,
+            images,
             api_version: "2026-06-01",
         };
         stamp.add_group("rg1", false).await;
@@ -220,6 +268,7 @@ impl Stamp {
             v: 2,
             id: id.to_owned(),
             image: "1.36.3".to_owned(),
+            build: None,
             token_hash: String::new(),
             token_sealed: Vec::new(),
             enrolled_key: None,

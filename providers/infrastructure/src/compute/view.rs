@@ -39,7 +39,7 @@ pub(crate) fn set(set: &Set<'_>) -> Value {
                 "osProfile": { "computerNamePrefix": set.name },
                 "storageProfile": {
                     "osDisk": os_disk(pool.os_disk_gib),
-                    "imageReference": image(&pool.kubernetes_version),
+                    "imageReference": image(&pool.kubernetes_version, pool.image.as_deref()),
                 },
                 "networkProfile": { "networkInterfaceConfigurations": [{
                     "name": set.name,
@@ -97,8 +97,8 @@ fn os_disk(gib: u32) -> Value {
     json!({ "osType": "Linux", "createOption": "FromImage", "diskSizeGB": gib })
 }
 
-fn image(version: &str) -> Value {
-    json!({ "exactVersion": node_image_version(version) })
+fn image(version: &str, build: Option<&str>) -> Value {
+    json!({ "exactVersion": node_image_version(version, build) })
 }
 
 /// How its instances are, by the number of each state.
@@ -140,15 +140,18 @@ pub(super) fn instance(set: &Set<'_>, instance: &Instance<'_>, with_status: bool
     let name = disk_name(set, instance);
     disk["managedDisk"] = json!({ "id": place.id(NAMESPACE, &[(DISKS, &name)]) });
     disk["name"] = json!(name);
+    let machine = instance.machine;
+    // A build that is not known on one side tells nothing.
+    let other = machine.build.is_some() && pool.image.is_some() && machine.build != pool.image;
     let mut properties = json!({
         "provisioningState": state.provisioning(),
         // One of an earlier version is replaced by the pool's upgrade.
-        "latestModelApplied": instance.machine.image == pool.kubernetes_version,
+        "latestModelApplied": machine.image == pool.kubernetes_version && !other,
         "modelDefinitionApplied": "VirtualMachineScaleSet",
-        "timeCreated": instance.machine.created_at.to_string(),
+        "timeCreated": machine.created_at.to_string(),
         "hardwareProfile": { "vmSize": pool.vm_size },
         "osProfile": { "computerName": instance.node_name },
-        "storageProfile": { "osDisk": disk, "imageReference": image(&instance.machine.image) },
+        "storageProfile": { "osDisk": disk, "imageReference": image(&machine.image, machine.build.as_deref()) },
         "networkProfileConfiguration": { "networkInterfaceConfigurations": [{
             "name": set.name,
             "properties": { "primary": true, "ipConfigurations": [{

@@ -43,6 +43,8 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         // What they come to is the generation of the keys.
         rotations: Rotations::default(),
         forced_until: None,
+        // Members alone have flags for it.
+        emulated: None,
         // A subnet more is nothing to the machines that there are.
         network: NetworkProfile {
             vnet: spec.network.vnet.as_ref().map(|vnet| TenantVnet {
@@ -61,6 +63,7 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
     let asks = spec.directory.as_ref().filter(|directory| directory.roles);
     ClusterSpec {
         issuer: spec.issuer.clone(),
+        emulated: spec.emulated.clone(),
         directory: asks.map(|_| DirectoryAccess {
             tenant: String::new(),
             admins: Vec::new(),
@@ -182,7 +185,7 @@ impl Frame<'_> {
     }
 }
 
-/// A pool without what is no single node's: a node's version is its machine's.
+/// A pool without what is no single node's: a node's version and image are its machine's.
 fn one_of(pool: &PoolSpec) -> PoolSpec {
     PoolSpec {
         count: 0,
@@ -196,6 +199,7 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         stopped: false,
         autoscale: None,
         kubernetes_version: String::new(),
+        image: None,
         ..pool.clone()
     }
 }
@@ -223,11 +227,11 @@ pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
         .and_then(|emptying| emptying.given_up.as_ref());
     let quarantined = given_up.map(|given_up| given_up.quarantined);
     if quarantined.is_none() && machine.inherited.is_none() {
-        return fingerprint(&(frame(spec), &machine.image, role, pool));
+        return fingerprint(&(frame(spec), machine.boots(), role, pool));
     }
     fingerprint(&(
         frame(spec),
-        &machine.image,
+        machine.boots(),
         role,
         pool,
         quarantined,

@@ -106,6 +106,8 @@ fn add(draft: &mut Draft<'_>, missing: u32) {
         draft.write(Write::RecordMachine {
             role: Role::ControlPlane { index, address },
             image: target(draft).to_owned(),
+            // A control plane takes the newest each time that it starts: it runs nobody's pods.
+            build: None,
         });
     }
 }

@@ -6,7 +6,7 @@ mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_spec::PoolSpec;
+use cluster_spec::{PoolSpec, node_image_version};
 use control_records::{Milestone, Part, Role};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     disturb::Disturb,
     feature::Feature,
     view::{
-        control_plane::allows_nodes_of,
+        control_plane::{allows_nodes_of, version},
         machines::{counts, given_up, index_in, is_current, is_emptied, joined, part_of},
         recorded::formed,
     },
@@ -58,13 +58,18 @@ fn record(draft: &mut Draft<'_>) {
         } = nodes.change(wanted, pool, allowed);
         if nodes.upgrading() && allowed && !pool.stopped {
             let done = nodes.new.len().min(wanted);
-            let what = if nodes.upgrades {
+            let what = if nodes.back {
+                format!(
+                    "taking pool {} back to Kubernetes {}",
+                    pool.name, pool.kubernetes_version
+                )
+            } else if nodes.upgrades {
                 format!(
                     "upgrading pool {} to Kubernetes {}",
                     pool.name, pool.kubernetes_version
                 )
             } else {
-                format!("bringing pool {} to the newest node image", pool.name)
+                format!("bringing pool {} to {}", pool.name, image_for(pool))
             };
             draft.wait(format!("{what}: {done} of {wanted} nodes"));
         } else if !marked.is_empty() {
@@ -116,8 +121,11 @@ fn record(draft: &mut Draft<'_>) {
                 break;
             };
             draft.wait("preparing machines");
-            let image = pool.kubernetes_version.clone();
-            draft.write(Write::RecordMachine { role, image });
+            draft.write(Write::RecordMachine {
+                role,
+                image: pool.kubernetes_version.clone(),
+                build: pool.image.clone(),
+            });
         }
     }
     for (id, machine) in &seen.machines {
@@ -130,6 +138,17 @@ fn record(draft: &mut Draft<'_>) {
                 draft.mark(Disturb::Retire { id });
             }
         }
+    }
+}
+
+/// The node image that a pool is brought to, for people.
+pub(crate) fn image_for(pool: &PoolSpec) -> String {
+    match &pool.image {
+        Some(_) => format!(
+            "the node image {}",
+            node_image_version(&pool.kubernetes_version, pool.image.as_deref())
+        ),
+        None => "the newest node image".to_owned(),
     }
 }
 
@@ -160,6 +179,8 @@ struct Nodes<'a> {
     leaving: usize,
     /// Whether any of these is of another version.
     upgrades: bool,
+    /// Whether any of these is of a newer one: the pool goes back.
+    back: bool,
 }
 
 impl<'a> Nodes<'a> {
@@ -180,10 +201,13 @@ impl<'a> Nodes<'a> {
             unmarked: Vec::new(),
             leaving: 0,
             upgrades: false,
+            back: false,
         };
         for (_, id, machine) in numbered {
             let other = machine.record.image != pool.kubernetes_version;
-            nodes.upgrades |= other && (machine.record.deleting || counts(machine, pool));
+            let replaced = other && (machine.record.deleting || counts(machine, pool));
+            nodes.upgrades |= replaced;
+            nodes.back |= replaced && version(&machine.record.image) > version(&pool.kubernetes_version);
             if machine.record.deleting {
                 nodes.leaving += usize::from(!is_current(machine, pool));
             } else if pool.removed.contains(id) {

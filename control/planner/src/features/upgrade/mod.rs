@@ -5,16 +5,20 @@
 //! | control plane | stopped, and started with the other image on the disk that it has; one member at a time, the leader last |
 //! | node | another node is added beside it; when that one is ready, it is drained and goes ([`super::nodes`]) |
 //!
-//! Always true: a control plane never goes back, and once one member has gone on, the others follow, whatever is asked for
-//! meanwhile; no node is newer than any API server; the next member begins when the one before serves.
+//! Always true: once one member has gone on, the others follow, whatever is asked for meanwhile; a control plane goes back only to
+//! the minor release that it emulates ([`cluster_spec::ClusterSpec::emulated`]), a member at a time as well, and no member starts newer
+//! programs before it has taken what they are to emulate; no node is newer than any API server; the next member begins when the one
+//! before serves.
 
-use control_records::{EventKind, Role, Work};
+use control_records::{EventKind, Role, Work, times::Step};
 
 use crate::{
     Draft, FabricEffect, Write,
     checks::Checks,
     disturb::Disturb,
     feature::Feature,
+    features::nodes,
+    history,
     view::{
         control_plane::{healthy, membership, staying, target},
         machines::{is_back, is_current, is_due, part_of},
@@ -51,6 +55,8 @@ fn act(draft: &mut Draft<'_>) {
             );
         } else if is_back(member) && healthy(member) {
             draft.wait(why);
+            let took = history::since(draft, at);
+            draft.observed.times.took(Step::Member, took);
             draft.tell(
                 EventKind::Upgrade,
                 member.label(),
@@ -131,7 +137,11 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         };
         if part_of(draft, id, machine).is_some() && !is_current(machine, spec) {
             let what = if machine.record.image == spec.kubernetes_version {
-                format!("replacing {} by one with the newest node image", machine.label())
+                format!(
+                    "replacing {} by one with {}",
+                    machine.label(),
+                    nodes::image_for(spec)
+                )
             } else {
                 format!(
                     "upgrading {} to Kubernetes {}",

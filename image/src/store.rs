@@ -255,7 +255,10 @@ impl ImageStore {
     }
 
     /// The images of a version, newest build first. An image with an unreadable manifest is skipped.
-    fn of_version(&self, version: &str) -> Result<Vec<NodeImage>, ImageError> {
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] for a store that cannot be read.
+    pub fn of_version(&self, version: &str) -> Result<Vec<NodeImage>, ImageError> {
         let mut images = Vec::new();
         for directory in self.directories(version)? {
             match self.load(&directory) {

@@ -28,7 +28,7 @@ pub(crate) use image::{Image, ImageBuild, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
-pub(crate) use upgrade::Upgrade;
+pub(crate) use upgrade::{Upgrade, UpgradeOf, UpgradePlan};
 
 /// Azure Kubernetes Service on your own machines.
 #[derive(Debug, Parser)]
@@ -126,7 +126,7 @@ pub(crate) enum Command {
     /// List, show and abort operations of clusters
     #[command(subcommand)]
     Operation(Operation),
-    /// Upgrades of clusters: report obstacles before an upgrade
+    /// Upgrades of clusters: report obstacles and times before an upgrade; upgrade a control plane with a way back
     #[command(subcommand)]
     Upgrade(Upgrade),
     /// The store with the records of all clusters: list its copies, and restore one

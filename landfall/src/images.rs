@@ -10,8 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
+use cluster_spec::{node_image_version, split_reference};
 use cluster_versions::Offered;
-use image::{Event, ImageError, ImageStore, NodeImage, Progress, Source, Tools};
+use image::{Change, Event, ImageError, ImageStore, NodeImage, Progress, Removed, Renewed, Source, Tools};
+use providers_containerservice::NodeImages;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -105,21 +107,25 @@ pub(crate) enum Wanted {
 /// Makes sure that the image of a version exists; reports progress to `step`.
 pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: &Step) -> Result<NodeImage> {
     let store = store(places)?;
-    let (sender, mut said) = mpsc::unbounded_channel();
-    let tracker = Mutex::new(Tracker::default());
-    let progress = move |event: Event<'_>| {
-        let text = tracker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .hear(&event);
-        // The receiver is gone after an interruption; the build is killed with it.
-        drop(sender.send(text));
-    };
     let wanted = version.to_owned();
-    let build = tokio::task::spawn_blocking(move || match image {
+    told(step, move |progress| match image {
         Wanted::Any => store.ensure(&wanted, &Source::Modules, &progress),
         Wanted::From(source) => store.build(&wanted, &source, &progress),
-    });
+    })
+    .await
+}
+
+/// Does work that blocks, and tells `step` of its progress.
+async fn told<T: Send + 'static>(
+    step: &Step,
+    work: impl FnOnce(ToStep) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T> {
+    let (sender, mut said) = mpsc::unbounded_channel();
+    let progress = ToStep {
+        tracker: Mutex::default(),
+        sender,
+    };
+    let build = tokio::task::spawn_blocking(move || work(progress));
     // Ends when the build, and with it the sender, is gone.
     while let Some(text) = said.recv().await {
         step.now(&text);
@@ -130,10 +136,39 @@ pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: 
         .map_err(problem)
 }
 
+/// Passes progress on as lines.
+struct ToStep {
+    tracker: Mutex<Tracker>,
+    sender: mpsc::UnboundedSender<String>,
+}
+
+impl Progress for ToStep {
+    fn event(&self, event: Event<'_>) {
+        let text = self
+            .tracker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .hear(&event);
+        // The receiver is gone after an interruption; the build is killed with it.
+        drop(self.sender.send(text));
+    }
+}
+
+/// Makes a newer image of a version where Debian has other packages by now; reports progress to `step`.
+pub(crate) async fn renew(places: &Places, version: &str, step: &Step) -> Result<Renewed> {
+    let store = store(places)?;
+    let wanted = version.to_owned();
+    told(step, move |progress| {
+        store.renew(&wanted, &Source::Modules, &progress)
+    })
+    .await
+}
+
 /// A line about an image, for the end of a step.
 pub(crate) fn summary(image: &NodeImage) -> String {
     format!(
-        "{}, {} programs",
+        "{}, {}, {} programs",
+        node_image_version(&image.version, Some(&image.build())),
         size(image.size()),
         image.manifest.programs.len()
     )
@@ -238,11 +273,29 @@ impl fabric_container::Images for NoImages {
     }
 }
 
-fn find(store: &ImageStore, version: &str) -> Option<Vec<PathBuf>> {
-    match store.find(version) {
-        Ok(image) => image.map(|image| image.layers),
+/// The layers of what a machine boots (see [`split_reference`]). A build that is gone is replaced by the newest one of its version: a machine
+/// with other packages is better than none.
+fn find(store: &ImageStore, image: &str) -> Option<Vec<PathBuf>> {
+    let (version, build) = split_reference(image);
+    let found = match build {
+        Some(build) => store.find_build(version, build),
+        None => Ok(None),
+    };
+    let found = found.and_then(|found| match found {
+        Some(image) => Ok(Some(image)),
+        None => store.find(version),
+    });
+    match found {
+        Ok(Some(found)) => {
+            if build.is_some_and(|build| build != found.build()) {
+                let boots = found.build();
+                tracing::warn!(image, %boots, "a node image is gone; the newest of its version is booted");
+            }
+            Some(found.layers)
+        }
+        Ok(None) => None,
         Err(error) => {
-            tracing::error!(version, %error, "the node images cannot be read");
+            tracing::error!(image, %error, "the node images cannot be read");
             None
         }
     }
@@ -333,28 +386,73 @@ impl ImagesOnDemand {
 }
 
 impl fabric_container::Images for ImagesOnDemand {
-    fn layers(&self, version: &str) -> Option<Vec<PathBuf>> {
-        let layers = find(&self.store, version);
+    fn layers(&self, image: &str) -> Option<Vec<PathBuf>> {
+        let layers = find(&self.store, image);
         if layers.is_none() {
-            self.start(version);
+            self.start(split_reference(image).0);
         }
         layers
     }
 
-    fn state(&self, version: &str) -> Option<String> {
-        self.under_way().remove(version)
+    fn state(&self, image: &str) -> Option<String> {
+        self.under_way().remove(split_reference(image).0)
     }
 }
 
-impl providers_containerservice::NodeImages for ImagesOnDemand {
-    fn built_at(&self, version: &str) -> Option<jiff::Timestamp> {
-        match self.store.find(version) {
-            Ok(image) => image.map(|image| image.manifest.created),
-            Err(error) => {
-                tracing::error!(version, %error, "the node images cannot be read");
-                None
-            }
-        }
+impl ImagesOnDemand {
+    /// All images of a version, the newest first.
+    pub(crate) fn of_version(&self, version: &str) -> Vec<NodeImage> {
+        self.store.of_version(version).unwrap_or_else(|error| {
+            tracing::error!(version, %error, "the node images cannot be read");
+            Vec::new()
+        })
+    }
+
+    /// Makes a newer image of a version where Debian has other packages by now. Blocks for about a minute.
+    pub(crate) fn renew(&self, version: &str) -> Result<Renewed, ImageError> {
+        let teller = Teller {
+            version: version.to_owned(),
+            builds: Arc::clone(&self.builds),
+            tracker: Mutex::default(),
+        };
+        let renewed = self.store.renew(version, &Source::Modules, &teller);
+        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        builds.remove(version);
+        renewed
+    }
+
+    /// Removes images of which `needed` (by version and build) does not say that they are, but for the `least` newest of each version.
+    pub(crate) fn prune(
+        &self,
+        least: usize,
+        needed: impl Fn(&str, &str) -> bool,
+    ) -> Result<Vec<Removed>, ImageError> {
+        self.store.prune(least, needed)
+    }
+
+    fn changed(&self, version: &str, from: &str, to: &str) -> Vec<Change> {
+        self.store.changes(version, from, to).unwrap_or_else(|error| {
+            tracing::warn!(version, from, to, %error, "node images cannot be compared");
+            Vec::new()
+        })
+    }
+}
+
+impl NodeImages for ImagesOnDemand {
+    fn builds(&self, version: &str) -> Vec<String> {
+        self.of_version(version).iter().map(NodeImage::build).collect()
+    }
+
+    fn changes(&self, version: &str, from: &str, to: &str) -> Vec<String> {
+        let changes = self.changed(version, from, to);
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    fn is_patched(&self, version: &str, from: &str, to: &str) -> bool {
+        // Of one that is gone nothing can be said: then the newest is better.
+        let gone = !self.builds(version).iter().any(|build| build == from);
+        let changes = self.changed(version, from, to);
+        gone || changes.iter().any(|change| change.kind == "package")
     }
 }
 

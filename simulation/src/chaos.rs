@@ -6,6 +6,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use anyhow::Result;
 use base_env::Seed;
 use cluster_versions::PINNED;
+use control_records::ClusterRecord;
 use fabric_api::MachineId;
 use fabric_sim::{Ailment, Call, Cure, Planted, PlantedClaim};
 use serde::Serialize;
@@ -170,6 +171,22 @@ async fn event(player: &mut Player, dice: &mut Dice) -> Result<String> {
     })
 }
 
+/// A step of an upgrade of a control plane with a way back.
+fn soak(record: &ClusterRecord, cluster: String, dice: &mut Dice) -> Wish {
+    let newest = PINNED.last().copied().unwrap_or_default();
+    match &record.state.decided().soak {
+        Some(soak) if soak.from != record.spec().kubernetes_version && dice.roll(2) == 0 => Wish::RollBack {
+            cluster,
+            version: soak.from.clone(),
+        },
+        Some(soak) if soak.from != record.spec().kubernetes_version => Wish::Finalize { cluster },
+        _ => Wish::Soak {
+            cluster,
+            version: newest.to_owned(),
+        },
+    }
+}
+
 async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
     let cluster = format!("c{}", dice.roll(3));
     let record = player.stamp.cluster(&cluster).await?;
@@ -195,7 +212,7 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
             stopped: false,
         });
     }
-    Ok(match dice.roll(28) {
+    Ok(match dice.roll(30) {
         0..8 => Wish::Pool {
             cluster,
             pool,
@@ -243,6 +260,18 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
         22 | 23 => Wish::Power {
             cluster,
             stopped: dice.roll(4) > 0,
+        },
+        26 => soak(&record, cluster, dice),
+        27 => Wish::PoolBack {
+            version: record
+                .state
+                .pools()
+                .iter()
+                .find(|own| own.spec().name == pool)
+                .and_then(|own| Some(own.decided().last.as_ref()?.kubernetes_version.clone()))
+                .unwrap_or_else(|| "1.36.3".to_owned()),
+            cluster,
+            pool,
         },
         24 | 25 => Wish::Rotate {
             cluster,

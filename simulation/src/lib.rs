@@ -22,6 +22,7 @@ mod check;
 mod config;
 mod credentials;
 pub mod fuzz;
+mod images;
 mod instant;
 mod login;
 mod namespaces;

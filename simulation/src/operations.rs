@@ -192,6 +192,51 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=2"],
         &["upgrade c1 1.37.1", "wait 3", "abort c1"],
     ),
+    operation("upgrade-soak", &["create c1 np1=1"], &["soak c1 1.37.1"]),
+    operation(
+        "upgrade-soak-of-members",
+        &["create c1 np1=1 tier=Standard"],
+        &["soak c1 1.37.1"],
+    ),
+    operation(
+        "upgrade-roll-back",
+        &["create c1 np1=1", "soak c1 1.37.1"],
+        &["roll-back c1 1.36.3"],
+    ),
+    operation(
+        "upgrade-roll-back-of-members",
+        &["create c1 np1=1 tier=Standard", "soak c1 1.37.1"],
+        &["roll-back c1 1.36.3"],
+    ),
+    operation(
+        "upgrade-soak-and-roll-back",
+        &["create c1 np1=1"],
+        &["soak c1 1.37.1", "wait 3", "roll-back c1 1.36.3"],
+    ),
+    operation(
+        "upgrade-roll-back-and-abort",
+        &["create c1 np1=1", "soak c1 1.37.1"],
+        &["roll-back c1 1.36.3", "wait 2", "abort c1"],
+    ),
+    operation(
+        "upgrade-finalize",
+        &["create c1 np1=1 tier=Standard", "soak c1 1.37.1"],
+        &["finalize c1"],
+    ),
+    operation(
+        "upgrade-pool-and-roll-back",
+        &["create c1 np1=1 np2=2", "upgrade c1 1.37.1"],
+        &["roll-back c1 np2 1.36.3"],
+    ),
+    operation(
+        "upgrade-node-image",
+        &[
+            "image 1.36.3 2026.01.01",
+            "create c1 np1=2",
+            "image 1.36.3 2026.01.08",
+        ],
+        &["renew c1 np1"],
+    ),
     operation("stop", &["create c1 np1=2"], &["power c1 off"]),
     operation(
         "stop-members",

@@ -35,6 +35,10 @@
 //! | `namespace C NAME [adopt=POLICY] [delete=POLICY] [label=KEY:VALUE] [cpu=QUANTITY]`, `drop-namespace C NAME` | the PUT, the DELETE of a managed namespace |
 //! | `own-namespace C NAME` | a user makes a Namespace in a cluster |
 //! | `namespaces C` | prints the managed namespaces of a cluster, and whether the cluster has them |
+//! | `soak C VERSION`, `finalize C`, `roll-back C VERSION` | the POSTs of an upgrade of a control plane with a way back; the version is the one of before |
+//! | `roll-back C POOL VERSION` | the PUT that takes a pool back to the version and node image that it had |
+//! | `image VERSION BUILD`, `renew C POOL` | from now on there is this build of a version's node image; the POST that brings a pool to the newest |
+//! | `images C` | prints the node images of pools, and of their nodes |
 //! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
 //! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
 //! | `waits C` | prints what planned work of a cluster waits for |
@@ -267,6 +271,8 @@ impl Player {
             ["window", name, configuration, day, time, hours] => {
                 self.window(name, configuration, [day, time, hours]).await?;
             }
+            ["image", version, build] => stamp.images.add(version, build),
+            ["images", name] => self.images(name).await?,
             ["waits", name] => self.waits(name).await?,
             ["upgraded", name, version] => self.upgraded(name, version).await?,
             ["hold", reason] => self.hold(Some(reason)).await?,
@@ -540,6 +546,26 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
             cluster: own(cluster),
             version: own(version),
             only: only.first().map(own),
+        },
+        ["soak", cluster, version] => Wish::Soak {
+            cluster: own(cluster),
+            version: own(version),
+        },
+        ["finalize", cluster] => Wish::Finalize {
+            cluster: own(cluster),
+        },
+        ["roll-back", cluster, version] => Wish::RollBack {
+            cluster: own(cluster),
+            version: own(version),
+        },
+        ["roll-back", cluster, pool, version] => Wish::PoolBack {
+            cluster: own(cluster),
+            pool: own(pool),
+            version: own(version),
+        },
+        ["renew", cluster, pool] => Wish::Renew {
+            cluster: own(cluster),
+            pool: own(pool),
         },
         ["delete", cluster] => Wish::Delete {
             cluster: own(cluster),

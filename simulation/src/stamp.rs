@@ -21,7 +21,7 @@ use control_records::{
 use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
-use providers_containerservice::{BACKUP_API_VERSIONS, SameImages};
+use providers_containerservice::BACKUP_API_VERSIONS;
 use serde_json::Value;
 use service::{Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
@@ -30,6 +30,7 @@ use tower::ServiceExt as _;
 use crate::{
     backups::SimBackups,
     config::{TENANT, config},
+    images::SimImages,
     instant, login,
     steps::{LifeInterceptor, Steps},
     store::{Disk, LifeStore},
@@ -96,6 +97,8 @@ pub struct Stamp {
     /// For the next start.
     pub settings: Settings,
     service: Option<Running>,
+    /// The node images that there are.
+    pub(crate) images: Arc<SimImages>,
     /// How long the store could not be written, all in all: operations may take so much longer.
     pub outage: Duration,
 }
@@ -159,6 +162,7 @@ impl Stamp {
             settings: Settings::default(),
             sealer: Arc::new(Sealer::from_key(&[7; 32])),
             service: None,
+            images: Arc::default(),
             outage: Duration::ZERO,
             env,
             world,
@@ -210,7 +214,7 @@ impl Stamp {
                 }),
                 issuers: None,
                 sealed: Vec::new(),
-                images: Arc::new(SameImages),
+                images: Arc::<SimImages>::clone(&self.images),
             },
             login::signing_key()?,
             Arc::new(KubernetesRecipes {

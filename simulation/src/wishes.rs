@@ -6,7 +6,7 @@ use anyhow::Result;
 use cluster_versions::Offered;
 use control_records::{ClusterRecord, GroupRecord, directory, key};
 use jiff::SignedDuration;
-use providers_containerservice::{BACKUP_NAMESPACE, NAMESPACE};
+use providers_containerservice::{BACKUP_NAMESPACE, HISTORY_NAMESPACE, NAMESPACE};
 use serde_json::{Value, json};
 
 use crate::stamp::{Answer, SUBSCRIPTION, Stamp};
@@ -77,6 +77,41 @@ pub enum Wish {
         version: String,
         /// The part: a pool, or [`CONTROL_PLANE`]; all parts if absent.
         only: Option<String>,
+    },
+    /// The POST that upgrades a control plane with a way back.
+    Soak {
+        /// The cluster.
+        cluster: String,
+        /// The version.
+        version: String,
+    },
+    /// The POST that ends that way back.
+    Finalize {
+        /// The cluster.
+        cluster: String,
+    },
+    /// The POST that takes a control plane back.
+    RollBack {
+        /// The cluster.
+        cluster: String,
+        /// The version that it had, and is to have again.
+        version: String,
+    },
+    /// The PUT that takes a pool back to the version that it had.
+    PoolBack {
+        /// The cluster.
+        cluster: String,
+        /// The pool.
+        pool: String,
+        /// That version.
+        version: String,
+    },
+    /// The POST that brings a pool to the newest node image.
+    Renew {
+        /// The cluster.
+        cluster: String,
+        /// The pool.
+        pool: String,
     },
     /// The DELETE of a cluster.
     Delete {
@@ -162,6 +197,11 @@ impl Asked {
             | Wish::Drop { cluster, .. }
             | Wish::Tier { cluster, .. }
             | Wish::Upgrade { cluster, .. }
+            | Wish::Soak { cluster, .. }
+            | Wish::Finalize { cluster }
+            | Wish::RollBack { cluster, .. }
+            | Wish::PoolBack { cluster, .. }
+            | Wish::Renew { cluster, .. }
             | Wish::Delete { cluster }
             | Wish::Power { cluster, .. }
             | Wish::Rotate { cluster, .. }
@@ -346,6 +386,10 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
         }
         Wish::Tier { tier, .. } => next.tier.clone_from(tier),
         Wish::Power { stopped, .. } => next.stopped = *stopped,
+        Wish::Soak { version, .. } | Wish::RollBack { version, .. } => next.version.clone_from(version),
+        Wish::PoolBack { pool, version, .. } => {
+            next.pools.get_mut(pool)?.version.clone_from(version);
+        }
         Wish::Upgrade { version, only, .. } => match only.as_deref() {
             Some(CONTROL_PLANE) => next.version.clone_from(version),
             Some(pool) => next.pools.get_mut(pool)?.version.clone_from(version),
@@ -363,6 +407,11 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
 
 pub(crate) fn path(cluster: &str, rest: &str) -> String {
     format!("resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{cluster}{rest}")
+}
+
+/// An action of the stamp's own namespace on the upgrade of a control plane.
+fn own_path(cluster: &str, action: &str) -> String {
+    path(cluster, &format!("/upgrades/default/{action}")).replace(NAMESPACE, HISTORY_NAMESPACE)
 }
 
 impl Stamp {
@@ -416,6 +465,37 @@ impl Stamp {
                     .await
                 }
             },
+            Wish::Soak { cluster, version } => {
+                let body = json!({ "kubernetesVersion": version });
+                self.arm("POST", &own_path(cluster, "soak"), Some(body)).await
+            }
+            Wish::Finalize { cluster } => {
+                self.arm("POST", &own_path(cluster, "finalize"), Some(json!({})))
+                    .await
+            }
+            Wish::RollBack { cluster, .. } => {
+                self.arm("POST", &own_path(cluster, "rollback"), Some(json!({})))
+                    .await
+            }
+            Wish::PoolBack {
+                cluster,
+                pool,
+                version,
+            } => {
+                let profile = path(cluster, &format!("/agentPools/{pool}/upgradeProfiles/default"));
+                let profile = self.arm("GET", &profile, None).await?;
+                let used = &profile.body["properties"]["recentlyUsedVersions"][0];
+                let image = used["nodeImageVersion"].clone();
+                self.put_pool(cluster, pool, |properties| {
+                    properties["orchestratorVersion"] = json!(version);
+                    properties["nodeImageVersion"] = image;
+                })
+                .await
+            }
+            Wish::Renew { cluster, pool } => {
+                let path = path(cluster, &format!("/agentPools/{pool}/upgradeNodeImageVersion"));
+                self.arm("POST", &path, None).await
+            }
             Wish::Pool { cluster, pool, count } => {
                 let count = *count;
                 self.put_pool(cluster, pool, |properties| properties["count"] = json!(count))

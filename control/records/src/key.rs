@@ -279,9 +279,12 @@ pub fn managed_identity(subscription: &str, group: &str, name: &str) -> String {
     format!("{prefix}{}/{}", folded(group), folded(name))
 }
 
+/// The prefix of all snapshots of agent pools.
+pub const SNAPSHOTS: &str = "/snapshots/";
+
 /// The key of a snapshot of an agent pool. With an empty name, the prefix of its group's; with an empty group, of the subscription's.
 pub fn snapshot(subscription: &str, group: &str, name: &str) -> String {
-    let prefix = format!("/snapshots/{}/", folded(subscription));
+    let prefix = format!("{SNAPSHOTS}{}/", folded(subscription));
     if group.is_empty() {
         return prefix;
     }

@@ -148,13 +148,22 @@ pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
     state.violations.extend(told);
 }
 
-/// Records a node that starts with an older image on a disk written by a newer one. Control planes: [`storage`].
+/// Records a machine that starts with an older image on a disk written by a newer one. A control plane member may, where nothing in its
+/// cluster was stored in the form of a newer minor release ([`storage`]).
 pub(crate) fn image(state: &mut State, before: &MachineSpec, now: &MachineSpec) {
+    let (Some(old), Some(new)) = (version(&before.image), version(&now.image)) else {
+        return;
+    };
+    if new >= old {
+        return;
+    }
     let member = now
         .labels
         .get(ROLE_LABEL)
         .is_some_and(|role| role == CONTROL_PLANE);
-    if !member && version(&now.image) < version(&before.image) {
+    let cluster = now.labels.get("cluster").filter(|_| member);
+    let stored = cluster.and_then(|cluster| state.cluster(cluster).stored);
+    if cluster.is_none() || stored.is_some_and(|stored| stored > minor(new)) {
         state.violations.push(format!(
             "machine {} goes back from {} to {}",
             now.id, before.image, now.image
@@ -162,27 +171,22 @@ pub(crate) fn image(state: &mut State, before: &MachineSpec, now: &MachineSpec) 
     }
 }
 
-/// Records in which minor release's form a member that starts its programs may store something, and a member that is older than what is
-/// stored: it may not be able to read that.
+/// Notes in which minor release's form a member that starts its programs may store something.
 pub(crate) fn storage(state: &mut State, cluster: &str, machine: &str) {
     let Some(found) = state.machines.get(machine) else {
         return;
     };
-    let minor = |version: Version| (version.major, version.minor);
     let Some(own) = version(&found.spec.image).map(minor) else {
         return;
     };
     let emulated = found.in_force.as_deref().and_then(emulated);
-    let image = found.spec.image.clone();
-    let stored = state.cluster(cluster).stored;
-    let unreadable = stored.filter(|stored| *stored > own);
-    let newest = stored.max(Some(emulated.map_or(own, |emulated| emulated.min(own))));
-    state.cluster(cluster).stored = newest;
-    if let Some((major, minor)) = unreadable {
-        state.violations.push(format!(
-            "machine {machine} starts with {image}, and its cluster may have objects in the form of {major}.{minor}"
-        ));
-    }
+    let writes = emulated.map_or(own, |emulated| emulated.min(own));
+    let stored = &mut state.cluster(cluster).stored;
+    *stored = (*stored).max(Some(writes));
+}
+
+fn minor(version: Version) -> (u32, u32) {
+    (version.major, version.minor)
 }
 
 /// The minor release that an API server is told to emulate.

@@ -11,6 +11,23 @@ pub(crate) enum Image {
     Build(ImageBuild),
     /// List the node images that are there, and the versions that can be built
     List,
+    /// Build a newer node image with the packages that Debian has by now, where they are other ones; the service does that once a week
+    Renew {
+        /// Kubernetes version [default: the default version]
+        #[arg(long, value_name = "VERSION")]
+        kubernetes: Option<String>,
+    },
+    /// List the packages and components that differ between two node images of a version, with both versions
+    Changes {
+        /// Kubernetes version
+        version: String,
+        /// The older one, as 2026.11.28 [default: the second newest]
+        #[arg(long, value_name = "BUILD")]
+        from: Option<String>,
+        /// The newer one [default: the newest]
+        #[arg(long, value_name = "BUILD")]
+        to: Option<String>,
+    },
     /// Write a node image to a file, for a host without network
     Export {
         /// Kubernetes version

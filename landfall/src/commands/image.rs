@@ -1,7 +1,8 @@
 //! `landfall image`: node images, built, listed, moved, checked.
 
 use anyhow::{Context as _, Result};
-use image::{NodeImage, Release, Source};
+use cluster_spec::node_image_version;
+use image::{Change, NodeImage, Release, Source};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -16,6 +17,8 @@ pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
     match args {
         args::Image::Build(args) => build(context, &args).await,
         args::Image::List => list(context),
+        args::Image::Renew { kubernetes } => renew(context, kubernetes.as_deref()).await,
+        args::Image::Changes { version, from, to } => changes(context, &version, from, to),
         args::Image::Export { version, file } => {
             let version = images::resolve(&version)?;
             let step = context.printer.step("export", format!("Node image {version}"));
@@ -143,6 +146,7 @@ fn list(context: &Context) -> Result<()> {
             .map(|image| {
                 vec![
                     image.version.clone(),
+                    name(image),
                     size(image.size()),
                     image.manifest.source.clone(),
                     image.manifest.created.strftime("%Y-%m-%d %H:%M").to_string(),
@@ -152,16 +156,104 @@ fn list(context: &Context) -> Result<()> {
             .collect();
         rows.extend(missing.iter().map(|version| {
             let how = "not built; built when first asked for".to_owned();
-            vec![version.to_string(), String::new(), how]
+            vec![version.to_string(), String::new(), String::new(), how]
         }));
-        printer::table(&["KUBERNETES", "SIZE", "SOURCE", "BUILT", "WHERE"], rows)
+        printer::table(
+            &["KUBERNETES", "NODE IMAGE", "SIZE", "SOURCE", "BUILT", "WHERE"],
+            rows,
+        )
     });
     Ok(())
+}
+
+/// As in `nodeImageVersion` and on nodes.
+fn name(image: &NodeImage) -> String {
+    node_image_version(&image.version, Some(&image.build()))
+}
+
+async fn renew(context: &Context, version: Option<&str>) -> Result<()> {
+    let version = match version {
+        Some(text) => images::resolve(text)?,
+        None => images::preferred_version(),
+    };
+    let step = context.printer.step("image", format!("Node image {version}"));
+    let renewed = images::renew(&context.places, &version, &step).await?;
+    let image = &renewed.image;
+    if renewed.is_new {
+        step.done(images::summary(image));
+    } else {
+        step.skip(format!("nothing is newer than {}", name(image)));
+    }
+    let value = json!({
+        "event": "result",
+        "isNew": renewed.is_new,
+        "image": describe(image),
+        "changes": told(&renewed.changes),
+    });
+    context.printer.result(&value, || lines(&renewed.changes));
+    Ok(())
+}
+
+fn changes(context: &Context, version: &str, from: Option<String>, to: Option<String>) -> Result<()> {
+    let version = images::resolve(version)?;
+    let store = images::store(&context.places)?;
+    let there = store.of_version(&version).map_err(images::problem)?;
+    let builds: Vec<String> = there.iter().map(NodeImage::build).collect();
+    let (Some(to), Some(from)) = (
+        to.or_else(|| builds.first().cloned()),
+        from.or_else(|| builds.get(1).cloned()),
+    ) else {
+        return Err(Problem::usage(
+            format!("there are no two node images of Kubernetes {version}"),
+            "landfall image list shows which there are; landfall image renew builds a newer one",
+        )
+        .into());
+    };
+    let changes = store.changes(&version, &from, &to).map_err(images::problem)?;
+    let value = json!({
+        "event": "result",
+        "version": version,
+        "from": node_image_version(&version, Some(&from)),
+        "to": node_image_version(&version, Some(&to)),
+        "changes": told(&changes),
+    });
+    context.printer.result(&value, || match changes.as_slice() {
+        [] => format!("Nothing differs between {from} and {to}."),
+        changes => lines(changes),
+    });
+    Ok(())
+}
+
+fn told(changes: &[Change]) -> Vec<Value> {
+    let each = changes.iter();
+    each.map(
+        |change| json!({ "kind": change.kind, "name": change.name, "from": change.from, "to": change.to }),
+    )
+    .collect()
+}
+
+/// A table of what differs; nothing where nothing does.
+fn lines(changes: &[Change]) -> String {
+    if changes.is_empty() {
+        return String::new();
+    }
+    let text = |version: &Option<String>| version.clone().unwrap_or_else(|| "-".to_owned());
+    let rows = changes.iter().map(|change| {
+        vec![
+            change.name.clone(),
+            change.kind.to_owned(),
+            text(&change.from),
+            text(&change.to),
+        ]
+    });
+    printer::table(&["NAME", "KIND", "FROM", "TO"], rows.collect())
 }
 
 fn describe(image: &NodeImage) -> Value {
     json!({
         "version": image.version,
+        "build": image.build(),
+        "nodeImageVersion": name(image),
         "built": true,
         "key": image.key,
         "created": image.manifest.created,

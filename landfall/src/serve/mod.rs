@@ -8,6 +8,7 @@ pub(crate) mod backups;
 mod drivers;
 mod endpoint;
 mod first;
+mod image_upkeep;
 mod issuers;
 mod listener;
 mod logging;
@@ -180,6 +181,10 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     parts.push(endless("room for the store", env, &stopped, {
         let (env, store) = (env.clone(), places.store());
         move || reserve::keep(env.clone(), store.clone())
+    }));
+    parts.push(endless("newer node images", env, &stopped, {
+        let (env, store, images) = (env.clone(), Arc::clone(&store), drivers.images());
+        move || image_upkeep::tend(env.clone(), Arc::clone(&store), Arc::clone(&images))
     }));
     let copies = Arc::new(StoreCopies::new(env, Arc::clone(&store), identity, copies));
     parts.push(endless("copies of the store", env, &stopped, {

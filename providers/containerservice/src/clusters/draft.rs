@@ -38,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub(crate) vnets: &'a [Vnet],
     /// The oldest version that the control plane runs, once it has run.
     pub(crate) running: Option<Version>,
+    /// Whether the control plane is what it was last asked to be, as far as seen.
+    pub(crate) base_reached: bool,
     /// Whether answers tell of the cluster, and so of each of its pools, as stopped.
     pub(crate) shown_stopped: bool,
 }

@@ -41,7 +41,7 @@ use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
 use cluster_spec::{CredentialKind, RestoreSpec};
 use control_records::{
-    ClusterRecord, GroupRecord, OperationRecord, directory, key, times::StepTimes, usage::Usage,
+    ClusterRecord, GroupRecord, OperationRecord, Part, directory, key, times::StepTimes, usage::Usage,
 };
 use control_store::{Revision, Stored, Txn};
 use serde_json::Value;
@@ -355,6 +355,9 @@ impl State {
             images: &self.images,
             vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
+            base_reached: observed.zip(self.record()).is_some_and(|(observed, record)| {
+                observed.has_reached(&Part::Base, record.requests.generation)
+            }),
             shown_stopped: self
                 .record()
                 .is_some_and(|record| power::is_stopped(record, observed)),

@@ -68,7 +68,7 @@ pub(crate) fn put(
     let first = snapshots::version(asked_pools.as_ref(), context.snapshots, &context.config.offered);
     let version = version(context, &mut properties, present, first.as_deref(), &mut problems);
     upgrade_guard::check(context, present, version, &properties, &mut problems);
-    soak::check_upgrade(present, version, "properties.kubernetesVersion", &mut problems);
+    soak::check_upgrade(context, present, version, &mut problems);
     // What emulates an older minor release takes nodes of that one.
     let soaking = present.and_then(soak::soaking);
     let for_nodes = soaking.as_ref().map_or(version, |soaking| soaking.from);

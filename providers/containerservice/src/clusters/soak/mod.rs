@@ -81,26 +81,42 @@ pub(crate) fn upgrades_itself(body: &Value) -> bool {
     !channel.is_empty() && channel != "none"
 }
 
-/// Refuses another minor release, where that would leave a way back behind without a word.
+/// Refuses another version where that would take a way back away without a word, or while the control plane is on its way back: what emulates
+/// no more may store what a member that is about to start cannot read.
 pub(crate) fn check_upgrade(
+    context: &Context<'_>,
     present: Option<&ClusterRecord>,
     to: Version,
-    target: &str,
     problems: &mut Problems,
 ) {
-    let Some(soaking) = present.and_then(soaking) else {
-        return;
-    };
-    if to.minor > soaking.to.minor {
-        problems.add(
+    let target = "properties.kubernetesVersion";
+    let Some(present) = present else { return };
+    match soaking(present) {
+        Some(soaking) if to.minor > soaking.to.minor => problems.add(
             ErrorCode::OPERATION_NOT_ALLOWED,
             target,
             format!(
                 "The upgrade to Kubernetes {} is not finalised; next: landfall upgrade finalize.",
                 soaking.to
             ),
-        );
+        ),
+        None if goes_back(context, present) && to.to_string() != present.spec().kubernetes_version => {
+            problems.add(
+                ErrorCode::OPERATION_NOT_ALLOWED,
+                target,
+                format!(
+                    "The control plane is on its way back to Kubernetes {}; ask again when it is there ('landfall status').",
+                    present.spec().kubernetes_version
+                ),
+            );
+        }
+        _ => {}
     }
+}
+
+/// Whether members may still be on their way back from what emulated.
+fn goes_back(context: &Context<'_>, present: &ClusterRecord) -> bool {
+    present.state.decided().soak.is_some() && soaking(present).is_none() && !context.base_reached
 }
 
 fn refused(message: String) -> ArmError {
@@ -180,7 +196,7 @@ pub(crate) fn begin(
         .kubernetes_version
         .parse()
         .map_err(ArmError::internal)?;
-    if !runs(before, context) {
+    if !runs(before, context) || goes_back(context, present) {
         return Err(wrong(format!(
             "The control plane does not run Kubernetes {now} everywhere yet; ask again when it does ('landfall status')."
         )));

@@ -33,6 +33,7 @@ mod store;
 mod terraform;
 mod upgrade;
 mod volumes;
+mod ways_back;
 mod workload;
 
 use std::path::Path;

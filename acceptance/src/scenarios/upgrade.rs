@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     GROUP, aks, dns, guide, joined,
     pools::nodepool,
-    text,
+    text, ways_back,
     workload::{BUSYBOX, Cluster},
 };
 use crate::{
@@ -46,6 +46,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         let from = text(&shown, "/currentKubernetesVersion")?.to_owned();
         Ok((from, offered(az, cluster.name)?))
     })?;
+    ways_back::control_plane(journal, stamp, az, cluster, (&*from, &*to))?;
     let marker = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "before-the-upgrade" }, "data": { "answer": "42" },
     });
@@ -246,7 +247,7 @@ fn held(
     )?;
     journal.step(
         "upgrade",
-        "without the budget the same upgrade goes on, and a label of kubectl is on the new node; the pool goes",
+        "without the budget the same upgrade goes on, and a label of kubectl is on the new node",
         || {
             kubectl.text(&["delete", "poddisruptionbudget", HELD])?;
             let pool = nodepool(
@@ -259,11 +260,14 @@ fn held(
             ensure!(pool["currentOrchestratorVersion"] == *to, "{pool}");
             let labelled = kubectl.text(&["get", "nodes", "-l", "disk=fast", "-o", "name"])?;
             ensure!(labelled.contains(HELD), "the label is on {labelled:?}");
-            cluster.rolled_out("deployment/held")?;
-            kubectl.text(&["delete", "deployment", HELD])?;
-            nodepool(az, "delete", cluster, HELD, &[]).map(drop)
+            cluster.rolled_out("deployment/held")
         },
-    )
+    )?;
+    ways_back::pool(journal, stamp, az, cluster, HELD, (from, to))?;
+    journal.step("upgrade", "the pool goes", || {
+        kubectl.text(&["delete", "deployment", HELD])?;
+        nodepool(az, "delete", cluster, HELD, &[]).map(drop)
+    })
 }
 
 /// Node names and the versions of their kubelets.

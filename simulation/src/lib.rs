@@ -28,6 +28,7 @@ mod login;
 mod namespaces;
 mod operations;
 mod panics;
+mod requests;
 pub mod script;
 mod security;
 mod stamp;

@@ -8,11 +8,7 @@ use control_records::{
 use control_store::{Txn, put_record};
 use serde_json::{Value, json};
 
-use crate::{
-    script::Player,
-    stamp::Answer,
-    wishes::{Wish, path},
-};
+use crate::{requests::path, script::Player, stamp::Answer, wishes::Wish};
 
 impl Player {
     /// The PUT of a cluster with another upgrade channel.

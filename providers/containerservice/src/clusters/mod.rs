@@ -258,7 +258,7 @@ pub(crate) struct State {
     images: Images,
     /// How long steps of upgrades take here. Only read for decisions.
     times: StepTimes,
-    /// The keys of these two, and as of when they are.
+    /// The keys of the named identities and snapshots, and as of when they are.
     pub(crate) named_at: BTreeMap<String, Revision>,
 }
 
@@ -269,32 +269,25 @@ impl State {
         purpose: Purpose,
     ) -> Result<Self, ArmError> {
         let found = provider.find(at).await?;
-        let running = match (&found, purpose) {
-            (Some(found), Purpose::Decision) => provider.running(&found.record.value).await?,
+        let (running, times) = match (&found, purpose) {
+            (Some(found), Purpose::Decision) => (
+                provider.running(&found.record.value).await?,
+                estimates::times(&*provider.store, found.observed.as_ref()).await?,
+            ),
             (None, _) => {
                 // ARM's order: first the group is missing, then what is in it.
                 provider.group(at).await?;
-                Vec::new()
+                (Vec::new(), StepTimes::default())
             }
-            (Some(_), Purpose::Answer) => Vec::new(),
+            (Some(_), Purpose::Answer) => (Vec::new(), StepTimes::default()),
         };
-        let usage = match purpose {
-            Purpose::Decision => Usage::read(&*provider.store).await.map_err(store_error)?,
-            Purpose::Answer => Usage::default(),
-        };
-        let vnets = match purpose {
-            Purpose::Decision => subnets::read(&*provider.store, at.subscription).await?,
-            Purpose::Answer => Vec::new(),
-        };
-        let images = match purpose {
-            Purpose::Decision => provider.images_for(found.as_ref().map(|found| &found.record.value)),
-            Purpose::Answer => Images::default(),
-        };
-        let times = match (&found, purpose) {
-            (Some(found), Purpose::Decision) => {
-                estimates::times(&*provider.store, found.observed.as_ref()).await?
-            }
-            _ => StepTimes::default(),
+        let (usage, vnets, images) = match purpose {
+            Purpose::Decision => (
+                Usage::read(&*provider.store).await.map_err(store_error)?,
+                subnets::read(&*provider.store, at.subscription).await?,
+                provider.images_for(found.as_ref().map(|found| &found.record.value)),
+            ),
+            Purpose::Answer => (Usage::default(), Vec::new(), Images::default()),
         };
         Ok(Self {
             found,
@@ -440,14 +433,10 @@ impl Resource for Clusters {
         let (name, before, own) = (at.name(), state.before(), state.context(context));
         let there = || before.ok_or_else(|| at.not_found());
         let decision = match mutation {
-            Mutation::Put(body) => {
-                let draft = put::put(&own, &name, state.record(), body)?;
-                if draft.is_so(before) {
-                    Decision::Unchanged
-                } else {
-                    Decision::Write(draft)
-                }
-            }
+            Mutation::Put(body) => match put::put(&own, &name, state.record(), body)? {
+                draft if draft.is_so(before) => Decision::Unchanged,
+                draft => Decision::Write(draft),
+            },
             Mutation::Delete => {
                 let Some(before) = before else {
                     return Ok(Decision::Unchanged);

@@ -15,6 +15,7 @@ mod guide;
 mod healing;
 mod identity;
 mod kubernetes_access;
+mod load;
 mod login;
 mod lts;
 mod maintenance;
@@ -30,6 +31,7 @@ mod sdk;
 mod secrets;
 mod sign_in;
 mod store;
+mod takeover;
 mod terraform;
 mod upgrade;
 mod volumes;
@@ -54,6 +56,8 @@ struct Walk {
     /// Has the client of the walk log in.
     log_in: fn(&Wanted<'_>, &Journal, &Stamp) -> Result<Az>,
     act: fn(&Wanted<'_>, &Journal, &Stamp, &Az) -> Result<()>,
+    /// Whether its stamp is made by an earlier release.
+    earlier: bool,
 }
 
 impl Walk {
@@ -67,6 +71,7 @@ impl Walk {
             shape: "aad",
             log_in: |_, journal, stamp| login::walk(journal, stamp),
             act,
+            earlier: false,
         }
     }
 }
@@ -124,6 +129,13 @@ const BY_NAME: &[Walk] = &[
         shape: "adfs",
         log_in: |wanted, journal, stamp| lts::log_in(journal, stamp, wanted.az_lts),
         act: |_, journal, stamp, az| lts::walk(journal, stamp, az),
+        earlier: false,
+    },
+    Walk {
+        earlier: true,
+        ..Walk::new(&[takeover::NAME], |_, journal, stamp, az| {
+            takeover::walk(journal, stamp, az)
+        })
     },
     Walk::new(&[terraform::NAME], |wanted, journal, stamp, az| {
         terraform::walk(journal, stamp, az, wanted.terraform, wanted.azurerm)
@@ -219,6 +231,10 @@ fn walk_told(journal: &Journal, name: &str, walk: impl FnOnce() -> Result<()>) -
 
 fn on_a_stamp(args: &Args, journal: &Journal, walk: &Walk, wanted: &Wanted<'_>) -> Result<()> {
     let mut stamp = Stamp::new(args, journal.calls())?;
+    if walk.earlier {
+        let earlier = args.earlier.as_deref();
+        stamp.begins_with(earlier.context("--earlier is missing: 'cargo xtask takeover' names it")?)?;
+    }
     journal.note(&format!(
         "stamp {} on {}: {}",
         stamp.name,

@@ -27,7 +27,7 @@ mod tests;
 use jiff::Timestamp;
 
 pub use facts::{
-    Advisory, Change, ChangeKind, Fact, Facts, Issue, Means, Minor, Plugin, Pool, Reboot, Registration,
+    Advisory, Change, ChangeKind, Fact, Facts, Issue, Means, Minor, NoMinor, Plugin, Pool, Reboot, Registration,
     Release, Stamp, Subscription,
 };
 pub use find::NOTICE;

@@ -183,7 +183,9 @@ impl Settings {
             backups_copy: layout.backups_copy.clone(),
             cache: None,
             kubeconfig_hours: layout.kubeconfig_hours.unwrap_or_else(kubeconfig_hours),
-            support: layout.support_profile.map_or_else(Profile::default, Profile::from),
+            support: layout
+                .support_profile
+                .map_or_else(Profile::default, Profile::from),
             limits: Quotas::default().changed(&layout.limit)?,
             created_at: env.clock.now(),
         };

@@ -27,8 +27,8 @@ mod tests;
 use jiff::Timestamp;
 
 pub use facts::{
-    Advisory, Change, ChangeKind, Fact, Facts, Issue, Means, Minor, NoMinor, Plugin, Pool, Reboot, Registration,
-    Release, Stamp, Subscription,
+    Advisory, Change, ChangeKind, Fact, Facts, Issue, Means, Minor, NoMinor, Plugin, Pool, Reboot,
+    Registration, Release, Stamp, Subscription,
 };
 pub use find::NOTICE;
 pub use page::page;

@@ -21,9 +21,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
 use super::network::{control_plane_range, forbidden, overlap};
-use crate::{
-    ContainerService, NAMESPACE, snapshots::named::check_reads, support::warning::warned,
-};
+use crate::{ContainerService, NAMESPACE, snapshots::named::check_reads, support::warning::warned};
 
 /// What whoever puts nodes into a subnet has to be allowed there.
 const JOIN: &str = "Microsoft.Network/virtualNetworks/subnets/join/action";

@@ -350,7 +350,10 @@ fn ready_nodes(draft: &mut Draft<'_>) {
         draft.milestone(Milestone::NodeReady);
     }
     // None is missed in a cluster that never had a ready one, or is to have none.
-    let had = draft.observed.milestones.contains_key(Milestone::NodeReady.as_str());
+    let had = draft
+        .observed
+        .milestones
+        .contains_key(Milestone::NodeReady.as_str());
     let missed = !any && had && draft.desired.spec().pools.iter().any(|pool| pool.wanted() > 0);
     let since = draft.seen.observed.unready_since.unwrap_or(draft.now);
     draft.observed.unready_since = missed.then_some(since);

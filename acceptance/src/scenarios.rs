@@ -31,6 +31,7 @@ mod sdk;
 mod secrets;
 mod sign_in;
 mod store;
+mod support;
 mod takeover;
 mod terraform;
 mod upgrade;
@@ -364,6 +365,7 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
         autoscaler::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("maintenance") {
+        support::walk(journal, stamp, az, &clusters.kubenet)?;
         maintenance::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("upgrade") {

@@ -10,6 +10,7 @@ mod image;
 mod maintenance;
 mod secrets;
 mod subscription;
+mod support;
 mod upgrade;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -28,6 +29,7 @@ pub(crate) use image::{Image, ImageBuild, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
+pub(crate) use support::{ProfileArg, Support, SupportStatus};
 pub(crate) use upgrade::Upgrade;
 
 /// Azure Kubernetes Service on your own machines.
@@ -138,6 +140,9 @@ pub(crate) enum Command {
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),
+    /// Support: whether clusters are supported and why not, and what support covers
+    #[command(subcommand)]
+    Support(Support),
     /// Role assignments: list, create and delete
     #[command(subcommand)]
     Access(Access),
@@ -242,6 +247,10 @@ pub(crate) struct Layout {
     /// are, none removes all [default: as much as this host has room for]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
+
+    /// The support policies that the stamp goes by [default: aks]
+    #[arg(long, value_enum)]
+    pub(crate) support_profile: Option<ProfileArg>,
 
     /// The key of the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
     /// stamp's secrets

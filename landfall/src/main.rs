@@ -112,6 +112,7 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Unknown(command) => Box::pin(commands::unknown::run(context, &command)).await,
         Command::Maintenance(command) => Box::pin(commands::maintenance::run(context, &command)).await,
         Command::Subscription(command) => Box::pin(commands::subscription::run(context, &command)).await,
+        Command::Support(command) => Box::pin(commands::support::run(context, &command)).await,
         Command::Access(command) => Box::pin(commands::access::run(context, &command)).await,
         Command::Identity(command) => Box::pin(commands::identity::run(context, &command)).await,
         Command::Secrets(command) => Box::pin(commands::secrets::run(context, &command)).await,

@@ -47,10 +47,11 @@ use control_sealing::{SealedPlace, Sealing};
 use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
+use policy_support::Profile;
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
-    Rehearsals, UpgradeGuard,
+    Rehearsals, Support, UpgradeGuard,
 };
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
@@ -96,6 +97,8 @@ pub struct Config {
     pub limits: Limits,
     /// Validity of issued credentials of clusters.
     pub credential_lifetime: Duration,
+    /// The support policies that it goes by.
+    pub support: Profile,
 }
 
 impl Config {
@@ -227,6 +230,7 @@ impl Service {
                 reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
                 limits: config.limits.clone(),
                 credential_lifetime: config.credential_lifetime,
+                support: config.support,
             },
             Arc::new(SealedCredentials {
                 env: env.clone(),
@@ -248,7 +252,7 @@ impl Service {
             env: env.clone(),
             store: Arc::clone(&store),
             clusters: Arc::clone(&clusters),
-            images: drivers.images,
+            images: Arc::clone(&drivers.images),
         };
         let clusters: Arc<dyn Provider> = clusters;
         let authorization: Arc<dyn Provider> = Arc::new(Authorization::new(
@@ -317,6 +321,11 @@ impl Service {
             offered: Offered::pinned(),
             limits: config.limits.clone(),
         });
+        let own = own.supporting(Support {
+            profile: config.support,
+            offered: Offered::pinned(),
+            images: drivers.images,
+        });
         let own: Arc<dyn Provider> = Arc::new(own);
         let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
         if let Some(issuers) = drivers.issuers {
@@ -338,7 +347,7 @@ impl Service {
         ));
         let identity: Arc<dyn Provider> =
             Arc::new(IdentityApi::new(Arc::clone(&tokens), Arc::clone(&sealing)));
-        let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(Arc::clone(&store)));
+        let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(env.clone(), Arc::clone(&store)));
         let providers = vec![
             Arc::clone(&clusters),
             resources,

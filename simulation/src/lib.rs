@@ -32,6 +32,7 @@ mod security;
 mod stamp;
 mod steps;
 mod store;
+mod support;
 mod trace;
 mod volumes;
 mod windows;

@@ -39,6 +39,8 @@
 //! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
 //! | `waits C` | prints what planned work of a cluster waits for |
 //! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
+//! | `support C PROFILE DAYS` | prints the state of support of a cluster that many days from now |
+//! | `subscription off`, `subscription on` | an operator disables the subscription, enables it |
 //! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
@@ -269,6 +271,8 @@ impl Player {
             }
             ["waits", name] => self.waits(name).await?,
             ["upgraded", name, version] => self.upgraded(name, version).await?,
+            ["support", name, profile, days] => self.support(name, profile, days).await?,
+            ["subscription", to @ ("off" | "on")] => self.subscription(to == "off").await?,
             ["hold", reason] => self.hold(Some(reason)).await?,
             ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,

@@ -63,6 +63,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
         audience: AUDIENCE.to_owned(),
         limits: control_records::usage::Limits::default(),
         credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
+        support: Default::default(),
     };
     control_records::migrate(&*store).await?;
     let principal = FirstPrincipal {

@@ -20,6 +20,7 @@ pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod subscription;
+pub(crate) mod support;
 pub(crate) mod unknown;
 pub(crate) mod up;
 pub(crate) mod upgrade;

@@ -1,4 +1,5 @@
-//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`]) read and write through.
+//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`],
+//! [`super::support`]) read and write through.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use base_env::Env;
 use control_store::Store;
 
 use super::upgrade_plans::Rehearsals;
+use crate::Support;
 
 /// The namespace.
 pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
@@ -18,6 +20,7 @@ pub struct HistoryApi {
     pub(super) env: Env,
     pub(super) store: Arc<dyn Store>,
     pub(super) rehearsals: Option<Rehearsals>,
+    pub(super) support: Support,
 }
 
 impl HistoryApi {
@@ -27,6 +30,7 @@ impl HistoryApi {
             env,
             store,
             rehearsals: None,
+            support: Support::default(),
         }
     }
 
@@ -37,6 +41,12 @@ impl HistoryApi {
             rehearsals: Some(rehearsals),
             ..self
         }
+    }
+
+    /// The provider with other support policies than AKS' own, or with what is known of node images.
+    #[must_use]
+    pub fn supporting(self, support: Support) -> Self {
+        Self { support, ..self }
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/supportState` | whether and why it is supported; [`super::support`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
@@ -31,6 +32,7 @@ use super::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     credentials::CREDENTIALS,
     maintenance::MAINTENANCE,
+    support::{SUPPORT_SCOPE, SUPPORT_STATE},
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
 };
@@ -97,6 +99,8 @@ impl Namespace for HistoryApi {
         &UNKNOWN,
         &UPGRADE_PLANS,
         &MAINTENANCE,
+        &SUPPORT_STATE,
+        &SUPPORT_SCOPE,
     ];
 }
 

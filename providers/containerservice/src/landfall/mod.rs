@@ -7,5 +7,6 @@ mod credentials;
 mod history;
 mod maintenance;
 mod restore_points;
+mod support;
 mod unknown;
 pub(crate) mod upgrade_plans;

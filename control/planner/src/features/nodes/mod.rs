@@ -345,9 +345,18 @@ fn ready_nodes(draft: &mut Draft<'_>) {
             ready.insert(pool.name.clone(), count);
         }
     }
-    if ready.values().any(|count| *count > 0) {
+    let any = ready.values().any(|count| *count > 0);
+    if any {
         draft.milestone(Milestone::NodeReady);
     }
+    // None is missed in a cluster that never had a ready one, or is to have none.
+    let had = draft
+        .observed
+        .milestones
+        .contains_key(Milestone::NodeReady.as_str());
+    let missed = !any && had && draft.desired.spec().pools.iter().any(|pool| pool.wanted() > 0);
+    let since = draft.seen.observed.unready_since.unwrap_or(draft.now);
+    draft.observed.unready_since = missed.then_some(since);
     draft.observed.ready_nodes = ready;
 }
 

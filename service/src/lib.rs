@@ -50,7 +50,7 @@ use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenSe
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
-    Rehearsals, UpgradeGuard,
+    Rehearsals, SupportData, UpgradeGuard,
 };
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
@@ -152,6 +152,8 @@ pub struct Drivers {
     pub sealed: Vec<Arc<dyn SealedPlace>>,
     /// What is known of node images.
     pub images: Arc<dyn NodeImages>,
+    /// The version catalogue, and the bills of materials of node images.
+    pub support: Arc<dyn SupportData>,
 }
 
 /// A part that runs until the service is stopped.
@@ -317,6 +319,7 @@ impl Service {
             offered: Offered::pinned(),
             limits: config.limits.clone(),
         });
+        let own = own.supporting(drivers.support, Offered::pinned());
         let own: Arc<dyn Provider> = Arc::new(own);
         let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
         if let Some(issuers) = drivers.issuers {

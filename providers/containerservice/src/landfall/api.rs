@@ -1,12 +1,16 @@
-//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`]) read and write through.
+//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`], [`super::cves`] …) read and write through.
 
 use std::sync::Arc;
 
 use arm_kernel::Host;
 use base_env::Env;
+use cluster_versions::Offered;
 use control_store::Store;
 
-use super::upgrade_plans::Rehearsals;
+use super::{
+    knowledge::{BuiltIn, SupportData},
+    upgrade_plans::Rehearsals,
+};
 
 /// The namespace.
 pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
@@ -18,6 +22,10 @@ pub struct HistoryApi {
     pub(super) env: Env,
     pub(super) store: Arc<dyn Store>,
     pub(super) rehearsals: Option<Rehearsals>,
+    /// The version catalogue and the bills of materials of node images.
+    pub(super) support: Arc<dyn SupportData>,
+    /// The versions that are offered.
+    pub(super) offered: Offered,
 }
 
 impl HistoryApi {
@@ -27,6 +35,8 @@ impl HistoryApi {
             env,
             store,
             rehearsals: None,
+            support: Arc::new(BuiltIn),
+            offered: Offered::pinned(),
         }
     }
 
@@ -35,6 +45,16 @@ impl HistoryApi {
     pub fn rehearsing(self, rehearsals: Rehearsals) -> Self {
         Self {
             rehearsals: Some(rehearsals),
+            ..self
+        }
+    }
+
+    /// The provider with a stamp's own catalogue and node images, and the versions that it offers.
+    #[must_use]
+    pub fn supporting(self, support: Arc<dyn SupportData>, offered: Offered) -> Self {
+        Self {
+            support,
+            offered,
             ..self
         }
     }

@@ -49,6 +49,8 @@ mod stamp;
 mod states;
 #[cfg(test)]
 mod subnets;
+#[cfg(test)]
+mod support;
 mod upgrades;
 #[cfg(test)]
 mod versions;

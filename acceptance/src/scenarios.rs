@@ -8,6 +8,7 @@ mod az_commands;
 mod backup;
 mod balancers;
 mod bindings;
+mod catalogue;
 mod credentials;
 mod dns;
 mod fresh;
@@ -90,6 +91,7 @@ const WALKS: &[Walk] = &[
             "credentials",
             kubernetes_access::NAME,
             "around",
+            catalogue::NAME,
             "sdk",
             "store",
             "secrets",
@@ -300,6 +302,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("around") {
         around::walk(journal, stamp, az)?;
+    }
+    if wanted.has(catalogue::NAME) {
+        catalogue::walk(journal, stamp, az)?;
     }
     if wanted.has("sdk") {
         sdk::python(journal, stamp, az, wanted.sdk)?;

@@ -4,6 +4,7 @@
 
 mod access;
 mod backup;
+mod catalogue;
 mod credentials;
 mod identity;
 mod image;
@@ -20,6 +21,7 @@ use clap_complete::Shell;
 
 pub(crate) use access::{Access, AccessPlace};
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
+pub(crate) use catalogue::{Catalogue, CatalogueSign};
 pub(crate) use credentials::Credentials;
 pub(crate) use identity::{
     Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
@@ -131,6 +133,12 @@ pub(crate) enum Command {
     /// Upgrades of clusters: report obstacles before an upgrade
     #[command(subcommand)]
     Upgrade(Upgrade),
+    /// What the service owes clusters: vulnerabilities of what they run, and known issues
+    #[command(subcommand)]
+    Support(Support),
+    /// The version catalogue: show it, and import a newer one that is signed
+    #[command(subcommand)]
+    Catalogue(Catalogue),
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),

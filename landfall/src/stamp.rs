@@ -75,6 +75,9 @@ pub(crate) struct Settings {
     /// The operator's limits of its subscriptions.
     #[serde(default, skip_serializing_if = "Quotas::is_empty")]
     pub(crate) limits: Quotas,
+    /// Public keys that may sign version catalogues for it, base64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) catalogue_keys: Vec<String>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -187,6 +190,7 @@ impl Settings {
                 .support_profile
                 .map_or_else(Profile::default, Profile::from),
             limits: Quotas::default().changed(&layout.limit)?,
+            catalogue_keys: Vec::new(),
             created_at: env.clock.now(),
         };
         places.make()?;
@@ -211,6 +215,15 @@ impl Settings {
             return Ok(());
         }
         self.cache = Some(cache);
+        self.save(places)
+    }
+
+    /// Stores the keys that may sign version catalogues, in place of those before.
+    pub(crate) fn trust_catalogues_of(&mut self, places: &Places, keys: Vec<String>) -> Result<()> {
+        if self.catalogue_keys == keys {
+            return Ok(());
+        }
+        self.catalogue_keys = keys;
         self.save(places)
     }
 

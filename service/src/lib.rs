@@ -51,7 +51,7 @@ use policy_support::Profile;
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
-    Rehearsals, Support, UpgradeGuard,
+    Rehearsals, Support, SupportData, UpgradeGuard,
 };
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
@@ -155,6 +155,8 @@ pub struct Drivers {
     pub sealed: Vec<Arc<dyn SealedPlace>>,
     /// What is known of node images.
     pub images: Arc<dyn NodeImages>,
+    /// The version catalogue, and the bills of materials of node images.
+    pub support: Arc<dyn SupportData>,
 }
 
 /// A part that runs until the service is stopped.
@@ -326,6 +328,7 @@ impl Service {
             offered: Offered::pinned(),
             images: drivers.images,
         });
+        let own = own.knowing(drivers.support, Offered::pinned());
         let own: Arc<dyn Provider> = Arc::new(own);
         let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
         if let Some(issuers) = drivers.issuers {

@@ -71,6 +71,12 @@ pub const SEALING: Kind = Kind {
     threads: 1,
     queue: 16,
 };
+/// Reading of the version catalogue and of bills of materials, for answers about support.
+pub const SUPPORT: Kind = Kind {
+    name: "reading of bills of materials",
+    threads: 2,
+    queue: 64,
+};
 /// Machines' disks: as many as the loops work on at a time, and listings.
 pub const DISKS: Kind = Kind {
     name: "work on disks",
@@ -80,7 +86,7 @@ pub const DISKS: Kind = Kind {
 
 /// All kinds.
 pub const KINDS: &[Kind] = &[
-    HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, SEALING, DISKS,
+    HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, SEALING, SUPPORT, DISKS,
 ];
 /// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;

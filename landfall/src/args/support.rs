@@ -5,6 +5,11 @@ use policy_support::Profile;
 
 /// `landfall support`.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  landfall support status
+  landfall support cves mygroup/mycluster --output json
+  landfall support issues")]
 pub(crate) enum Support {
     /// Show whether clusters are supported, why not, what to do and by when
     Status(SupportStatus),
@@ -13,6 +18,16 @@ pub(crate) enum Support {
         /// By these policies [default: the stamp's]
         #[arg(long, value_enum)]
         profile: Option<ProfileArg>,
+    },
+    /// List vulnerabilities of the components that a cluster's machines run, with the fix, whose turn it is, and the upgrade that brings it
+    Cves {
+        /// The cluster, as NAME or GROUP/NAME [default: the only one]
+        cluster: Option<String>,
+    },
+    /// List known issues of a cluster, with a workaround; of all clusters without one
+    Issues {
+        /// The cluster, as NAME or GROUP/NAME [default: all, from what is recorded of them]
+        cluster: Option<String>,
     },
 }
 

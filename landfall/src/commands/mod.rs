@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod az;
 pub(crate) mod backup;
+pub(crate) mod catalogue;
 pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod down;

@@ -28,6 +28,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::{first::read, listener::Listener, open_files};
 use crate::{
+    catalogue::Knowledge,
     commands::Context,
     images::{ImagesOnDemand, NoImages},
     stamp::{self, Places, Settings},
@@ -70,6 +71,7 @@ pub(super) struct Drivers {
     agents_url: String,
     agents_ca: String,
     images: Arc<ImagesOnDemand>,
+    support: Arc<Knowledge>,
     hub: Hub,
     listener: TcpListener,
     limits: Limits,
@@ -109,6 +111,7 @@ impl Drivers {
             agents_url: format!("https://{address}"),
             agents_ca,
             images,
+            support: Arc::new(Knowledge::open(places)?),
             hub: Hub::new(env.clone(), ca, sessions),
             listener,
             limits: agent_hub::limits_for_open_files(open_files::raise()?),
@@ -133,6 +136,7 @@ impl Drivers {
             issuers,
             sealed,
             images: Arc::<ImagesOnDemand>::clone(&self.images),
+            support: Arc::<Knowledge>::clone(&self.support),
         }
     }
 

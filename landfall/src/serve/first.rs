@@ -130,6 +130,7 @@ pub(super) mod tests {
             kubeconfig_hours: 8,
             support: Default::default(),
             limits: crate::quotas::Quotas::default(),
+            catalogue_keys: Vec::new(),
             created_at: env.clock.now(),
         }
     }

@@ -1,13 +1,17 @@
 //! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`],
-//! [`super::support`]) read and write through.
+//! [`super::support`], [`super::cves`] …) read and write through.
 
 use std::sync::Arc;
 
 use arm_kernel::Host;
 use base_env::Env;
+use cluster_versions::Offered;
 use control_store::Store;
 
-use super::upgrade_plans::Rehearsals;
+use super::{
+    knowledge::{BuiltIn, SupportData},
+    upgrade_plans::Rehearsals,
+};
 use crate::Support;
 
 /// The namespace.
@@ -21,6 +25,10 @@ pub struct HistoryApi {
     pub(super) store: Arc<dyn Store>,
     pub(super) rehearsals: Option<Rehearsals>,
     pub(super) support: Support,
+    /// The version catalogue and the bills of materials of node images.
+    pub(super) known: Arc<dyn SupportData>,
+    /// The versions that are offered.
+    pub(super) offered: Offered,
 }
 
 impl HistoryApi {
@@ -31,6 +39,8 @@ impl HistoryApi {
             store,
             rehearsals: None,
             support: Support::default(),
+            known: Arc::new(BuiltIn),
+            offered: Offered::pinned(),
         }
     }
 
@@ -47,6 +57,16 @@ impl HistoryApi {
     #[must_use]
     pub fn supporting(self, support: Support) -> Self {
         Self { support, ..self }
+    }
+
+    /// The provider with a stamp's own catalogue and node images, and the versions that it offers.
+    #[must_use]
+    pub fn knowing(self, known: Arc<dyn SupportData>, offered: Offered) -> Self {
+        Self {
+            known,
+            offered,
+            ..self
+        }
     }
 }
 

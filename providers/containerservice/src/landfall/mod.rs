@@ -3,8 +3,12 @@
 pub(crate) mod api;
 pub(crate) mod archive;
 pub(crate) mod backups;
+mod catalogue;
 mod credentials;
+mod cves;
 mod history;
+mod issues;
+pub(crate) mod knowledge;
 mod maintenance;
 mod restore_points;
 mod support;

@@ -50,6 +50,7 @@ mod states;
 #[cfg(test)]
 mod subnets;
 #[cfg(test)]
+mod known;
 mod support;
 mod upgrades;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `landfall support`: whether clusters are supported and why not, and what support covers, through the ARM API.
+//! `landfall support status|scope`: whether clusters are supported and why not, and what support covers, through the ARM API.
 
 use anyhow::{Context as _, Result};
 use owo_colors::OwoColorize as _;
@@ -7,7 +7,7 @@ use providers_containerservice::HISTORY_NAMESPACE;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Context, kubeconfig::choose};
+use super::super::{Context, kubeconfig::choose};
 use crate::{
     admin::{AdminClient, ClusterStatus},
     args,
@@ -15,13 +15,6 @@ use crate::{
     printer,
     stamp::Settings,
 };
-
-pub(crate) async fn run(context: &Context, command: &args::Support) -> Result<()> {
-    match command {
-        args::Support::Status(args) => status(context, args).await,
-        args::Support::Scope { profile } => scope(context, *profile).await,
-    }
-}
 
 /// `&name=value` of what was given.
 fn query(profile: Option<args::ProfileArg>, at: Option<&str>) -> String {
@@ -37,7 +30,7 @@ async fn read(arm: &ArmClient, path: &str, query: &str, act: &str) -> Result<Val
     answer.json().await.context("the answer is not JSON")
 }
 
-async fn status(context: &Context, args: &args::SupportStatus) -> Result<()> {
+pub(super) async fn status(context: &Context, args: &args::SupportStatus) -> Result<()> {
     let settings = Settings::required(&context.places)?;
     let clusters = AdminClient::new(&context.places)?.status().await?.clusters;
     let wanted: Vec<&ClusterStatus> = match args.cluster.as_deref() {
@@ -175,7 +168,7 @@ fn page(state: &Value) -> String {
     page
 }
 
-async fn scope(context: &Context, profile: Option<args::ProfileArg>) -> Result<()> {
+pub(super) async fn scope(context: &Context, profile: Option<args::ProfileArg>) -> Result<()> {
     let settings = Settings::required(&context.places)?;
     let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
     let path = format!("/providers/{HISTORY_NAMESPACE}/supportScope");

@@ -8,6 +8,7 @@ mod az_commands;
 mod backup;
 mod balancers;
 mod bindings;
+mod breakout;
 mod catalogue;
 mod credentials;
 mod dns;
@@ -110,6 +111,7 @@ const CLUSTERS: &[&str] = &[
     balancers::NAME,
     volumes::NAME,
     namespaces::NAME,
+    breakout::NAME,
     "pools",
     autoscaler::NAME,
     "maintenance",
@@ -362,6 +364,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has(namespaces::NAME) {
         namespaces::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
+    if wanted.has(breakout::NAME) {
+        breakout::walk(journal, stamp, az, &clusters)?;
     }
     if wanted.has("pools") {
         pools::walk(journal, stamp, az, &clusters.kubenet)?;

@@ -20,6 +20,7 @@ mod lts;
 mod maintenance;
 mod members;
 mod namespaces;
+mod network_policies;
 mod networks;
 mod plugins;
 mod pools;
@@ -92,7 +93,10 @@ const WALKS: &[Walk] = &[
         ],
         keeping,
     ),
-    Walk::new(&["disks", "power", "plugins", "members"], machines),
+    Walk::new(
+        &["disks", "power", "plugins", network_policies::NAME, "members"],
+        machines,
+    ),
     Walk::new(CLUSTERS, clusters),
 ];
 
@@ -318,6 +322,9 @@ fn machines(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has("plugins") {
         plugins::walk(journal, stamp, az)?;
+    }
+    if wanted.has(network_policies::NAME) {
+        network_policies::walk(journal, stamp, az)?;
     }
     if wanted.has("members") {
         members::walk(journal, stamp, az)?;

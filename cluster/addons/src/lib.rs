@@ -89,8 +89,8 @@ pub struct Addon {
     pub edits: Edits,
     /// The add-on that takes its place in a cluster that has both.
     pub replaced_by: Option<&'static str>,
-    /// Its objects that are removed from a cluster that does not want it any more, in this order. The first of them, which it
-    /// also reads, says whether they are there. None: it is never taken away.
+    /// Its objects that are removed from a cluster that does not want it any more, in this order. The last of them, which it
+    /// also reads, says whether any are left. None: it is never taken away.
     pub leaves: &'static [ObjectRef],
     /// Whether a cluster has it.
     pub wanted: fn(&ClusterSpec) -> bool,
@@ -150,8 +150,8 @@ impl Addon {
 
     /// Whether its objects are in the cluster, of one that may be taken away.
     fn is_there(&self, place: &Place<'_>) -> bool {
-        let first = self.leaves.first();
-        first.is_some_and(|first| place.find(first).is_some())
+        let last = self.leaves.last();
+        last.is_some_and(|last| place.find(last).is_some())
     }
 
     /// Whether another one has its place.
@@ -413,8 +413,8 @@ mod tests {
                 addon.name
             );
             // What may be taken away is known by an object that is read, and is all that was made.
-            if let Some(first) = addon.leaves.first() {
-                assert!(addon.reads.contains(first), "{}", addon.name);
+            if let Some(last) = addon.leaves.last() {
+                assert!(addon.reads.contains(last), "{}", addon.name);
                 assert_eq!(addon.leaves.len(), objects.len(), "{}", addon.name);
             }
         }

@@ -27,7 +27,7 @@ pub(crate) const ENGINE: Addon = Addon {
     health: ailment,
     edits: Edits::Compared,
     replaced_by: None,
-    leaves: &[DAEMON_SET, BINDING, ROLE, ACCOUNT],
+    leaves: &[BINDING, ROLE, ACCOUNT, DAEMON_SET],
     wanted: |spec| spec.network.policy.is_enforced(),
     objects,
 };
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(kinds(&none, &[]), [""; 0]);
         assert_eq!(
             kinds(&none, &read),
-            ["DaemonSet", "ClusterRoleBinding", "ClusterRole", "ServiceAccount"]
+            ["ClusterRoleBinding", "ClusterRole", "ServiceAccount", "DaemonSet"]
         );
         assert_eq!(kinds(&calico, &read), [""; 0]);
         let warning = json!({
@@ -233,7 +233,7 @@ mod tests {
         });
         assert_eq!(
             kinds(&calico, std::slice::from_ref(&warning)),
-            ["ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"]
+            ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]
         );
         assert_eq!(kinds(&none, &[warning]), [""; 0]);
     }

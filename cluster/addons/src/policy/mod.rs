@@ -23,7 +23,7 @@ pub(crate) const NETWORK_POLICY: Addon = Addon {
     health: health::available,
     edits: Edits::PutBack,
     replaced_by: Some(policies::ENGINE.name),
-    leaves: &[BINDING, POLICY],
+    leaves: &[POLICY, BINDING],
     // A cluster keeps its plugin.
     wanted: |spec| spec.network.plugin != PodNetworking::None,
     objects: |_| objects(),

@@ -48,7 +48,6 @@ pub(crate) struct LoopState {
     pub(crate) api: ApiSeen,
     /// When running commands are to be checked again.
     pub(crate) commands: BTreeMap<String, Timestamp>,
-    /// Images of add-ons that the fabric has.
     pub(crate) images: BTreeSet<String>,
     pub(crate) held: BTreeMap<Subject, Held>,
     /// The cluster's CAs and keys, once read; only while the loop runs.

@@ -23,6 +23,7 @@ mod lts;
 mod maintenance;
 mod members;
 mod namespaces;
+mod network_policies;
 mod networks;
 mod plugins;
 mod pools;
@@ -101,7 +102,10 @@ const WALKS: &[Walk] = &[
         ],
         keeping,
     ),
-    Walk::new(&["disks", "power", "plugins", "members", "networks"], machines),
+    Walk::new(
+        &["disks", "power", "plugins", network_policies::NAME, "members", "networks"],
+        machines,
+    ),
     Walk::new(CLUSTERS, clusters),
 ];
 
@@ -338,6 +342,9 @@ fn machines(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has("plugins") {
         plugins::walk(journal, stamp, az)?;
+    }
+    if wanted.has(network_policies::NAME) {
+        network_policies::walk(journal, stamp, az)?;
     }
     if wanted.has("members") {
         members::walk(journal, stamp, az)?;

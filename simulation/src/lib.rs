@@ -27,6 +27,7 @@ mod login;
 mod namespaces;
 mod operations;
 mod panics;
+mod policies;
 pub mod script;
 mod security;
 mod stamp;

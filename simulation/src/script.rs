@@ -35,6 +35,8 @@
 //! | `namespace C NAME [adopt=POLICY] [delete=POLICY] [label=KEY:VALUE] [cpu=QUANTITY]`, `drop-namespace C NAME` | the PUT, the DELETE of a managed namespace |
 //! | `own-namespace C NAME` | a user makes a Namespace in a cluster |
 //! | `namespaces C` | prints the managed namespaces of a cluster, and whether the cluster has them |
+//! | `policy C ENGINE` | the PUT of a cluster with another engine of network policies |
+//! | `policies C` | prints what enforces the network policies of a cluster |
 //! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
 //! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
 //! | `waits C` | prints what planned work of a cluster waits for |
@@ -265,6 +267,8 @@ impl Player {
                 crate::namespaces::plant(&stamp.world, &cluster.uid, namespace);
             }
             ["namespaces", name] => self.namespaces(name).await?,
+            ["policy", name, engine] => self.policy(name, engine).await?,
+            ["policies", name] => self.policies(name).await?,
             ["channel", name, channel] => self.channel(name, channel).await?,
             ["window", name, configuration, day, time, hours] => {
                 self.window(name, configuration, [day, time, hours]).await?;

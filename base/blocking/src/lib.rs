@@ -53,6 +53,12 @@ pub const RESTORES: Kind = Kind {
     threads: 16,
     queue: 1024,
 };
+/// Images of add-ons, read for machines a piece at a time.
+pub const IMAGES: Kind = Kind {
+    name: "reading of images",
+    threads: 4,
+    queue: 1024,
+};
 /// API requests about backups; a preview or a verification restores one into memory.
 pub const QUESTIONS: Kind = Kind {
     name: "questions about backups",
@@ -86,7 +92,7 @@ pub const DISKS: Kind = Kind {
 
 /// All kinds.
 pub const KINDS: &[Kind] = &[
-    HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, SEALING, SUPPORT, DISKS,
+    HASHING, PASSWORDS, UPLOADS, RESTORES, IMAGES, QUESTIONS, UPKEEP, SEALING, SUPPORT, DISKS,
 ];
 /// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;

@@ -313,6 +313,14 @@ pub enum FabricError {
         /// The state of its build or import, if known.
         state: Option<String>,
     },
+    /// The image of an add-on does not exist (yet).
+    #[error("the image {name} is not there yet{}", .state.as_ref().map(|state| format!(": {state}")).unwrap_or_default())]
+    NoAddonImage {
+        /// Its name.
+        name: String,
+        /// The state of its build or import, if known.
+        state: Option<String>,
+    },
     /// The call failed; a retry may succeed.
     #[error("cannot {act}: {why}")]
     Failed {
@@ -408,6 +416,12 @@ pub trait Fabric: Send + Sync + 'static {
     /// # Errors
     /// [`FabricError::NoImage`].
     async fn ensure_image(&self, version: &str) -> Result<(), FabricError>;
+
+    /// Whether machines can get the container image of this add-on; starts its build where possible.
+    ///
+    /// # Errors
+    /// [`FabricError::NoAddonImage`].
+    async fn ensure_addon_image(&self, name: &str) -> Result<(), FabricError>;
 
     /// Creates and starts a machine. A running machine is left alone, whatever its specification says; a
     /// stopped one starts with the image of the specification, on its existing disk.

@@ -86,6 +86,18 @@ pub trait Images: Send + Sync + 'static {
         let _ = version;
         None
     }
+
+    /// Whether there is the container image of this add-on. Nodes get it from the service.
+    fn has_addon(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+
+    /// The state of its build, where it is missing.
+    fn addon_state(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
 }
 
 /// The driver's configuration.
@@ -270,6 +282,17 @@ impl Fabric for ContainerFabric {
 
     async fn ensure_image(&self, version: &str) -> Result<(), FabricError> {
         self.inner.layers(version).map(drop)
+    }
+
+    async fn ensure_addon_image(&self, name: &str) -> Result<(), FabricError> {
+        let images = &self.inner.config.images;
+        if images.has_addon(name) {
+            return Ok(());
+        }
+        Err(FabricError::NoAddonImage {
+            name: name.to_owned(),
+            state: images.addon_state(name),
+        })
     }
 
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {

@@ -104,15 +104,17 @@ impl Drivers {
         let directory = Arc::new(StoreDirectory::new(Arc::clone(store)));
         let sessions = Sessions::new(env.clone(), directory);
         sessions.offer_agent(fabric.agent_sha256());
+        let hub = Hub::new(env.clone(), ca, sessions.clone());
+        hub.offer_images(Arc::<ImagesOnDemand>::clone(&images));
         Ok(Self {
             fabric,
-            agents: Arc::new(sessions.clone()),
+            agents: Arc::new(sessions),
             connect: Arc::new(KubeConnect::new(env.clone(), &cluster_addons::watches())),
             agents_url: format!("https://{address}"),
             agents_ca,
             images,
             support: Arc::new(Knowledge::open(places)?),
-            hub: Hub::new(env.clone(), ca, sessions),
+            hub,
             listener,
             limits: agent_hub::limits_for_open_files(open_files::raise()?),
             gateway,

@@ -31,6 +31,7 @@ mod lifecycle;
 mod maintenance;
 #[cfg(test)]
 mod namespaces;
+mod network_policies;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::{
     checks::{Checks, Stage},
     disturb::Disturb,
     feature::Feature,
+    features::images::brought,
     view::{
         control_plane::allows_nodes_of,
         machines::{counts, given_up, index_in, is_current, is_emptied, joined, part_of},
@@ -290,7 +291,8 @@ fn objects(draft: &mut Draft<'_>) {
             draft.wait_or_adopt(unknown, format!("waiting for node {name}"));
         }
         if seen.api.reach == Reach::Ready && seen.api.node(name).is_some() {
-            let inputs = wish_inputs(draft.desired.spec(), &machine.record);
+            let images = brought(draft, machine);
+            let inputs = wish_inputs(draft.desired.spec(), &machine.record, &images);
             let before = seen.api.set.get(id);
             if before != Some(&inputs) {
                 draft.act_or_adopt(
@@ -298,6 +300,7 @@ fn objects(draft: &mut Draft<'_>) {
                     ApiEffect::SetNode {
                         machine: id.clone(),
                         node: name.to_owned(),
+                        images,
                         inputs,
                     },
                     format!("labelling node {name}"),
@@ -367,7 +370,10 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
             continue;
         };
         let wished = match seen.api.set.get(id) {
-            Some(inputs) => *inputs == wish_inputs(draft.desired.spec(), &machine.record),
+            Some(inputs) => {
+                let images = brought(draft, machine);
+                *inputs == wish_inputs(draft.desired.spec(), &machine.record, &images)
+            }
             None => draft.reached_before(),
         };
         // One that is off is none that is waited for.

@@ -63,6 +63,7 @@ pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
+    certificates::{AGENT, cluster_inventory},
     upgrade_plans::Rehearsals,
 };
 pub use rehearsal::{ClusterReader, UpgradeGuard};

@@ -1,9 +1,10 @@
-//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`]) read and write through.
+//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::alerts`], [`super::certificates`], …) read and write through.
 
 use std::sync::Arc;
 
 use arm_kernel::Host;
 use base_env::Env;
+use base_sealer::Sealer;
 use control_store::Store;
 
 use super::upgrade_plans::Rehearsals;
@@ -18,6 +19,8 @@ pub struct HistoryApi {
     pub(super) env: Env,
     pub(super) store: Arc<dyn Store>,
     pub(super) rehearsals: Option<Rehearsals>,
+    /// Opens what is sealed, for inventories.
+    pub(super) sealer: Option<Arc<Sealer>>,
 }
 
 impl HistoryApi {
@@ -27,6 +30,16 @@ impl HistoryApi {
             env,
             store,
             rehearsals: None,
+            sealer: None,
+        }
+    }
+
+    /// The provider with inventories of clusters' certificates.
+    #[must_use]
+    pub fn unsealing(self, sealer: Arc<Sealer>) -> Self {
+        Self {
+            sealer: Some(sealer),
+            ..self
         }
     }
 

@@ -12,6 +12,10 @@
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/certificates` | certificates and keys of a cluster; [`super::certificates`] |
+//! | `{SUB}/providers/Landfall.ContainerService/alerts` | what an operator has to see to; [`super::alerts`] |
+//! | `{SUB}/providers/Landfall.ContainerService/usageRecords` | what was used, by the hour; [`super::usage_records`] |
+//!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
 //!
 //! Always true: except for credentials, unknown objects and maintenance, it only reads.
@@ -28,11 +32,14 @@ use control_store::list_records;
 use serde_json::{Value, json};
 
 use super::{
+    alerts::ALERTS,
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
+    certificates::CERTIFICATES,
     credentials::CREDENTIALS,
     maintenance::MAINTENANCE,
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
+    usage_records::USAGE_RECORDS,
 };
 
 type Row = Operation<HistoryApi>;
@@ -97,6 +104,9 @@ impl Namespace for HistoryApi {
         &UNKNOWN,
         &UPGRADE_PLANS,
         &MAINTENANCE,
+        &ALERTS,
+        &USAGE_RECORDS,
+        &CERTIFICATES,
     ];
 }
 

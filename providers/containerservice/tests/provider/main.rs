@@ -34,6 +34,8 @@ mod namespaces;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod pool_power;
 #[cfg(test)]
 mod pool_snapshots;

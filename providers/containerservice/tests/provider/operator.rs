@@ -252,10 +252,8 @@ async fn a_clusters_certificates_are_listed_without_a_secret() {
     );
     let kubelet = &list.body["value"][5];
     assert_eq!(kubelet["holder"], "aks-np1-12345678-vmss000000");
-    assert_eq!(
-        (&kubelet["generation"], &kubelet["kind"]),
-        (&7.into(), &"certificate".into())
-    );
+    assert_eq!(kubelet["generation"], 7);
+    assert_eq!(kubelet["kind"], "certificate");
     let time = |key: &str| kubelet[key].as_str().unwrap().parse::<Timestamp>().unwrap();
     let days = |from: Timestamp, to: Timestamp| to.duration_since(from).as_hours() / 24;
     assert_eq!(days(now, time("renewsAt")), 180);

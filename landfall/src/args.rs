@@ -3,7 +3,9 @@
 //! Always true: every argument that concerns a stamp is checked here or in [`crate::stamp`], before any effect.
 
 mod access;
+mod alerts;
 mod backup;
+mod certificate;
 mod credentials;
 mod identity;
 mod image;
@@ -11,6 +13,7 @@ mod maintenance;
 mod secrets;
 mod subscription;
 mod upgrade;
+mod usage;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
@@ -18,7 +21,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use access::{Access, AccessPlace};
+pub(crate) use alerts::Alerts;
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
+pub(crate) use certificate::Certificates;
 pub(crate) use credentials::Credentials;
 pub(crate) use identity::{
     Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
@@ -29,6 +34,7 @@ pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
 pub(crate) use upgrade::Upgrade;
+pub(crate) use usage::{MetricsListen, Usage};
 
 /// Azure Kubernetes Service on your own machines.
 #[derive(Debug, Parser)]
@@ -66,7 +72,7 @@ pub(crate) struct Global {
     )]
     pub(crate) name: String,
 
-    /// How to print: for people, or JSON for programs (one object a line while working, the result last)
+    /// How to print: for people, or JSON for programs (one object a line while working, the result last); `landfall usage` also CSV
     #[arg(long, global = true, value_enum, default_value_t = Output::Table, help_heading = "Global options")]
     pub(crate) output: Output,
 
@@ -92,6 +98,8 @@ pub(crate) enum Output {
     Table,
     /// For programs
     Json,
+    /// For spreadsheets
+    Csv,
 }
 
 /// What to do.
@@ -155,6 +163,15 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Show the events of clusters with their reasons; of deleted clusters for a week
     Events(Events),
+    /// Show what an operator has to see to: open alerts, with what to do about each
+    Alerts(Alerts),
+    /// Print the metrics of the service, as Prometheus reads them
+    Metrics,
+    /// Show what subscriptions have used, by the hour
+    Usage(Usage),
+    /// Certificates and keys of the stamp and its clusters: list them, without any secret
+    #[command(subcommand)]
+    Certificate(Certificates),
     /// Build, list, move and verify node images
     #[command(subcommand)]
     Image(Image),
@@ -242,6 +259,11 @@ pub(crate) struct Layout {
     /// are, none removes all [default: as much as this host has room for]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
+
+    /// Where metrics are served for Prometheus, over TLS with the stamp's certificate, to who has the token in secrets/metrics-token of the
+    /// stamp's directory; or none [default: none: only `landfall metrics` on this host]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = MetricsListen::parse)]
+    pub(crate) metrics_listen: Option<MetricsListen>,
 
     /// The key of the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
     /// stamp's secrets

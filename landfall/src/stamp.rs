@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::places::{Places, write_whole};
 use crate::{
-    args::{IdentityArg, Layout, UplinkArg},
+    args::{IdentityArg, Layout, MetricsListen, UplinkArg},
     problem::Problem,
     quotas::Quotas,
 };
@@ -71,6 +71,9 @@ pub(crate) struct Settings {
     /// The operator's limits of its subscriptions.
     #[serde(default, skip_serializing_if = "Quotas::is_empty")]
     pub(crate) limits: Quotas,
+    /// The listen address for Prometheus; `None`: metrics are at the admin socket alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -147,6 +150,9 @@ impl Settings {
             settings.backups_copy = layout.backups_copy.clone().or(settings.backups_copy);
             settings.kubeconfig_hours = layout.kubeconfig_hours.unwrap_or(settings.kubeconfig_hours);
             settings.limits = settings.limits.changed(&layout.limit)?;
+            if let Some(metrics) = layout.metrics_listen {
+                settings.metrics_listen = metrics.address();
+            }
             if settings != before {
                 settings.save(places)?;
             }
@@ -179,6 +185,7 @@ impl Settings {
             cache: None,
             kubeconfig_hours: layout.kubeconfig_hours.unwrap_or_else(kubeconfig_hours),
             limits: Quotas::default().changed(&layout.limit)?,
+            metrics_listen: layout.metrics_listen.and_then(MetricsListen::address),
             created_at: env.clock.now(),
         };
         places.make()?;

@@ -128,6 +128,7 @@ pub(super) mod tests {
             backups_copy: None,
             cache: None,
             kubeconfig_hours: 8,
+            metrics_listen: None,
             limits: crate::quotas::Quotas::default(),
             created_at: env.clock.now(),
         }

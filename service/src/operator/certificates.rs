@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use cluster_pki::inventory::{Item, ItemKind, STAMP};
+use cluster_pki::inventory::{IN_USE, Item, ItemKind, STAMP};
 use control_records::{SigningKeysRecord, alert::AlertCluster, directory, key};
 use control_store::{Revision, Store, StoreError, get_record};
 use jiff::Timestamp;
@@ -120,7 +120,8 @@ fn soonest<'a>(first: &mut BTreeMap<&'a str, &'a Item>, kind: &'static str, item
 
 /// The stamp's own.
 fn of_stamp(items: &[Item]) -> Vec<Known> {
-    let own = items.iter().filter(|item| item.kind != ItemKind::Key);
+    // What others trust for a while, although something else took its place, needs nobody's care.
+    let own = items.iter().filter(|item| item.kind != ItemKind::Key && item.state == IN_USE);
     own.filter_map(|item| {
         let kind = match item.name.as_str() {
             "endpoint" => "endpoint",

@@ -30,13 +30,13 @@ use cluster_pki::inventory::Item;
 use control_loops::LoopMeter;
 use control_records::usage::Limits;
 use control_store::Store;
-use policy_alerts::DiskFact;
 use providers_containerservice::NodeImages;
 
 use crate::store_copies::StoreCopies;
 use certificates::Book;
 use gathered::Gatherer;
 
+pub use policy_alerts::DiskFact;
 pub use store_meter::{MeteredStore, StoreMeter};
 
 /// What the host tells of itself and of this process. Reads a few small files.

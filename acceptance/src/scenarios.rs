@@ -19,6 +19,7 @@ mod login;
 mod lts;
 mod maintenance;
 mod members;
+mod monitoring;
 mod namespaces;
 mod networks;
 mod plugins;
@@ -84,6 +85,7 @@ const WALKS: &[Walk] = &[
             "credentials",
             kubernetes_access::NAME,
             "around",
+            monitoring::NAME,
             "sdk",
             "store",
             "secrets",
@@ -287,6 +289,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("around") {
         around::walk(journal, stamp, az)?;
+    }
+    if wanted.has(monitoring::NAME) {
+        monitoring::walk(journal, stamp, az)?;
     }
     if wanted.has("sdk") {
         sdk::python(journal, stamp, az, wanted.sdk)?;

@@ -160,7 +160,12 @@ mod tests {
             measures.effect(effect, Ended::Ok);
             measures.effect(effect, Ended::Timeout);
         }
-        for name in ["fabric_look", "fabric_delete_volume", "config_load", "api_look_at_work"] {
+        for name in [
+            "fabric_look",
+            "fabric_delete_volume",
+            "config_load",
+            "api_look_at_work",
+        ] {
             let counts: Vec<u64> = measures.effects[name].iter().map(Counter::get).collect();
             assert_eq!(counts, [1, 0, 1], "{name}");
         }

@@ -121,7 +121,9 @@ fn soonest<'a>(first: &mut BTreeMap<&'a str, &'a Item>, kind: &'static str, item
 /// The stamp's own.
 fn of_stamp(items: &[Item]) -> Vec<Known> {
     // What others trust for a while, although something else took its place, needs nobody's care.
-    let own = items.iter().filter(|item| item.kind != ItemKind::Key && item.state == IN_USE);
+    let own = items
+        .iter()
+        .filter(|item| item.kind != ItemKind::Key && item.state == IN_USE);
     own.filter_map(|item| {
         let kind = match item.name.as_str() {
             "endpoint" => "endpoint",

@@ -22,6 +22,7 @@ mod login;
 mod lts;
 mod maintenance;
 mod members;
+mod monitoring;
 mod namespaces;
 mod network_policies;
 mod networks;
@@ -94,6 +95,7 @@ const WALKS: &[Walk] = &[
             kubernetes_access::NAME,
             "around",
             catalogue::NAME,
+            monitoring::NAME,
             "sdk",
             "store",
             "secrets",
@@ -311,6 +313,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has(catalogue::NAME) {
         catalogue::walk(journal, stamp, az)?;
+    }
+    if wanted.has(monitoring::NAME) {
+        monitoring::walk(journal, stamp, az)?;
     }
     if wanted.has("sdk") {
         sdk::python(journal, stamp, az, wanted.sdk)?;

@@ -14,6 +14,7 @@ mod haste;
 mod idle;
 mod kube;
 mod memory;
+mod metrics;
 mod policy;
 mod setup;
 mod simulated;
@@ -73,6 +74,11 @@ enum Bench {
     /// The service is the real one with its store on disk, its listener and tokens, in a process of its own; machines, agents and the
     /// clusters' APIs are simulated. A second of a core is one of that process' user and system time.
     Edge(Edge),
+    /// How long a scrape of the service's metrics takes, with many clusters
+    ///
+    /// Records, loops and sessions are real; machines and clusters are simulated in the same process. The first scrape reads all records, as one after
+    /// the start of the service does; the others what has changed since.
+    Metrics(Metrics),
     /// How long honest clients wait while the ARM edge is attacked: by each kind of attack, and by all together
     ///
     /// The service is that of `edge`. Honest clients GET a cluster a hundred times a second, each tenth time on a connection of its own;
@@ -189,6 +195,17 @@ struct Edge {
     json: bool,
 }
 
+/// `cargo xtask bench metrics`.
+#[derive(Debug, Args)]
+struct Metrics {
+    /// Clusters
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    clusters: u32,
+    /// Print one last line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// `cargo xtask bench attack`.
 #[derive(Debug, Args)]
 struct Attack {
@@ -245,6 +262,7 @@ fn main() -> Result<()> {
             Bench::Engine(options) => engine::run(options).await,
             Bench::EnginePart(options) => engine::part(options).await,
             Bench::Edge(options) => edge::run(options).await,
+            Bench::Metrics(options) => metrics::run(options).await,
             Bench::Attack(options) => edge::attacked(options).await,
             Bench::Policy(options) => policy::run(options),
             Bench::EdgeServe(options) => edge::serve(options).await,

@@ -305,6 +305,12 @@ impl ImagesOnDemand {
         })
     }
 
+    /// How many node images are being built.
+    pub(crate) fn building(&self) -> usize {
+        let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        builds.values().filter(|build| build.running).count()
+    }
+
     /// Running builds with their current step, for people.
     pub(crate) fn under_way(&self) -> BTreeMap<String, String> {
         let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::places::{Places, write_whole};
 use crate::{
-    args::{IdentityArg, Layout, UplinkArg},
+    args::{IdentityArg, Layout, MetricsListen, UplinkArg},
     problem::Problem,
     quotas::Quotas,
 };
@@ -78,6 +78,9 @@ pub(crate) struct Settings {
     /// Public keys that may sign version catalogues for it, base64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) catalogue_keys: Vec<String>,
+    /// The listen address for Prometheus; `None`: metrics are at the admin socket alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -155,6 +158,9 @@ impl Settings {
             settings.kubeconfig_hours = layout.kubeconfig_hours.unwrap_or(settings.kubeconfig_hours);
             settings.support = layout.support_profile.map_or(settings.support, Profile::from);
             settings.limits = settings.limits.changed(&layout.limit)?;
+            if let Some(metrics) = layout.metrics_listen {
+                settings.metrics_listen = metrics.address();
+            }
             if settings != before {
                 settings.save(places)?;
             }
@@ -191,6 +197,7 @@ impl Settings {
                 .map_or_else(Profile::default, Profile::from),
             limits: Quotas::default().changed(&layout.limit)?,
             catalogue_keys: Vec::new(),
+            metrics_listen: layout.metrics_listen.and_then(MetricsListen::address),
             created_at: env.clock.now(),
         };
         places.make()?;

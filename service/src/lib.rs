@@ -22,6 +22,7 @@ mod credentials;
 pub mod first;
 mod issuers;
 mod nodes;
+pub mod operator;
 mod readings;
 mod recipes;
 pub mod store_copies;
@@ -41,7 +42,7 @@ use base_env::Env;
 use base_sealer::Sealer;
 use cluster_api::Connect;
 use cluster_versions::Offered;
-use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
+use control_loops::{Activity, Controller, ControllerDeps, LoopMeter, Recipes, Settings};
 use control_records::{Epoch, HostId, usage::Limits};
 use control_sealing::{SealedPlace, Sealing};
 use control_store::Store;
@@ -328,7 +329,9 @@ impl Service {
             offered: Offered::pinned(),
             images: drivers.images,
         });
-        let own = own.knowing(drivers.support, Offered::pinned());
+        let own = own
+            .knowing(drivers.support, Offered::pinned())
+            .unsealing(Arc::clone(&sealer));
         let own: Arc<dyn Provider> = Arc::new(own);
         let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
         if let Some(issuers) = drivers.issuers {
@@ -439,6 +442,11 @@ impl Service {
     /// The activity of the loops.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.controller.activity()
+    }
+
+    /// What the loops count.
+    pub fn loop_meter(&self) -> LoopMeter {
+        self.controller.meter()
     }
 
     /// The parts to run, each as a separate task, until `stopped`.

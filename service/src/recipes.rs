@@ -402,6 +402,10 @@ impl Recipes for KubernetesRecipes {
 }
 
 #[cfg(test)]
+#[path = "recipes_years.rs"]
+mod years;
+
+#[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
@@ -413,11 +417,11 @@ mod tests {
     use super::*;
     use control_planner::Addresses;
 
-    fn now() -> Timestamp {
+    pub(super) fn now() -> Timestamp {
         Timestamp::from_second(1_767_225_600).unwrap()
     }
 
-    fn site() -> Site {
+    pub(super) fn site() -> Site {
         let pool = PoolSpec {
             kubernetes_version: "1.37.1".to_owned(),
             max_pods: 110,
@@ -479,12 +483,12 @@ mod tests {
         }
     }
 
-    fn control_plane_machine() -> MachineRecord {
+    pub(super) fn control_plane_machine() -> MachineRecord {
         let address = "100.64.16.9".parse().unwrap();
         machine("m1", Role::ControlPlane { index: 0, address })
     }
 
-    fn node(pool: &str) -> MachineRecord {
+    pub(super) fn node(pool: &str) -> MachineRecord {
         machine(
             "n1",
             Role::Node {
@@ -498,7 +502,7 @@ mod tests {
         )
     }
 
-    fn recipes() -> KubernetesRecipes {
+    pub(super) fn recipes() -> KubernetesRecipes {
         KubernetesRecipes {
             host_cores: 2,
             host_memory_mib: 8192,

@@ -69,7 +69,7 @@ enum Task {
     Chaos(chaos::Options),
     /// Requests that nobody should send, at the whole service in one process
     Fuzz(fuzz::Options),
-    /// Measure against the bare-process floor: `bench create|idle|data|engine|edge|attack|setup [--json]`
+    /// Measure against the bare-process floor: `bench create|idle|data|engine|edge|metrics|attack|setup [--json]`
     #[command(disable_help_flag = true)]
     Bench {
         /// What the bench itself takes; `--help` lists it

@@ -24,6 +24,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Validity of a machine's certificate, years of 365 days. Machines outlive services; a machine's certificate is renewed only by making the
+/// machine anew.
+pub const CERTIFICATE_YEARS: i64 = 10;
+
 /// The path of the seed file inside a machine; its content is [`Seed`] as JSON.
 pub const SEED_PATH: &str = "/etc/landfall/seed.json";
 

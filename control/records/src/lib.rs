@@ -30,6 +30,9 @@
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
 //! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
 //! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
+//! | `/alerts/{name}` | [`alert::AlertRecord`]: what an operator has to see to, open or closed |
+//! | `/metering/{s}/{day}` | [`metering::UsageDayRecord`]: what a subscription has used, by the hour |
+//! | `/metered` | [`metering::ThroughRecord`]: up to when that is written |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
@@ -44,6 +47,7 @@
 
 pub mod access;
 pub mod activity;
+pub mod alert;
 pub mod balancer;
 pub mod child;
 pub mod command;
@@ -55,6 +59,8 @@ pub mod events;
 mod fence;
 pub mod key;
 mod machine;
+pub mod machine_config;
+pub mod metering;
 pub mod migrate;
 pub mod namespace;
 pub mod network;

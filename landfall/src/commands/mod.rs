@@ -1,9 +1,11 @@
 //! The commands: one file each. They decide the output and its order; the work is done by lower crates.
 
 pub(crate) mod access;
+pub(crate) mod alerts;
 pub(crate) mod az;
 pub(crate) mod backup;
 pub(crate) mod catalogue;
+pub(crate) mod certificate;
 pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod down;
@@ -15,6 +17,7 @@ pub(crate) mod kubectl;
 pub(crate) mod kubelogin;
 pub(crate) mod logs;
 pub(crate) mod maintenance;
+pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod secrets;
 pub(crate) mod service;
@@ -25,6 +28,7 @@ pub(crate) mod support;
 pub(crate) mod unknown;
 pub(crate) mod up;
 pub(crate) mod upgrade;
+pub(crate) mod usage;
 
 use base_env::Env;
 

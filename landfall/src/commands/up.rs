@@ -194,12 +194,14 @@ async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
             &before.limits,
             before.kubeconfig_hours,
             before.support,
+            before.metrics_listen,
         ) != (
             settings.listen,
             settings.identity,
             &settings.limits,
             settings.kubeconfig_hours,
             settings.support,
+            settings.metrics_listen,
         )
     {
         step.now("restarting with other settings");

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -180,6 +181,11 @@ impl Drivers {
         Box::new(move || images.under_way())
     }
 
+    /// What is known of node images.
+    pub(super) fn node_images(&self) -> Arc<ImagesOnDemand> {
+        Arc::clone(&self.images)
+    }
+
     /// Serves agents until `stopped`.
     pub(super) fn serve(
         self,
@@ -210,9 +216,22 @@ struct KeptCa {
     key: String,
 }
 
+/// PEM of the certificate of the agents' CA, once it was made.
+pub(super) fn agent_ca_certificate(places: &Places) -> Result<Option<String>> {
+    let path = agent_ca_file(places);
+    let Some(text) = read(&path)? else { return Ok(None) };
+    let kept: KeptCa =
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    Ok(Some(kept.certificate))
+}
+
+fn agent_ca_file(places: &Places) -> PathBuf {
+    places.secrets().join("agent-ca.json")
+}
+
 /// The CA of the agents, made once.
 fn agent_ca(places: &Places, env: &Env) -> Result<AgentCa> {
-    let path = places.secrets().join("agent-ca.json");
+    let path = agent_ca_file(places);
     if let Some(text) = read(&path)? {
         let damaged = || format!("{} is damaged", path.display());
         let kept: KeptCa = serde_json::from_str(&text).with_context(damaged)?;

@@ -66,6 +66,7 @@ pub use landfall::{
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
     knowledge::{BuiltIn, InForce, SupportData},
+    certificates::{AGENT, cluster_inventory},
     upgrade_plans::Rehearsals,
 };
 pub use rehearsal::{ClusterReader, UpgradeGuard};

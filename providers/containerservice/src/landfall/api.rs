@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arm_kernel::Host;
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_versions::Offered;
 use control_store::Store;
 
@@ -29,6 +30,8 @@ pub struct HistoryApi {
     pub(super) known: Arc<dyn SupportData>,
     /// The versions that are offered.
     pub(super) offered: Offered,
+    /// Opens what is sealed, for inventories.
+    pub(super) sealer: Option<Arc<Sealer>>,
 }
 
 impl HistoryApi {
@@ -41,6 +44,16 @@ impl HistoryApi {
             support: Support::default(),
             known: Arc::new(BuiltIn),
             offered: Offered::pinned(),
+            sealer: None,
+        }
+    }
+
+    /// The provider with inventories of clusters' certificates.
+    #[must_use]
+    pub fn unsealing(self, sealer: Arc<Sealer>) -> Self {
+        Self {
+            sealer: Some(sealer),
+            ..self
         }
     }
 

@@ -18,6 +18,10 @@
 //! | `{SUB}/providers/Landfall.ContainerService/knownIssues` | the same of all clusters, from the records alone |
 //!
 //! | `/providers/Landfall.ContainerService/catalogue/stamp` | the version catalogue that is in force; [`super::catalogue`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/certificates` | certificates and keys of a cluster; [`super::certificates`] |
+//! | `{SUB}/providers/Landfall.ContainerService/alerts` | what an operator has to see to; [`super::alerts`] |
+//! | `{SUB}/providers/Landfall.ContainerService/usageRecords` | what was used, by the hour; [`super::usage_records`] |
+//!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
 //!
 //! Always true: except for credentials, unknown objects and maintenance, it only reads.
@@ -34,8 +38,10 @@ use control_store::list_records;
 use serde_json::{Value, json};
 
 use super::{
+    alerts::ALERTS,
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     catalogue::CATALOGUE,
+    certificates::CERTIFICATES,
     credentials::CREDENTIALS,
     cves::CVES,
     issues::{CLUSTER_ISSUES, ISSUES},
@@ -43,6 +49,7 @@ use super::{
     support::{SUPPORT_SCOPE, SUPPORT_STATE},
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
+    usage_records::USAGE_RECORDS,
 };
 
 type Row = Operation<HistoryApi>;
@@ -113,6 +120,9 @@ impl Namespace for HistoryApi {
         &MAINTENANCE,
         &SUPPORT_STATE,
         &SUPPORT_SCOPE,
+        &ALERTS,
+        &USAGE_RECORDS,
+        &CERTIFICATES,
     ];
 }
 

@@ -35,6 +35,8 @@ mod network_policies;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod pool_power;
 #[cfg(test)]
 mod pool_snapshots;

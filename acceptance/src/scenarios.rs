@@ -105,7 +105,14 @@ const WALKS: &[Walk] = &[
         keeping,
     ),
     Walk::new(
-        &["disks", "power", "plugins", network_policies::NAME, "members", "networks"],
+        &[
+            "disks",
+            "power",
+            "plugins",
+            network_policies::NAME,
+            "members",
+            "networks",
+        ],
         machines,
     ),
     Walk::new(CLUSTERS, clusters),

@@ -65,8 +65,8 @@ pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
-    knowledge::{BuiltIn, InForce, SupportData},
     certificates::{AGENT, cluster_inventory},
+    knowledge::{BuiltIn, InForce, SupportData},
     upgrade_plans::Rehearsals,
 };
 pub use rehearsal::{ClusterReader, UpgradeGuard};

@@ -27,6 +27,8 @@ mod history;
 mod identities;
 #[cfg(test)]
 mod kept;
+#[cfg(test)]
+mod known;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
@@ -52,8 +54,6 @@ mod stamp;
 mod states;
 #[cfg(test)]
 mod subnets;
-#[cfg(test)]
-mod known;
 mod support;
 mod upgrades;
 #[cfg(test)]

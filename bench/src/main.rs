@@ -14,6 +14,8 @@ mod haste;
 mod idle;
 mod kube;
 mod memory;
+mod metrics;
+mod policy;
 mod setup;
 mod simulated;
 mod stamp;
@@ -72,6 +74,11 @@ enum Bench {
     /// The service is the real one with its store on disk, its listener and tokens, in a process of its own; machines, agents and the
     /// clusters' APIs are simulated. A second of a core is one of that process' user and system time.
     Edge(Edge),
+    /// How long a scrape of the service's metrics takes, with many clusters
+    ///
+    /// Records, loops and sessions are real; machines and clusters are simulated in the same process. The first scrape reads all records, as one after
+    /// the start of the service does; the others what has changed since.
+    Metrics(Metrics),
     /// How long honest clients wait while the ARM edge is attacked: by each kind of attack, and by all together
     ///
     /// The service is that of `edge`. Honest clients GET a cluster a hundred times a second, each tenth time on a connection of its own;
@@ -79,6 +86,10 @@ enum Bench {
     /// 1,000 connections that say nothing; 500 heads and 500 bodies that come by the byte; 100,000 wrong passwords over 10,000 names, from
     /// eight addresses; all of these. Clients, attackers and service share the processors, so a time is an upper bound of the service's own.
     Attack(Attack),
+    /// How many states of support one core evaluates in a second, each with the date of its next change
+    ///
+    /// Of 64 clusters of all profiles with three pools each, some of them stopped, changed or of suspended subscriptions, at moments of two years.
+    Policy(Policy),
     /// The service of `edge` and `attack`, in a process of its own
     #[command(hide = true)]
     EdgeServe(EdgeServe),
@@ -184,11 +195,33 @@ struct Edge {
     json: bool,
 }
 
+/// `cargo xtask bench metrics`.
+#[derive(Debug, Args)]
+struct Metrics {
+    /// Clusters
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    clusters: u32,
+    /// Print one last line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// `cargo xtask bench attack`.
 #[derive(Debug, Args)]
 struct Attack {
     /// Seconds of each attack at least; passwords are guessed until there were 100,000, for a minute at most
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=60))]
+    seconds: u64,
+    /// Print one last line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cargo xtask bench policy`.
+#[derive(Debug, Args)]
+struct Policy {
+    /// Seconds over which each of the two figures is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
     /// Print one last line of JSON
     #[arg(long)]
@@ -229,7 +262,9 @@ fn main() -> Result<()> {
             Bench::Engine(options) => engine::run(options).await,
             Bench::EnginePart(options) => engine::part(options).await,
             Bench::Edge(options) => edge::run(options).await,
+            Bench::Metrics(options) => metrics::run(options).await,
             Bench::Attack(options) => edge::attacked(options).await,
+            Bench::Policy(options) => policy::run(options),
             Bench::EdgeServe(options) => edge::serve(options).await,
             Bench::Setup(options) => setup::run(options),
             Bench::SetupImage(options) => setup::image(options),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use agent_api::Agents;
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, bail, ensure};
 use arm_ids::ResourcePath;
@@ -16,18 +17,25 @@ use async_trait::async_trait;
 use base_env::Env;
 use base_sealer::Sealer;
 use cluster_spec::{DirectoryAccess, TokenFormat};
-use control_loops::{Activity, Controller, ControllerDeps, Settings};
+use control_loops::{Activity, Controller, ControllerDeps, LoopMeter, Settings};
 use control_records::{
     ClusterRecord, GroupRecord, ObservedRecord, credential::CredentialRecord, directory, key,
 };
 use control_store::{Store, Txn, get_record, put_record};
 use fabric_api::{StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
-use providers_containerservice::{API_VERSIONS, ContainerService, Credentials, NAMESPACE, ProviderConfig};
+use providers_containerservice::{
+    API_VERSIONS, ContainerService, Credentials, NAMESPACE, ProviderConfig, SameImages,
+};
 use serde_json::{Value, json};
-use service::KubernetesRecipes;
+use service::{
+    KubernetesRecipes,
+    operator::{Operator, Sources},
+};
 use storage_redb::{MemoryStore, RedbStore};
 use tokio::{sync::watch, task::JoinHandle};
+
+use crate::metrics::NoHost;
 
 const GROUP: &str = "bench";
 /// Clusters of one subscription.
@@ -62,6 +70,9 @@ pub(crate) struct SimStamp {
 pub(crate) struct Service {
     client: Arc<Client>,
     activity: watch::Receiver<Activity>,
+    /// What its loops count.
+    meter: LoopMeter,
+    agents: Arc<dyn Agents>,
     stop: watch::Sender<bool>,
     controller: JoinHandle<()>,
 }
@@ -109,9 +120,14 @@ impl SimStamp {
                 reserved_ranges: vec![(RANGE.parse()?, "the stamp's own network".to_owned())],
                 limits: control_records::usage::Limits::default(),
                 credential_lifetime: Duration::from_secs(8 * 60 * 60),
+                support: Default::default(),
             },
             Arc::new(NoCredentials),
         );
+        let agents = self.world.agents(Sessions::new(
+            self.env.clone(),
+            Arc::new(StoreDirectory::new(Arc::clone(&store))),
+        ));
         let controller = Controller::new(ControllerDeps {
             env: self.env.clone(),
             store: Arc::clone(&store),
@@ -119,10 +135,7 @@ impl SimStamp {
             host: control_records::HostId::first(),
             sealer: Arc::clone(&self.sealer),
             fabric: self.world.fabric(),
-            agents: self.world.agents(Sessions::new(
-                self.env.clone(),
-                Arc::new(StoreDirectory::new(Arc::clone(&store))),
-            )),
+            agents: Arc::clone(&agents),
             connect: self.world.clusters(),
             recipes: Arc::new(KubernetesRecipes {
                 host_cores: 8,
@@ -133,7 +146,7 @@ impl SimStamp {
             agent_ca: String::new(),
             settings: self.settings.clone(),
         });
-        let activity = controller.activity();
+        let (activity, meter) = (controller.activity(), controller.meter());
         let (stop, stopped) = watch::channel(false);
         self.service = Some(Service {
             client: Arc::new(Client {
@@ -142,6 +155,8 @@ impl SimStamp {
                 tenant: self.tenant,
             }),
             activity,
+            meter,
+            agents,
             stop,
             controller: tokio::spawn(async move { controller.run(stopped).await }),
         });
@@ -168,6 +183,25 @@ impl SimStamp {
             }
         }
         Ok(())
+    }
+
+    /// The operator's view of it, as long as the service runs.
+    pub(crate) fn operator(&self) -> Result<Operator> {
+        let service = self.service()?;
+        Ok(Operator::new(Sources {
+            env: self.env.clone(),
+            version: "bench",
+            store: Arc::clone(&service.client.store),
+            sealer: Arc::clone(&self.sealer),
+            agents: Arc::clone(&service.agents),
+            images: Arc::new(SameImages),
+            limits: control_records::usage::Limits::default(),
+            host: Arc::new(NoHost),
+            loops: Some(service.meter.clone()),
+            edge: None,
+            metered: None,
+            copies: None,
+        }))
     }
 
     pub(crate) fn service(&self) -> Result<&Service> {

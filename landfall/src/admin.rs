@@ -4,19 +4,22 @@
 //! |---|---|
 //! | `GET /status` | [`StampStatus`] |
 //! | `GET /calls` | which operations were called by which clients since the service began, see [`server`]; for acceptance |
+//! | `GET /metrics` | the page of metrics, text; see [`service::operator`] |
+//! | `GET /certificates` | certificates and keys of the stamp and its clusters, a list of [`InventoryItem`] |
 //! | `GET /logs/{machine}/{process}?lines=N` | text; 404 where there is no such machine, 503 where its agent is away |
 //! | `POST /kubeconfig/{uid}` | the operator's kubeconfig of a cluster, text; 404 where there is none |
 //! | `POST /store/copy` | [`CopyStatus`], when a copy of the store has been made and read back |
 //!
 //! Always true: it changes no state of the stamp. Changes go through the ARM API, as for every other client.
 //! The operator's kubeconfig gives its caller no new rights: root, which alone may open the socket, can read
-//! the clusters' keys. Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`, `kubectl`, `kubeconfig`.
+//! the clusters' keys. Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`, `kubectl`, `kubeconfig`,
+//! `metrics`, `certificate`.
 
 mod server;
 mod status;
 
 pub(crate) use server::{Sources, serve};
-pub(crate) use status::{BackupLag, ClusterStatus, MachineStatus, StampStatus};
+pub(crate) use status::{BackupLag, ClusterStatus, InventoryItem, MachineStatus, StampStatus};
 
 use std::time::Duration;
 
@@ -34,6 +37,9 @@ const BOUND: Duration = Duration::from_secs(15);
 
 /// Time limit for making a copy of the store, storing it and reading it back.
 const COPY_BOUND: Duration = Duration::from_secs(30 * 60);
+
+/// Time limit for an inventory: each cluster costs some milliseconds.
+const INVENTORY_BOUND: Duration = Duration::from_secs(120);
 
 /// The commands' side.
 pub(crate) struct AdminClient {
@@ -67,6 +73,22 @@ impl AdminClient {
     /// Has a copy of the store made, and waits for it.
     pub(crate) async fn copy_store(&self) -> Result<CopyStatus> {
         let request = self.http.post("http://landfall/store/copy").timeout(COPY_BOUND);
+        let answer = self.answer(request).await?;
+        answer.json().await.context("the service's answer cannot be read")
+    }
+
+    /// The page of metrics.
+    pub(crate) async fn metrics(&self) -> Result<String> {
+        let answer = self.get("/metrics").await?;
+        answer.text().await.context("the service's answer cannot be read")
+    }
+
+    /// Certificates and keys of the stamp and of all clusters.
+    pub(crate) async fn certificates(&self) -> Result<Vec<InventoryItem>> {
+        let request = self
+            .http
+            .get("http://landfall/certificates")
+            .timeout(INVENTORY_BOUND);
         let answer = self.answer(request).await?;
         answer.json().await.context("the service's answer cannot be read")
     }

@@ -3,14 +3,19 @@
 //! Always true: every argument that concerns a stamp is checked here or in [`crate::stamp`], before any effect.
 
 mod access;
+mod alerts;
 mod backup;
+mod catalogue;
+mod certificate;
 mod credentials;
 mod identity;
 mod image;
 mod maintenance;
 mod secrets;
 mod subscription;
+mod support;
 mod upgrade;
+mod usage;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
@@ -18,7 +23,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use access::{Access, AccessPlace};
+pub(crate) use alerts::Alerts;
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
+pub(crate) use catalogue::{Catalogue, CatalogueSign};
+pub(crate) use certificate::Certificates;
 pub(crate) use credentials::Credentials;
 pub(crate) use identity::{
     Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
@@ -28,7 +36,9 @@ pub(crate) use image::{Image, ImageBuild, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
+pub(crate) use support::{ProfileArg, Support, SupportStatus};
 pub(crate) use upgrade::{Upgrade, UpgradeOf, UpgradePlan};
+pub(crate) use usage::{MetricsListen, Usage};
 
 /// Azure Kubernetes Service on your own machines.
 #[derive(Debug, Parser)]
@@ -66,7 +76,7 @@ pub(crate) struct Global {
     )]
     pub(crate) name: String,
 
-    /// How to print: for people, or JSON for programs (one object a line while working, the result last)
+    /// How to print: for people, or JSON for programs (one object a line while working, the result last); `landfall usage` also CSV
     #[arg(long, global = true, value_enum, default_value_t = Output::Table, help_heading = "Global options")]
     pub(crate) output: Output,
 
@@ -92,6 +102,8 @@ pub(crate) enum Output {
     Table,
     /// For programs
     Json,
+    /// For spreadsheets
+    Csv,
 }
 
 /// What to do.
@@ -129,6 +141,12 @@ pub(crate) enum Command {
     /// Upgrades of clusters: report obstacles and times before an upgrade; upgrade a control plane with a way back
     #[command(subcommand)]
     Upgrade(Upgrade),
+    /// What the service owes clusters: vulnerabilities of what they run, and known issues
+    #[command(subcommand)]
+    Support(Support),
+    /// The version catalogue: show it, and import a newer one that is signed
+    #[command(subcommand)]
+    Catalogue(Catalogue),
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),
@@ -138,6 +156,9 @@ pub(crate) enum Command {
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),
+    /// Support: whether clusters are supported and why not, and what support covers
+    #[command(subcommand)]
+    Support(Support),
     /// Role assignments: list, create and delete
     #[command(subcommand)]
     Access(Access),
@@ -155,6 +176,15 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Show the events of clusters with their reasons; of deleted clusters for a week
     Events(Events),
+    /// Show what an operator has to see to: open alerts, with what to do about each
+    Alerts(Alerts),
+    /// Print the metrics of the service, as Prometheus reads them
+    Metrics,
+    /// Show what subscriptions have used, by the hour
+    Usage(Usage),
+    /// Certificates and keys of the stamp and its clusters: list them, without any secret
+    #[command(subcommand)]
+    Certificate(Certificates),
     /// Build, list, move and verify node images
     #[command(subcommand)]
     Image(Image),
@@ -242,6 +272,14 @@ pub(crate) struct Layout {
     /// are, none removes all [default: as much as this host has room for]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
+
+    /// The support policies that the stamp goes by [default: aks]
+    #[arg(long, value_enum)]
+    pub(crate) support_profile: Option<ProfileArg>,
+    /// Where metrics are served for Prometheus, over TLS with the stamp's certificate, to who has the token in secrets/metrics-token of the
+    /// stamp's directory; or none [default: none: only `landfall metrics` on this host]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = MetricsListen::parse)]
+    pub(crate) metrics_listen: Option<MetricsListen>,
 
     /// The key of the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
     /// stamp's secrets

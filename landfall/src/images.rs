@@ -1,19 +1,24 @@
-//! Node images for the commands and for the fabric: listing them, building with progress, and building on a
-//! cluster's first use of a version.
+//! Node images and images of add-ons for the commands and for the fabric: listing them, building with progress, and building on a
+//! cluster's first use of a version, or of an add-on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use agent_api::ImageArchive;
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_spec::{node_image_version, split_reference};
 use cluster_versions::Offered;
-use image::{Change, Event, ImageError, ImageStore, NodeImage, Progress, Removed, Renewed, Source, Tools};
-use providers_containerservice::NodeImages;
+use image::{
+    AddonImage, Change, Event, ImageError, ImageStore, NodeImage, Progress, Removed, Renewed, Source, Tools,
+};
+use jiff::Timestamp;
+use providers_containerservice::{NodeImages, built_on};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -115,7 +120,23 @@ pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: 
     .await
 }
 
-/// Does work that blocks, and tells `step` of its progress.
+/// The same for the image of an add-on.
+pub(crate) async fn ensure_addon(
+    places: &Places,
+    name: &str,
+    image: Wanted,
+    step: &Step,
+) -> Result<AddonImage> {
+    let store = store(places)?;
+    let name = name.to_owned();
+    told(step, move |progress| match image {
+        Wanted::Any => store.ensure_addon(&name, &Source::Modules, &progress),
+        Wanted::From(source) => store.build_addon(&name, &source, &progress),
+    })
+    .await
+}
+
+/// Does work that blocks in a thread of its own, and tells `step` of its progress.
 async fn told<T: Send + 'static>(
     step: &Step,
     work: impl FnOnce(ToStep) -> Result<T, ImageError> + Send + 'static,
@@ -301,11 +322,23 @@ fn find(store: &ImageStore, image: &str) -> Option<Vec<PathBuf>> {
     }
 }
 
-/// The images of a running service: a missing one is built in the background when a machine first needs it.
+/// What an image is of, by the key of its build.
+pub(crate) fn title(key: &str) -> String {
+    if key.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("Kubernetes {key}")
+    } else {
+        format!("add-on {key}")
+    }
+}
+
+/// The images of a running service: a missing one is built in the background when a machine, or a cluster, first needs it.
 pub(crate) struct ImagesOnDemand {
+    env: Env,
     store: ImageStore,
-    /// By version: the current step, or the error of the last build.
+    /// By version, or by the name of the add-on: the current step, or the error of the last build.
     builds: Arc<Mutex<BTreeMap<String, Build>>>,
+    /// By version: when its newest image was last seen to have all packages that Debian has.
+    looked: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 struct Build {
@@ -318,9 +351,17 @@ impl ImagesOnDemand {
         let store =
             ImageStore::with(cache_dir(places)?, env.clone(), Tools::of_this_host()).map_err(problem)?;
         Ok(Self {
+            env: env.clone(),
             store,
             builds: Arc::default(),
+            looked: Mutex::default(),
         })
+    }
+
+    /// How many node images are being built.
+    pub(crate) fn building(&self) -> usize {
+        let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        builds.values().filter(|build| build.running).count()
     }
 
     /// Running builds with their current step, for people.
@@ -328,45 +369,45 @@ impl ImagesOnDemand {
         let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
         builds
             .iter()
-            .map(|(version, build)| (version.clone(), build.text.clone()))
+            .map(|(key, build)| (key.clone(), build.text.clone()))
             .collect()
     }
 
     /// Starts a build unless one runs. The loops retry with growing pauses, so a failed build is tried again.
-    fn start(&self, version: &str) {
+    fn start(&self, key: &str, build: fn(&ImageStore, &Teller) -> Result<(), ImageError>) {
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        if builds.get(version).is_some_and(|build| build.running) {
+        if builds.get(key).is_some_and(|build| build.running) {
             return;
         }
         builds.insert(
-            version.to_owned(),
+            key.to_owned(),
             Build {
                 running: true,
                 text: "being built".to_owned(),
             },
         );
         drop(builds);
-        tracing::info!(version, "building the node image that a cluster asked for");
+        tracing::info!(image = %title(key), "building the image that a cluster asked for");
         let teller = Teller {
-            version: version.to_owned(),
+            key: key.to_owned(),
             builds: Arc::clone(&self.builds),
             tracker: Mutex::default(),
         };
         let store = self.store.clone();
         let builder = std::thread::Builder::new().name("image-build".to_owned());
         let spawned = builder.spawn(move || {
-            let outcome = store.ensure(&teller.version, &Source::Modules, &teller);
-            let version = &teller.version;
+            let outcome = build(&store, &teller);
+            let key = &teller.key;
             let mut builds = teller.builds.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
-                Ok(_) => {
-                    tracing::info!(version, "the node image is built");
-                    builds.remove(version);
+                Ok(()) => {
+                    tracing::info!(image = %title(key), "the image is built");
+                    builds.remove(key);
                 }
                 Err(error) => {
-                    tracing::error!(version, %error, "the node image cannot be built");
+                    tracing::error!(image = %title(key), %error, "the image cannot be built");
                     builds.insert(
-                        version.clone(),
+                        key.clone(),
                         Build {
                             running: false,
                             text: format!("cannot be built: {error}"),
@@ -376,11 +417,11 @@ impl ImagesOnDemand {
             }
         });
         if let Err(error) = spawned {
-            tracing::error!(version, %error, "no thread for building the node image");
+            tracing::error!(image = %title(key), %error, "no thread for building the image");
             self.builds
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .remove(version);
+                .remove(key);
         }
     }
 }
@@ -389,13 +430,50 @@ impl fabric_container::Images for ImagesOnDemand {
     fn layers(&self, image: &str) -> Option<Vec<PathBuf>> {
         let layers = find(&self.store, image);
         if layers.is_none() {
-            self.start(split_reference(image).0);
+            self.start(split_reference(image).0, |store, teller| {
+                let image = store.ensure(&teller.key, &Source::Modules, teller);
+                image.map(drop)
+            });
         }
         layers
     }
 
     fn state(&self, image: &str) -> Option<String> {
         self.under_way().remove(split_reference(image).0)
+    }
+
+    fn has_addon(&self, name: &str) -> bool {
+        match self.store.addon(name) {
+            Ok(Some(_)) => return true,
+            Ok(None) => {}
+            // A build says it again, where it is seen.
+            Err(error) => tracing::error!(name, %error, "the images of add-ons cannot be read"),
+        }
+        self.start(name, |store, teller| {
+            let image = store.ensure_addon(&teller.key, &Source::Modules, teller);
+            image.map(drop)
+        });
+        false
+    }
+
+    fn addon_state(&self, name: &str) -> Option<String> {
+        self.under_way().remove(name)
+    }
+}
+
+impl agent_api::AddonImages for ImagesOnDemand {
+    fn archive(&self, name: &str, tag: &str) -> io::Result<Option<ImageArchive>> {
+        let image = match self.store.addon(name) {
+            Ok(image) => image,
+            // A name that this release does not know.
+            Err(ImageError::UnknownAddon { .. }) => None,
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let image = image.filter(|image| image.manifest.program.version == tag);
+        Ok(image.map(|image| ImageArchive {
+            path: image.archive(),
+            digest: image.manifest.image.digest,
+        }))
     }
 }
 
@@ -411,13 +489,18 @@ impl ImagesOnDemand {
     /// Makes a newer image of a version where Debian has other packages by now. Blocks for about a minute.
     pub(crate) fn renew(&self, version: &str) -> Result<Renewed, ImageError> {
         let teller = Teller {
-            version: version.to_owned(),
+            key: version.to_owned(),
             builds: Arc::clone(&self.builds),
             tracker: Mutex::default(),
         };
         let renewed = self.store.renew(version, &Source::Modules, &teller);
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
         builds.remove(version);
+        drop(builds);
+        if renewed.is_ok() {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            looked.insert(version.to_owned(), self.env.clock.now());
+        }
         renewed
     }
 
@@ -454,11 +537,26 @@ impl NodeImages for ImagesOnDemand {
         let changes = self.changed(version, from, to);
         gone || changes.iter().any(|change| change.kind == "package")
     }
+
+    fn built_at(&self, version: &str, build: &str) -> Option<Timestamp> {
+        let found = self.store.find_build(version, build).unwrap_or_else(|error| {
+            tracing::error!(version, build, %error, "the node images cannot be read");
+            None
+        });
+        // Of one that is gone its day is known.
+        found.map_or_else(|| built_on(build), |image| Some(image.manifest.created))
+    }
+
+    fn fresh_at(&self, version: &str) -> Option<Timestamp> {
+        let newest = self.of_version(version).into_iter().next()?;
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.get(version).copied().max(Some(newest.manifest.created))
+    }
 }
 
 /// Keeps the progress of a background build for `status`.
 struct Teller {
-    version: String,
+    key: String,
     builds: Arc<Mutex<BTreeMap<String, Build>>>,
     tracker: Mutex<Tracker>,
 }
@@ -471,7 +569,7 @@ impl Progress for Teller {
             .unwrap_or_else(PoisonError::into_inner)
             .hear(&event);
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        builds.insert(self.version.clone(), Build { running: true, text });
+        builds.insert(self.key.clone(), Build { running: true, text });
     }
 }
 

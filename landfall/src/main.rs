@@ -8,6 +8,7 @@ mod admin;
 mod args;
 mod arm;
 mod background;
+mod catalogue;
 mod commands;
 mod doctor;
 mod graph;
@@ -33,7 +34,7 @@ use clap::{CommandFactory as _, Parser as _};
 use serde_json::json;
 
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, Output},
     commands::Context,
     printer::{Level, Printer},
     stamp::Places,
@@ -67,6 +68,10 @@ fn run(cli: Cli, env: Env, printer: &Printer) -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("the cryptographic provider is set twice"))?;
+    if cli.global.output == Output::Csv && !matches!(cli.command, Command::Usage(_)) {
+        let next = "use --output table or --output json";
+        return Err(problem::Problem::usage("only landfall usage writes CSV", next).into());
+    }
     let context = Context {
         printer: printer.clone(),
         env,
@@ -112,13 +117,20 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Unknown(command) => Box::pin(commands::unknown::run(context, &command)).await,
         Command::Maintenance(command) => Box::pin(commands::maintenance::run(context, &command)).await,
         Command::Subscription(command) => Box::pin(commands::subscription::run(context, &command)).await,
+        Command::Support(command) => Box::pin(commands::support::run(context, &command)).await,
         Command::Access(command) => Box::pin(commands::access::run(context, &command)).await,
         Command::Identity(command) => Box::pin(commands::identity::run(context, &command)).await,
         Command::Secrets(command) => Box::pin(commands::secrets::run(context, &command)).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
         Command::Upgrade(command) => Box::pin(commands::upgrade::run(context, &command)).await,
+        Command::Support(command) => Box::pin(commands::support::run(context, &command)).await,
+        Command::Catalogue(command) => commands::catalogue::run(context, &command),
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,
         Command::Events(args) => Box::pin(commands::events::run(context, &args)).await,
+        Command::Alerts(args) => Box::pin(commands::alerts::run(context, &args)).await,
+        Command::Metrics => commands::metrics::run(context).await,
+        Command::Usage(args) => Box::pin(commands::usage::run(context, &args)).await,
+        Command::Certificate(command) => Box::pin(commands::certificate::run(context, &command)).await,
         Command::Image(args) => Box::pin(commands::image::run(context, args)).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");

@@ -73,6 +73,10 @@ impl Printer {
         self.inner.output == Output::Json
     }
 
+    pub(crate) fn is_csv(&self) -> bool {
+        self.inner.output == Output::Csv
+    }
+
     pub(crate) fn is_verbose(&self) -> bool {
         self.inner.level == Level::Verbose
     }

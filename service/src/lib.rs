@@ -22,6 +22,7 @@ mod credentials;
 pub mod first;
 mod issuers;
 mod nodes;
+pub mod operator;
 mod readings;
 mod recipes;
 pub mod store_copies;
@@ -41,16 +42,17 @@ use base_env::Env;
 use base_sealer::Sealer;
 use cluster_api::Connect;
 use cluster_versions::Offered;
-use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
+use control_loops::{Activity, Controller, ControllerDeps, LoopMeter, Recipes, Settings};
 use control_records::{Epoch, HostId, usage::Limits};
 use control_sealing::{SealedPlace, Sealing};
 use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
+use policy_support::Profile;
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
-    Rehearsals, UpgradeGuard,
+    Rehearsals, Support, SupportData, UpgradeGuard,
 };
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
@@ -96,6 +98,8 @@ pub struct Config {
     pub limits: Limits,
     /// Validity of issued credentials of clusters.
     pub credential_lifetime: Duration,
+    /// The support policies that it goes by.
+    pub support: Profile,
 }
 
 impl Config {
@@ -152,6 +156,8 @@ pub struct Drivers {
     pub sealed: Vec<Arc<dyn SealedPlace>>,
     /// What is known of node images.
     pub images: Arc<dyn NodeImages>,
+    /// The version catalogue, and the bills of materials of node images.
+    pub support: Arc<dyn SupportData>,
 }
 
 /// A part that runs until the service is stopped.
@@ -227,6 +233,7 @@ impl Service {
                 reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
                 limits: config.limits.clone(),
                 credential_lifetime: config.credential_lifetime,
+                support: config.support,
             },
             Arc::new(SealedCredentials {
                 env: env.clone(),
@@ -236,7 +243,9 @@ impl Service {
                 authority: format!("{}/", config.base_url.trim_end_matches('/')),
             }),
         );
-        let clusters = clusters.guarded(Arc::clone(&guard)).imaging(drivers.images);
+        let clusters = clusters
+            .guarded(Arc::clone(&guard))
+            .imaging(Arc::clone(&drivers.images));
         let clusters = Arc::new(clusters);
         let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
             env.clone(),
@@ -319,6 +328,14 @@ impl Service {
             offered: Offered::pinned(),
             limits: config.limits.clone(),
         });
+        let own = own.supporting(Support {
+            profile: config.support,
+            offered: Offered::pinned(),
+            images: drivers.images,
+        });
+        let own = own
+            .knowing(drivers.support, Offered::pinned())
+            .unsealing(Arc::clone(&sealer));
         let own: Arc<dyn Provider> = Arc::new(own);
         let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
         if let Some(issuers) = drivers.issuers {
@@ -340,7 +357,7 @@ impl Service {
         ));
         let identity: Arc<dyn Provider> =
             Arc::new(IdentityApi::new(Arc::clone(&tokens), Arc::clone(&sealing)));
-        let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(Arc::clone(&store)));
+        let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(env.clone(), Arc::clone(&store)));
         let providers = vec![
             Arc::clone(&clusters),
             resources,
@@ -429,6 +446,11 @@ impl Service {
     /// The activity of the loops.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.controller.activity()
+    }
+
+    /// What the loops count.
+    pub fn loop_meter(&self) -> LoopMeter {
+        self.controller.meter()
     }
 
     /// The parts to run, each as a separate task, until `stopped`.

@@ -1,11 +1,11 @@
 //! The recipes of real clusters: `cluster/pki`, `cluster/bootstrap` and `cluster/addons` behind [`Recipes`].
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{
-    AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, manifests,
-    trusted_binding,
+    AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, leaving,
+    manifests, trusted_binding,
 };
 use cluster_api::{AddonAilment, Endpoint, NodeMarks, NodeWish, ObjectRef, QUARANTINED};
 use cluster_bootstrap::{
@@ -64,6 +64,13 @@ impl KubernetesRecipes {
             host_memory_mib: self.host_memory_mib,
         };
         Some((pool.clone(), place))
+    }
+
+    fn addons_with(&self, images: &BTreeSet<String>) -> AddonOptions {
+        AddonOptions {
+            images: images.clone(),
+            ..self.addons.clone()
+        }
     }
 }
 
@@ -344,8 +351,23 @@ impl Recipes for KubernetesRecipes {
         cluster_addons::reads()
     }
 
-    fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError> {
-        Ok(manifests(&of_any_version(cluster.spec()), &self.addons, read))
+    fn addons(
+        &self,
+        cluster: &ClusterRecord,
+        images: &BTreeSet<String>,
+        read: &[Value],
+    ) -> Result<Vec<Value>, RecipeError> {
+        let spec = of_any_version(cluster.spec());
+        Ok(manifests(&spec, &self.addons_with(images), read))
+    }
+
+    fn addons_leaving(
+        &self,
+        cluster: &ClusterRecord,
+        images: &BTreeSet<String>,
+        read: &[Value],
+    ) -> Vec<ObjectRef> {
+        leaving(cluster.spec(), &self.addons_with(images), read)
     }
 
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects {
@@ -382,6 +404,10 @@ impl Recipes for KubernetesRecipes {
 }
 
 #[cfg(test)]
+#[path = "recipes_years.rs"]
+mod years;
+
+#[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
@@ -393,11 +419,11 @@ mod tests {
     use super::*;
     use control_planner::Addresses;
 
-    fn now() -> Timestamp {
+    pub(super) fn now() -> Timestamp {
         Timestamp::from_second(1_767_225_600).unwrap()
     }
 
-    fn site() -> Site {
+    pub(super) fn site() -> Site {
         let pool = PoolSpec {
             kubernetes_version: "1.37.1".to_owned(),
             max_pods: 110,
@@ -460,12 +486,12 @@ mod tests {
         }
     }
 
-    fn control_plane_machine() -> MachineRecord {
+    pub(super) fn control_plane_machine() -> MachineRecord {
         let address = "100.64.16.9".parse().unwrap();
         machine("m1", Role::ControlPlane { index: 0, address })
     }
 
-    fn node(pool: &str) -> MachineRecord {
+    pub(super) fn node(pool: &str) -> MachineRecord {
         machine(
             "n1",
             Role::Node {
@@ -479,7 +505,7 @@ mod tests {
         )
     }
 
-    fn recipes() -> KubernetesRecipes {
+    pub(super) fn recipes() -> KubernetesRecipes {
         KubernetesRecipes {
             host_cores: 2,
             host_memory_mib: 8192,

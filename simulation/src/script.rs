@@ -39,10 +39,14 @@
 //! | `roll-back C POOL VERSION` | the PUT that takes a pool back to the version and node image that it had |
 //! | `image VERSION BUILD`, `renew C POOL` | from now on there is this build of a version's node image; the POST that brings a pool to the newest |
 //! | `images C` | prints the node images of pools, and of their nodes |
+//! | `policy C ENGINE` | the PUT of a cluster with another engine of network policies |
+//! | `policies C` | prints what enforces the network policies of a cluster |
 //! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
 //! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
 //! | `waits C` | prints what planned work of a cluster waits for |
 //! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
+//! | `support C PROFILE DAYS` | prints the state of support of a cluster that many days from now |
+//! | `subscription off`, `subscription on` | an operator disables the subscription, enables it |
 //! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
@@ -267,6 +271,8 @@ impl Player {
                 crate::namespaces::plant(&stamp.world, &cluster.uid, namespace);
             }
             ["namespaces", name] => self.namespaces(name).await?,
+            ["policy", name, engine] => self.policy(name, engine).await?,
+            ["policies", name] => self.policies(name).await?,
             ["channel", name, channel] => self.channel(name, channel).await?,
             ["window", name, configuration, day, time, hours] => {
                 self.window(name, configuration, [day, time, hours]).await?;
@@ -275,6 +281,8 @@ impl Player {
             ["images", name] => self.images(name).await?,
             ["waits", name] => self.waits(name).await?,
             ["upgraded", name, version] => self.upgraded(name, version).await?,
+            ["support", name, profile, days] => self.support(name, profile, days).await?,
+            ["subscription", to @ ("off" | "on")] => self.subscription(to == "off").await?,
             ["hold", reason] => self.hold(Some(reason)).await?,
             ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,

@@ -21,7 +21,7 @@ use control_records::{
 use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
-use providers_containerservice::BACKUP_API_VERSIONS;
+use providers_containerservice::{BACKUP_API_VERSIONS, BuiltIn};
 use serde_json::Value;
 use service::{Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
@@ -135,6 +135,7 @@ impl Stamp {
             registered: Vec::new(),
             unregistered: Vec::new(),
             state: SubscriptionState::Enabled,
+            state_since: None,
             created_at: env.clock.now(),
         };
         let txn = Txn::default()
@@ -215,6 +216,7 @@ impl Stamp {
                 issuers: None,
                 sealed: Vec::new(),
                 images: Arc::<SimImages>::clone(&self.images),
+                support: Arc::new(BuiltIn),
             },
             login::signing_key()?,
             Arc::new(KubernetesRecipes {

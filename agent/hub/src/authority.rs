@@ -26,8 +26,8 @@ pub enum CaError {
     Time(Timestamp),
 }
 
-/// Machines outlive services; a machine's certificate is renewed only by replacing the machine.
-const MACHINE_YEARS: i64 = 10;
+/// Validity of machines' certificates.
+const MACHINE_YEARS: i64 = agent_protocol::CERTIFICATE_YEARS;
 const CA_YEARS: i64 = 30;
 const SERVER_YEARS: i64 = 2;
 

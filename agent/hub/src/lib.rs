@@ -6,6 +6,7 @@
 //! agent ── config (certificate, long poll) ──► sessions ──► the newest configuration, as soon as there is one
 //! agent ── report (certificate) ──► sessions: kept, and the loops are woken
 //! etcd-backup ── base, log (certificate) ──► archive; and back, for a restore
+//! nodes ── image (certificate) ──► the archive of an add-on's image
 //! API servers ── access review (certificate) ──► role assignments
 //! API servers, pods ── discovery, keys, tokens ──► token service
 //! ```
@@ -19,6 +20,7 @@
 mod authority;
 mod backup;
 mod caller;
+mod images;
 mod reviews;
 mod routes;
 mod server;
@@ -31,7 +33,7 @@ pub use tokens::{ISSUERS, TokenDoor};
 
 use std::sync::{Arc, OnceLock};
 
-use agent_api::AccessReviews;
+use agent_api::{AccessReviews, AddonImages};
 use agent_sessions::Sessions;
 use base_env::Env;
 
@@ -48,6 +50,7 @@ struct Inner {
     backups: OnceLock<Arc<BackupReceiver>>,
     tokens: OnceLock<TokenDoor>,
     reviews: OnceLock<Arc<dyn AccessReviews>>,
+    images: OnceLock<Arc<dyn AddonImages>>,
 }
 
 impl Hub {
@@ -61,6 +64,7 @@ impl Hub {
                 backups: OnceLock::new(),
                 tokens: OnceLock::new(),
                 reviews: OnceLock::new(),
+                images: OnceLock::new(),
             }),
         }
     }
@@ -78,6 +82,11 @@ impl Hub {
     /// Sets the decision on access reviews of API servers. Called once.
     pub fn decide_reviews(&self, reviews: Arc<dyn AccessReviews>) {
         let _given_before = self.inner.reviews.set(reviews);
+    }
+
+    /// Sets the images of add-ons that machines can have. Called once.
+    pub fn offer_images(&self, images: Arc<dyn AddonImages>) {
+        let _given_before = self.inner.images.set(images);
     }
 
     fn backups(&self) -> Option<Arc<BackupReceiver>> {

@@ -23,7 +23,7 @@ use crate::{
     authority::SigningRequest,
     backup,
     caller::{admitted, fault, refuse, refused},
-    reviews, tokens,
+    images, reviews, tokens,
 };
 
 /// The body limit of an enrolment, which any peer may send: a name, a token and a signing request.
@@ -53,6 +53,7 @@ impl Hub {
                     .layer(DefaultBodyLimit::max(REVIEW_LIMIT))
                     .layer(timely.clone()),
             )
+            .route("/agent/v1/images/{name}/{tag}", get(images::get))
             .route("/agent/v1/backup/{cluster}", get(backup::list))
             .route(
                 "/agent/v1/backup/{cluster}/{object}",

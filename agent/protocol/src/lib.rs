@@ -11,6 +11,7 @@
 //! | `GET /agent/v1/backup/{cluster}` | | 200: names of the files of a cluster's backup; `own` is the machine's own cluster |
 //! | `PUT /agent/v1/backup/own/{file}` | a base, or a part of the log | 204: it is kept |
 //! | `GET /agent/v1/backup/{cluster}/{file}` | | 200: the file |
+//! | `GET /agent/v1/images/{name}/{tag}?have={digest}` | | 200: the archive of an add-on's image; 204: it has this digest; 404: the service does not have it (yet) |
 //!
 //! Always true: a machine is identified by the common name of its client certificate, never by a value in its
 //! messages; an agent refuses a configuration with a lower generation than its own, and does not receive one
@@ -22,6 +23,10 @@ pub mod programs;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+/// Validity of a machine's certificate, years of 365 days. Machines outlive services; a machine's certificate is renewed only by making the
+/// machine anew.
+pub const CERTIFICATE_YEARS: i64 = 10;
 
 /// The path of the seed file inside a machine; its content is [`Seed`] as JSON.
 pub const SEED_PATH: &str = "/etc/landfall/seed.json";

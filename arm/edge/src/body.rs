@@ -48,6 +48,14 @@ pub(crate) async fn read(env: &Env, body: Body, limit: usize) -> Result<Bytes, A
     })?
 }
 
+/// How many bytes a request says that its body has; without saying so, none. More than are ever read count as that many.
+pub(crate) fn declared(headers: &HeaderMap) -> u64 {
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.unwrap_or(0).min(DRAIN_BYTES as u64)
+}
+
 /// The body of an ARM request: an object for PUT and PATCH, an object or empty for POST, ignored otherwise.
 pub(crate) async fn json(
     env: &Env,

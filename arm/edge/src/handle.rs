@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Du
 use arm_ids::ResourcePath;
 use arm_kernel::{Activity, Call, Verb, operations, scope_of};
 use arm_wire::{ArmError, Detail, ErrorCode, Principal, Request, Trace};
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use base_connections::Place;
 use base_env::Elapsed;
 use control_records::{GroupRecord, SubscriptionRecord, SubscriptionState, key};
@@ -18,7 +18,9 @@ use serde_json::json;
 use crate::{
     Edge, Inner,
     answer::{self, Answer, Failure, Told},
-    body, compress, graph, metadata, published, query,
+    body, compress, graph,
+    measures::{self, Answered},
+    metadata, published, query,
     tally::Client,
     written::Written,
 };
@@ -47,6 +49,7 @@ impl Edge {
     pub(crate) async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
         let env = &self.inner.env;
         let started = env.clock.monotonic();
+        let _in_flight = self.inner.measures.in_flight().enter();
         let request_id = env.ids.uuid().to_string();
         let (parts, body) = request.into_parts();
         let text = |name: &HeaderName| {
@@ -66,6 +69,7 @@ impl Edge {
         let method = parts.method.clone();
         let client = Client::of(&parts.headers);
         let takes_gzip = method != Method::HEAD && compress::wanted(&parts.headers);
+        let received = body::declared(&parts.headers);
         // The path as sent: ASCII without control characters. Query and body are never logged: they may hold
         // secrets.
         let path = parts.uri.path().to_owned();
@@ -73,9 +77,14 @@ impl Edge {
         let mut seen = Seen::default();
         let address = caller.address;
         let trace = Trace::new(&request_id, &correlation, address, method.clone());
+        let mut group = measures::REFUSED;
         let (mut answer, code) = match self.plain(parts, body, &caller).await {
-            Handled::Done(answer) => (answer, ""),
+            Handled::Done(answer) => {
+                group = measures::PUBLIC;
+                (answer, "")
+            }
             Handled::Arm(parts, body) if graph::segments(parts.uri.path()).is_some() => {
+                group = measures::GRAPH;
                 let Seen {
                     principal, written, ..
                 } = &mut seen;
@@ -97,7 +106,10 @@ impl Edge {
             }
         };
         if let Some(operation) = seen.operation {
+            group = operation.0;
             self.inner.tally.note(operation, client, answer.status());
+        } else if seen.poll {
+            group = measures::OPERATIONS;
         }
         answer::insert(&mut answer, Some(REQUEST_ID), &request_id);
         answer::insert(&mut answer, Some(CORRELATION_ID), &correlation);
@@ -160,6 +172,15 @@ impl Edge {
         if takes_gzip {
             answer = compress::gzip(answer).await;
         }
+        self.inner.measures.note(&Answered {
+            group,
+            method: &method,
+            status: answer.status(),
+            received,
+            // All bodies are in memory.
+            sent: answer.body().size_hint().exact().unwrap_or(0),
+            took: env.clock.monotonic().saturating_sub(started),
+        });
         answer
     }
 

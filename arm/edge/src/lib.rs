@@ -16,6 +16,7 @@ mod compress;
 mod connection;
 mod graph;
 mod handle;
+pub mod measures;
 mod metadata;
 mod operations;
 mod published;
@@ -29,11 +30,12 @@ use std::sync::{Arc, OnceLock};
 
 use arm_kernel::{AccessControl, Provider, Registry};
 use base_env::Env;
+use base_metrics::Page;
 use control_store::Store;
 use identity::TokenService;
 use identity_graph::Graph;
 
-use self::{strangers::Strangers, tally::Tally};
+use self::{measures::Measures, strangers::Strangers, tally::Tally};
 
 pub use body::MAX_BODY_BYTES;
 pub use published::{Published, PublishedError};
@@ -71,6 +73,7 @@ struct Inner {
     published: OnceLock<Arc<dyn Published>>,
     strangers: Strangers,
     tally: Tally,
+    measures: Measures,
 }
 
 impl Edge {
@@ -95,6 +98,7 @@ impl Edge {
             let routes = provider.routes().into_iter();
             routes.map(move |route| (namespace, route.name, route.works))
         }));
+        let measures = Measures::new(providers.iter().map(|provider| provider.namespace()));
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -107,6 +111,7 @@ impl Edge {
                 published: OnceLock::new(),
                 strangers: Strangers::default(),
                 tally,
+                measures,
             }),
         }
     }
@@ -119,6 +124,11 @@ impl Edge {
     /// Which operations were called by which kinds of clients since this edge was made, in the order of their names.
     pub fn calls(&self) -> Vec<Calls> {
         self.inner.tally.told()
+    }
+
+    /// Writes what it has counted of requests to a page of metrics.
+    pub fn measure(&self, page: &mut Page) {
+        self.inner.measures.write(page);
     }
 
     /// The edge as an axum service: one handler for everything.

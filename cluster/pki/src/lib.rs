@@ -7,6 +7,7 @@
 //! Always true: no two clusters share a key; a certificate has only the needed names (CN, O) and extended key
 //! usages; keys are never printed: they have no `Debug`.
 
+pub mod inventory;
 mod issue;
 mod jwks;
 mod rotate;
@@ -35,6 +36,9 @@ pub enum PkiError {
     /// The operating system gave no random bytes.
     #[error("cannot make a random key")]
     Random,
+    /// A certificate is not one, or says a time that nobody can mean.
+    #[error("a certificate of the inventory cannot be read")]
+    Unreadable,
     /// The public key of service accounts is not one on P-256.
     #[error("the public key of the cluster's service accounts is not one that this release makes")]
     PublicKey,

@@ -35,6 +35,7 @@ use crate::{
     gap_detector::GapDetector,
     index::Index,
     inventory::InventoryCache,
+    measures::Measures,
     recipes::Site,
     silent_machines::{self, SilentMachinesCache},
     state::{Handle, LoopState},
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) semaphore: Arc<FairSemaphore>,
     pub(crate) silent_machines: SilentMachinesCache,
     pub(crate) gap_detector: GapDetector,
+    pub(crate) measures: Measures,
 }
 
 /// How a loop ended.
@@ -133,6 +135,7 @@ impl ClusterLoop {
     }
 
     async fn pass(&mut self) -> Result<Next, CommitError> {
+        self.shared.measures.pass();
         self.wakeup.begin();
         let Some(fence) = self.fence().await? else {
             tracing::info!(cluster = self.key, "another host runs the loop of this cluster");
@@ -418,6 +421,7 @@ impl ClusterLoop {
                 .collect(),
             volumes_there: self.state.lend_volumes(),
             commands,
+            images: self.state.images.clone(),
             operations: basis
                 .operations
                 .iter()
@@ -477,12 +481,14 @@ impl ClusterLoop {
             let job = job.clone();
             let task = {
                 let (effect, flow) = (effect.clone(), self.flow.clone());
-                let semaphore = Arc::clone(&self.shared.semaphore);
+                let shared = Arc::clone(&self.shared);
                 self.running.spawn(async move {
                     let (lane, cost) = effects::cost(&effect);
                     // Its time limit begins here: waiting for other effects does not count.
-                    let _permit = semaphore.acquire(lane, &flow, cost).await;
-                    job.run(&effect).await
+                    let _permit = shared.semaphore.acquire(lane, &flow, cost).await;
+                    let (result, ended) = job.run(&effect).await;
+                    shared.measures.effect(&effect, ended);
+                    result
                 })
             };
             self.state.begins(effect, self.running_effects.values());

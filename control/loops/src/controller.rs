@@ -40,6 +40,7 @@ use crate::{
     gap_detector::GapDetector,
     index::{Index, parse},
     inventory::{InventoryCache, Mark},
+    measures::{LoopMeter, Measures},
     pacing,
     silent_machines::SilentMachinesCache,
     state::LoopState,
@@ -87,11 +88,12 @@ impl Controller {
                     Arc::clone(&deps.env.clock),
                     deps.settings.fabric_bound,
                 )),
-                semaphore: FairSemaphore::new(deps.settings.limits),
+                semaphore: FairSemaphore::new(deps.settings.limits, Arc::clone(&deps.env.clock)),
                 deps,
                 index: Index::default(),
                 silent_machines: SilentMachinesCache::default(),
                 gap_detector: GapDetector::default(),
+                measures: Measures::default(),
             }),
             activity: watch::Sender::default(),
         }
@@ -100,6 +102,14 @@ impl Controller {
     /// Its activity, from now on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
+    }
+
+    /// What its loops count.
+    pub fn meter(&self) -> LoopMeter {
+        LoopMeter {
+            shared: Arc::clone(&self.shared),
+            activity: self.activity(),
+        }
     }
 
     /// Runs until `shutdown` is true (or its sender is gone). Running effects are dropped then: each may be

@@ -34,7 +34,19 @@ pub(crate) enum Lane {
     Call,
 }
 
-const LANES: [Lane; 3] = [Lane::Pass, Lane::Host, Lane::Call];
+/// All of them.
+pub(crate) const LANES: [Lane; 3] = [Lane::Pass, Lane::Host, Lane::Call];
+
+impl Lane {
+    /// Its name in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Host => "host",
+            Self::Call => "call",
+        }
+    }
+}
 
 /// The tenant and cluster of an entry: entries of one flow share its service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,12 +243,18 @@ impl<T> FairQueue<T> {
     }
 
     /// How many wait.
-    #[cfg(test)]
     pub(crate) fn waiting(&self, lane: Lane) -> usize {
         self.tenants
             .values()
             .map(|queues| queues[lane as usize].waiting)
             .sum()
+    }
+
+    /// The handles of those that wait in a lane, in no order.
+    pub(crate) fn items(&self, lane: Lane) -> impl Iterator<Item = &T> {
+        let queues = self.tenants.values().map(move |queues| &queues[lane as usize]);
+        let entries = queues.flat_map(|queue| queue.clusters.values().flatten());
+        entries.map(|entry| &entry.item)
     }
 }
 

@@ -1,7 +1,11 @@
 //! An asynchronous semaphore over [`FairQueue`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use base_env::Clock;
 use tokio::sync::oneshot;
 
 use crate::fair_queue::{FairQueue, Flow, Lane};
@@ -30,29 +34,55 @@ impl Default for Limits {
 }
 
 /// See the module.
+pub(crate) struct FairSemaphore {
+    queue: Mutex<FairQueue<Told>>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The handle of a waiting entry.
 #[derive(Debug)]
-pub(crate) struct FairSemaphore(Mutex<FairQueue<oneshot::Sender<()>>>);
+struct Told {
+    tell: oneshot::Sender<()>,
+    /// Since when it waits.
+    since: Duration,
+}
+
+impl std::fmt::Debug for FairSemaphore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FairSemaphore").finish_non_exhaustive()
+    }
+}
 
 impl FairSemaphore {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(FairQueue::new([
-            limits.passes,
-            limits.host,
-            limits.calls,
-        ]))))
+    pub(crate) fn new(limits: Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let places = [limits.passes, limits.host, limits.calls];
+        Arc::new(Self {
+            queue: Mutex::new(FairQueue::new(places)),
+            clock,
+        })
     }
 
-    fn fair(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<()>>> {
+    fn fair(&self) -> MutexGuard<'_, FairQueue<Told>> {
         // No code below panics halfway through a change, so a poisoned lock still guards consistent data.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many wait in a lane, and how long the one does that has waited longest.
+    pub(crate) fn backlog(&self, lane: Lane) -> (usize, Duration) {
+        let now = self.clock.monotonic();
+        let fair = self.fair();
+        let oldest = fair.items(lane).map(|told| told.since).min();
+        let waited = oldest.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        (fair.waiting(lane), waited)
     }
 
     /// Waits for a place, and holds it as long as the permit lives.
     pub(crate) async fn acquire(self: &Arc<Self>, lane: Lane, flow: &Flow, cost: u32) -> Permit {
         let (tell, told) = oneshot::channel();
+        let since = self.clock.monotonic();
         let mut waiting = {
             let mut fair = self.fair();
-            let ticket = fair.join(lane, flow, cost, tell);
+            let ticket = fair.join(lane, flow, cost, Told { tell, since });
             give(&mut fair);
             Waiting {
                 semaphore: self,
@@ -82,10 +112,10 @@ impl FairSemaphore {
 
 /// Notifies all entries that have a place now. Under the lock, so that no entry is between waiting and
 /// notified.
-fn give(fair: &mut FairQueue<oneshot::Sender<()>>) {
-    while let Some(tell) = fair.next() {
+fn give(fair: &mut FairQueue<Told>) {
+    while let Some(told) = fair.next() {
         // An entry whose receiver is gone returns its place itself: see `Waiting`.
-        let _ = tell.send(());
+        let _ = told.tell.send(());
     }
 }
 
@@ -141,11 +171,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_permit_that_ends_lets_the_next_in_and_one_that_gives_up_takes_no_place() {
-        let semaphore = FairSemaphore::new(Limits {
+        let limits = Limits {
             passes: 1,
             host: 1,
             calls: 1,
-        });
+        };
+        let semaphore = FairSemaphore::new(limits, base_env::Env::system().clock);
         let (a, b, c) = (flow("a"), flow("b"), flow("c"));
         let first = semaphore.acquire(Lane::Host, &a, 1).await;
         let mut second = Box::pin(semaphore.acquire(Lane::Host, &b, 1));
@@ -153,6 +184,8 @@ mod tests {
         assert!(futures::poll!(&mut second).is_pending());
         assert!(futures::poll!(&mut third).is_pending());
         assert_eq!(semaphore.waiting(Lane::Host), 2);
+        assert_eq!(semaphore.backlog(Lane::Host).0, 2);
+        assert_eq!(semaphore.backlog(Lane::Call), (0, Duration::ZERO));
         drop(first);
         // The second has a place by now but has not noticed it: giving up passes it on.
         drop(second);

@@ -110,7 +110,7 @@ impl Default for Policy {
             drain_bound: Duration::from_secs(2 * 60),
             drain_pause: Duration::from_secs(1),
             addons_pause: Duration::from_secs(30),
-            renew_after: Duration::from_secs(180 * DAY),
+            renew_after: control_records::machine_config::RENEWED_AFTER,
             trust_pause: Duration::from_secs(2 * 60),
             former_certificates: Duration::from_secs(30),
             publish_pause: Duration::from_secs(30),

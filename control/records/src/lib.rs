@@ -30,6 +30,9 @@
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
 //! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
 //! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
+//! | `/alerts/{name}` | [`alert::AlertRecord`]: what an operator has to see to, open or closed |
+//! | `/metering/{s}/{day}` | [`metering::UsageDayRecord`]: what a subscription has used, by the hour |
+//! | `/metered` | [`metering::ThroughRecord`]: up to when that is written |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
@@ -44,6 +47,7 @@
 
 pub mod access;
 pub mod activity;
+pub mod alert;
 pub mod balancer;
 pub mod child;
 pub mod command;
@@ -55,6 +59,8 @@ pub mod events;
 mod fence;
 pub mod key;
 mod machine;
+pub mod machine_config;
+pub mod metering;
 pub mod migrate;
 pub mod namespace;
 pub mod network;
@@ -133,6 +139,9 @@ pub struct SubscriptionRecord {
     /// What may be done in it. Records of before have none: nothing was ever disabled then.
     #[serde(default)]
     pub state: SubscriptionState,
+    /// Since when, if it was ever another one. Releases of before did not write that down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_since: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -351,6 +360,9 @@ pub struct ObservedRecord {
     pub problem_told: bool,
     /// By pool name: nodes that are Ready.
     pub ready_nodes: BTreeMap<String, u32>,
+    /// Since when none of its nodes is Ready, of those that are to be there and once were; nothing while one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unready_since: Option<Timestamp>,
     /// What the loop is doing, for people; empty when nothing is to do.
     pub step: String,
     /// The last problem, for people, with a next step; cleared when it is over.

@@ -82,7 +82,7 @@ impl Amounts {
     }
 
     /// Memory that they take at least, MiB.
-    fn memory_mib(&self) -> u64 {
+    pub fn memory_mib(&self) -> u64 {
         let nodes = self
             .nodes
             .saturating_add(self.surge)

@@ -31,11 +31,12 @@ use jiff::Timestamp;
 use providers_containerservice::cluster_state;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use service::{operator_kubeconfig, store_copies::StoreCopies};
+use service::{operator::Operator, operator_kubeconfig, store_copies::StoreCopies};
 use tokio::net::UnixListener;
 
 use super::status::{
-    BackupLag, ClusterStatus, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus, StampStatus,
+    BackupLag, ClusterStatus, InventoryItem, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus,
+    StampStatus,
 };
 use crate::{serve::panics, stamp::Settings};
 
@@ -51,6 +52,7 @@ pub(crate) struct Sources {
     pub(crate) copies: Arc<StoreCopies>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) operator: Arc<Operator>,
     /// Images being built, by version.
     pub(crate) image_builds: Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync>,
 }
@@ -76,6 +78,8 @@ pub(crate) async fn serve(
     let router = Router::new()
         .route("/status", get(status))
         .route("/calls", get(calls))
+        .route("/metrics", get(metrics))
+        .route("/certificates", get(certificates))
         .route("/store/copy", post(copy_store))
         .route("/kubeconfig/{uid}", post(kubeconfig))
         .route("/logs/{machine}/{process}", get(logs))
@@ -98,6 +102,30 @@ async fn status(State(sources): State<Arc<Sources>>) -> Response {
 
 async fn calls(State(sources): State<Arc<Sources>>) -> Json<Value> {
     Json(sources.calls())
+}
+
+async fn metrics(State(sources): State<Arc<Sources>>) -> Response {
+    crate::serve::metrics::page(&sources.operator).await
+}
+
+/// A list of [`InventoryItem`].
+async fn certificates(State(sources): State<Arc<Sources>>) -> Response {
+    match sources.operator.inventory().await {
+        Ok(items) => {
+            let items = items
+                .into_iter()
+                .map(|(resource_group, cluster, item)| InventoryItem {
+                    resource_group,
+                    cluster,
+                    item: json!(item),
+                });
+            Json(items.collect::<Vec<_>>()).into_response()
+        }
+        Err(why) => {
+            tracing::error!(why, "the certificates cannot be listed");
+            (StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+        }
+    }
 }
 
 async fn copy_store(State(sources): State<Arc<Sources>>) -> Response {

@@ -50,6 +50,19 @@ impl StampStatus {
     }
 }
 
+/// A certificate or key of the stamp or of a cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InventoryItem {
+    /// Its cluster's group; empty for the stamp.
+    pub(crate) resource_group: String,
+    /// Its cluster; empty for the stamp.
+    pub(crate) cluster: String,
+    /// A [`cluster_pki::inventory::Item`].
+    #[serde(flatten)]
+    pub(crate) item: serde_json::Value,
+}
+
 /// The process that runs the stamp.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

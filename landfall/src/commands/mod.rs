@@ -1,8 +1,11 @@
 //! The commands: one file each. They decide the output and its order; the work is done by lower crates.
 
 pub(crate) mod access;
+pub(crate) mod alerts;
 pub(crate) mod az;
 pub(crate) mod backup;
+pub(crate) mod catalogue;
+pub(crate) mod certificate;
 pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod down;
@@ -14,15 +17,18 @@ pub(crate) mod kubectl;
 pub(crate) mod kubelogin;
 pub(crate) mod logs;
 pub(crate) mod maintenance;
+pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod secrets;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod subscription;
+pub(crate) mod support;
 pub(crate) mod unknown;
 pub(crate) mod up;
 pub(crate) mod upgrade;
+pub(crate) mod usage;
 
 use base_env::Env;
 

@@ -193,11 +193,15 @@ async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
             before.identity,
             &before.limits,
             before.kubeconfig_hours,
+            before.support,
+            before.metrics_listen,
         ) != (
             settings.listen,
             settings.identity,
             &settings.limits,
             settings.kubeconfig_hours,
+            settings.support,
+            settings.metrics_listen,
         )
     {
         step.now("restarting with other settings");

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -28,6 +29,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::{first::read, listener::Listener, open_files};
 use crate::{
+    catalogue::Knowledge,
     commands::Context,
     images::{ImagesOnDemand, NoImages},
     stamp::{self, Places, Settings},
@@ -70,6 +72,7 @@ pub(super) struct Drivers {
     agents_url: String,
     agents_ca: String,
     images: Arc<ImagesOnDemand>,
+    support: Arc<Knowledge>,
     hub: Hub,
     listener: TcpListener,
     limits: Limits,
@@ -102,14 +105,17 @@ impl Drivers {
         let directory = Arc::new(StoreDirectory::new(Arc::clone(store)));
         let sessions = Sessions::new(env.clone(), directory);
         sessions.offer_agent(fabric.agent_sha256());
+        let hub = Hub::new(env.clone(), ca, sessions.clone());
+        hub.offer_images(Arc::<ImagesOnDemand>::clone(&images));
         Ok(Self {
             fabric,
-            agents: Arc::new(sessions.clone()),
+            agents: Arc::new(sessions),
             connect: Arc::new(KubeConnect::new(env.clone(), &cluster_addons::watches())),
             agents_url: format!("https://{address}"),
             agents_ca,
             images,
-            hub: Hub::new(env.clone(), ca, sessions),
+            support: Arc::new(Knowledge::open(places)?),
+            hub,
             listener,
             limits: agent_hub::limits_for_open_files(open_files::raise()?),
             gateway,
@@ -133,6 +139,7 @@ impl Drivers {
             issuers,
             sealed,
             images: Arc::<ImagesOnDemand>::clone(&self.images),
+            support: Arc::<Knowledge>::clone(&self.support),
         }
     }
 
@@ -179,6 +186,11 @@ impl Drivers {
         Box::new(move || images.under_way())
     }
 
+    /// What is known of node images.
+    pub(super) fn node_images(&self) -> Arc<ImagesOnDemand> {
+        Arc::clone(&self.images)
+    }
+
     /// Serves agents until `stopped`.
     pub(super) fn serve(
         self,
@@ -209,9 +221,22 @@ struct KeptCa {
     key: String,
 }
 
+/// PEM of the certificate of the agents' CA, once it was made.
+pub(super) fn agent_ca_certificate(places: &Places) -> Result<Option<String>> {
+    let path = agent_ca_file(places);
+    let Some(text) = read(&path)? else { return Ok(None) };
+    let kept: KeptCa =
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    Ok(Some(kept.certificate))
+}
+
+fn agent_ca_file(places: &Places) -> PathBuf {
+    places.secrets().join("agent-ca.json")
+}
+
 /// The CA of the agents, made once.
 fn agent_ca(places: &Places, env: &Env) -> Result<AgentCa> {
-    let path = places.secrets().join("agent-ca.json");
+    let path = agent_ca_file(places);
     if let Some(text) = read(&path)? {
         let damaged = || format!("{} is damaged", path.display());
         let kept: KeptCa = serde_json::from_str(&text).with_context(damaged)?;

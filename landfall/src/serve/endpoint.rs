@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result};
 use base_env::Env;
 use base_sealer::Sealer;
 use base_tls::ServedCertificate;
+use cluster_pki::inventory::{IN_USE, Item, STAMP, certificates};
 use control_sealing::{Found, PlaceError, SealedPlace};
 use identity::{EndpointCa, EndpointTls};
 use jiff::{SignedDuration, Timestamp};
@@ -154,11 +155,13 @@ pub(super) fn certificate(
         Some(domain) => vec![format!("*.{LOCATION}.{domain}"), format!("{LOCATION}.{domain}")],
         None => Vec::new(),
     };
-    let addresses = if settings.listen.ip().is_unspecified() {
-        Vec::new()
-    } else {
-        vec![settings.listen.ip()]
-    };
+    // Prometheus comes to an address of its own, and verifies the same certificate.
+    let mut addresses: Vec<IpAddr> = std::iter::once(settings.listen)
+        .chain(settings.metrics_listen)
+        .map(|listens| listens.ip())
+        .filter(|address| !address.is_unspecified())
+        .collect();
+    addresses.dedup();
     // It is looked after by more than one part of the service.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,6 +218,51 @@ pub(super) fn certificate(
         cert_pem: kept.certificate,
         key_pem: kept.key,
     })
+}
+
+/// What there is of the endpoint's certificates, without a key.
+pub(super) fn inventory(places: &Places) -> Result<Vec<Item>> {
+    let Some(kept) = kept(places)? else {
+        return Ok(Vec::new());
+    };
+    let unreadable = "the endpoint's certificate cannot be read";
+    let mut items = Vec::new();
+    let mut add = |name: &str, pem: &str, state: &str, renews: Option<Timestamp>, note: &str| -> Result<()> {
+        for seen in certificates(pem).context(unreadable)? {
+            items.push(Item {
+                state: state.to_owned(),
+                renews_at: renews,
+                note: note.to_owned(),
+                ..Item::of_certificate(name, STAMP, &seen)
+            });
+        }
+        Ok(())
+    };
+    let issuer = kept.issuer.as_ref();
+    let renews = issuer.and_then(|issuer| issuer.made_at.checked_add(EndpointCa::LIFETIME - CA_RESERVE).ok());
+    let trusted = "what clients of the ARM API trust: ca.pem in the stamp's directory";
+    match issuer {
+        Some(issuer) if issuer.certificate != kept.ca => {
+            add(
+                "endpoint-ca-before",
+                &kept.ca,
+                "trusted, issues nothing any more",
+                None,
+                trusted,
+            )?;
+            add("endpoint-ca", &issuer.certificate, IN_USE, renews, trusted)?;
+        }
+        _ => add("endpoint-ca", &kept.ca, IN_USE, renews, trusted)?,
+    }
+    let renewed = kept.made_at.checked_add(RENEW_AFTER).ok();
+    add(
+        "endpoint",
+        &kept.certificate,
+        IN_USE,
+        renewed,
+        "shown by the ARM API, and to Prometheus",
+    )?;
+    Ok(items)
 }
 
 /// The key of the endpoint's CA, as something that is sealed with the stamp's keys.

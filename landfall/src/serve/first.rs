@@ -128,7 +128,10 @@ pub(super) mod tests {
             backups_copy: None,
             cache: None,
             kubeconfig_hours: 8,
+            support: Default::default(),
+            metrics_listen: None,
             limits: crate::quotas::Quotas::default(),
+            catalogue_keys: Vec::new(),
             created_at: env.clock.now(),
         }
     }

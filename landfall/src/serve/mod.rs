@@ -8,10 +8,12 @@ pub(crate) mod backups;
 mod drivers;
 mod endpoint;
 mod first;
+mod host_seen;
 mod image_upkeep;
 mod issuers;
 mod listener;
 mod logging;
+pub(crate) mod metrics;
 mod open_files;
 pub(crate) mod panics;
 mod recipes;
@@ -27,7 +29,12 @@ use base_sealer::Sealer;
 use base_tls::ServedCertificate;
 use control_backup::Copies;
 use control_store::Store;
-use service::{Config, Part, Records, Service, contain, store_copies::StoreCopies, until};
+use service::{
+    Config, Part, Records, Service, contain,
+    operator::{self, MeteredStore, Operator},
+    store_copies::StoreCopies,
+    until,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -99,6 +106,10 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         "starting"
     );
     let listener = listen(settings.listen, &places.name).await?;
+    let metrics_listener = match settings.metrics_listen {
+        Some(address) => Some(metrics::listen(address, &places.name).await?),
+        None => None,
+    };
     let sealer = Arc::new(Sealer::open(&places.sealing_key()).context("cannot open the sealing keys")?);
     let tls = endpoint::at_start(places, &settings, &sealer, env.clock.now())?;
     let certificate = ServedCertificate::from_pem(&tls.cert_pem, &tls.key_pem)
@@ -115,7 +126,9 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         env: env.clone(),
     }));
     let copies = Copies::new(Arc::clone(&archive));
-    let store: Arc<dyn Store> = Arc::new(store::open(context, &copies).await?);
+    let metered = MeteredStore::new(Arc::new(store::open(context, &copies).await?), env);
+    let meter = metered.meter();
+    let store: Arc<dyn Store> = Arc::new(metered);
     let migrated = control_records::migrate(&*store)
         .await
         .with_context(|| format!("cannot use {}", places.store().display()))?;
@@ -133,6 +146,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         .await
         .with_context(|| format!("cannot use {}", places.store().display()))?;
     let config = config(places, &settings);
+    let limits = config.limits.clone();
     first::records(&*store, places, &settings, &config, env).await?;
 
     let identity_config = config.identity();
@@ -160,6 +174,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     let edge = service.edge();
+    let loop_meter = service.loop_meter();
     let mut parts = service.parts(&stopped);
     parts.push(endless("upkeep of backups", env, &stopped, {
         let (env, store) = (env.clone(), Arc::clone(&store));
@@ -194,6 +209,39 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             async move { copies.run().await }
         }
     }));
+    let started_at = env.clock.now();
+    let operator = Arc::new(Operator::new(operator::Sources {
+        env: env.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        store: Arc::clone(&store),
+        sealer: Arc::clone(&sealer),
+        agents: Arc::clone(&drivers.agents),
+        images: drivers.node_images(),
+        limits,
+        host: Arc::new(host_seen::ThisHost {
+            places: places.clone(),
+            images: drivers.node_images(),
+            started_at,
+        }),
+        loops: Some(loop_meter),
+        edge: Some(edge.clone()),
+        metered: Some(meter),
+        copies: Some(Arc::clone(&copies)),
+    }));
+    parts.push(endless("alerts", env, &stopped, {
+        let operator = Arc::clone(&operator);
+        move || {
+            let operator = Arc::clone(&operator);
+            async move { operator.watch_alerts().await }
+        }
+    }));
+    parts.push(endless("records of usage", env, &stopped, {
+        let operator = Arc::clone(&operator);
+        move || {
+            let operator = Arc::clone(&operator);
+            async move { operator.keep_usage().await }
+        }
+    }));
     if let Some(mirror) = mirror {
         parts.push(endless("copy of backups", env, &stopped, {
             let env = env.clone();
@@ -225,17 +273,33 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             .await
         }
     });
+    if let Some(listener) = metrics_listener {
+        let listener = Listener::new(listener)?;
+        let token = stamp::secret(places, metrics::TOKEN)?;
+        let door = metrics::Door::new(env, Arc::clone(&operator), &certificate, &token)?;
+        tasks.spawn({
+            let (env, stopped) = (env.clone(), stopped.clone());
+            async move {
+                contain(&env, "metrics for Prometheus", &stopped, || {
+                    let (door, listener, ending) = (door.clone(), listener.again(), until(stopped.clone()));
+                    async move { door.serve(listener?, ending).await }
+                })
+                .await
+            }
+        });
+    }
     let sources = Arc::new(admin::Sources {
         name: places.name.clone(),
         settings,
         env: env.clone(),
-        started_at: env.clock.now(),
+        started_at,
         edge: called,
         store,
         sealer: Arc::clone(&sealer),
         copies,
         agents: Arc::clone(&drivers.agents),
         fabric: Arc::clone(&drivers.fabric),
+        operator,
         image_builds: drivers.image_builds(),
     });
     let socket = places.socket();
@@ -287,6 +351,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
         audience: settings.audience(),
         limits: limits::limits(places, settings),
         credential_lifetime: Duration::from_secs(u64::from(settings.kubeconfig_hours) * 60 * 60),
+        support: settings.support,
     }
 }
 

@@ -7,7 +7,7 @@ use arm_kernel::{
     schema::{Access, Class, Property},
 };
 
-use crate::{API_VERSIONS, ContainerService, usages};
+use crate::{API_VERSIONS, ContainerService, HistoryApi, usages};
 
 /// The operations of other namespaces, for the page.
 #[derive(Debug, Default)]
@@ -142,6 +142,14 @@ pub fn compatibility(others: &OtherRoutes) -> String {
         "\n## Preview features\n\nOf `Microsoft.Features`: there are none, and nothing has to be registered.\n\n",
     );
     operations(&mut page, &others.features);
+    page.push_str(
+        "\n## Landfall's own\n\n\
+         Of `Landfall.ContainerService`, a namespace beside Azure's: the history of clusters, credentials that were handed out, rehearsals of upgrades, \
+         planned work; and what operators read: alerts, usage by the hour, certificates ([guide](../guides/monitoring.md)). There is nothing of Azure's \
+         with the same content: AKS on Azure Stack Hub showed alerts and usage in the operator's portal, by APIs of the stamp itself. Alerts about the \
+         stamp are shown to callers who may read alerts at `/`.\n\n",
+    );
+    operations(&mut page, &arm_kernel::routes::<HistoryApi>());
     page
 }
 

@@ -1,12 +1,14 @@
 //! Node images, as decisions know them: which builds there are of each Kubernetes version.
 //!
 //! What nothing is known of has no builds: then a pool's nodes boot whichever image there is of their version, as they did before images had
-//! builds. Called by: decisions about clusters and pools, channels, upgrade profiles.
+//! builds. Called by: decisions about clusters and pools, channels, upgrade profiles, the state of support, alerts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cluster_spec::is_build;
 use cluster_versions::Version;
 use control_records::ClusterRecord;
+use jiff::Timestamp;
 
 use crate::ContainerService;
 
@@ -26,6 +28,29 @@ pub trait NodeImages: Send + Sync + 'static {
         let _ = (version, from, to);
         true
     }
+
+    /// When a build of a version was made. What keeps no more of it than its name tells its day, from midnight UTC on; `None` for a name that
+    /// tells none.
+    fn built_at(&self, version: &str, build: &str) -> Option<Timestamp> {
+        let _ = version;
+        built_on(build)
+    }
+
+    /// As of when the newest build of a version has all that there was: when it was made, or when it was last seen that nothing newer is to be had;
+    /// `None` where there is none.
+    fn fresh_at(&self, version: &str) -> Option<Timestamp> {
+        let builds = self.builds(version);
+        self.built_at(version, builds.first()?)
+    }
+}
+
+/// The day of a build, from midnight UTC on; `None` for another text.
+pub fn built_on(build: &str) -> Option<Timestamp> {
+    if !is_build(build) {
+        return None;
+    }
+    let day: Vec<&str> = build.split('.').take(3).collect();
+    format!("{}T00:00:00Z", day.join("-")).parse().ok()
 }
 
 /// Node images of which nothing is known: they never change.
@@ -79,5 +104,20 @@ impl ContainerService {
             versions.extend(pool.decided().last.clone().map(|last| last.kubernetes_version));
         }
         Images::of(&*self.images, versions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_tells_its_day() {
+        let day = "2026-11-28T00:00:00Z".parse().ok();
+        assert_eq!(built_on("2026.11.28"), day);
+        assert_eq!(built_on("2026.11.28.2"), day);
+        assert_eq!(built_on("2026.13.28"), None, "there is no such month");
+        assert_eq!(built_on("1.36.3"), None);
+        assert_eq!(SameImages.fresh_at("1.36.3"), None);
     }
 }

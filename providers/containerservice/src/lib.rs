@@ -35,6 +35,7 @@ mod properties;
 mod records;
 mod rehearsal;
 mod snapshots;
+mod support;
 mod types;
 mod usages;
 mod versions;
@@ -49,6 +50,7 @@ use control_records::usage::Limits;
 use control_store::Store;
 use futures::lock::Mutex;
 use ipnet::Ipv4Net;
+use policy_support::Profile;
 
 pub use api_versions::API_VERSIONS;
 pub use channels::Next;
@@ -61,14 +63,17 @@ pub use clusters::{
     transaction::secret_name,
 };
 pub use compatibility::{OtherRoutes, compatibility};
-pub use images::{NodeImages, SameImages};
+pub use images::{NodeImages, SameImages, built_on};
 pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
+    certificates::{AGENT, cluster_inventory},
+    knowledge::{BuiltIn, InForce, SupportData},
     upgrade_plans::Rehearsals,
 };
 pub use rehearsal::{ClusterReader, UpgradeGuard};
+pub use support::Support;
 
 /// The provider's namespace.
 pub const NAMESPACE: &str = "Microsoft.ContainerService";
@@ -93,6 +98,8 @@ pub struct ProviderConfig {
     pub limits: Limits,
     /// How long credentials of clusters that are handed out are good.
     pub credential_lifetime: Duration,
+    /// The support policies that the stamp goes by.
+    pub support: Profile,
 }
 
 /// The provider.

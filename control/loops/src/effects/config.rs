@@ -4,24 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use agent_protocol::MachineConfig;
 use control_planner::{ConfigEffect, ConfigSeen};
-use control_records::{SealedRecord, key};
+use control_records::{SealedRecord, key, machine_config};
 use control_store::{StoreError, Txn, get_record, put_record};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{EffectError, Job};
 use crate::{Settings, fair_queue::Lane, state::LoopState};
 
-/// A machine's configuration as sealed in the store.
-#[derive(Serialize, Deserialize)]
-struct StoredConfig {
-    /// [`control_planner::Frame::config_inputs`] it was computed from.
-    inputs: String,
-    /// When.
-    made_at: Timestamp,
-    config: MachineConfig,
-}
+/// A machine's configuration as sealed in the store; its inputs are [`control_planner::Frame::config_inputs`].
+type StoredConfig = machine_config::StoredConfig<MachineConfig>;
 
 /// The state of a machine's configuration after an effect on it: published, or none.
 pub(crate) struct ConfigOutcome {

@@ -26,6 +26,7 @@ use crate::{
     ControllerDeps, Settings,
     fair_queue::Lane,
     inventory::{InventoryCache, Mark},
+    measures::Ended,
     pacing,
     recipes::{RecipeError, Secret, Site},
     state::LoopState,
@@ -156,16 +157,23 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) async fn run(self, effect: &Effect) -> Result<Outcome, Failure> {
+    /// Carries it out: what came of it, and how that is counted.
+    pub(crate) async fn run(self, effect: &Effect) -> (Result<Outcome, Failure>, Ended) {
         let clock = Arc::clone(&self.deps.env.clock);
         let bound = bound(effect, &self.deps.settings);
         let result = match clock.timeout(bound, Box::pin(self.act(effect))).await {
             Ok(result) => result,
             Err(elapsed) => Err(elapsed.into()),
         };
-        result.map_err(|error| Failure {
+        let ended = match &result {
+            Ok(_) => Ended::Ok,
+            Err(EffectError::Timeout(_)) => Ended::Timeout,
+            Err(_) => Ended::Failed,
+        };
+        let result = result.map_err(|error| Failure {
             why: format!("{}: {}", self.describe(effect), chain(&error)),
-        })
+        });
+        (result, ended)
     }
 
     async fn act(&self, effect: &Effect) -> Result<Outcome, EffectError> {

@@ -1,5 +1,7 @@
 //! Effects on a cluster by way of its API.
 
+use std::collections::BTreeSet;
+
 use cluster_api::{NamespaceWish, ServiceWish, VolumeWish, WorkNotes};
 
 use super::{credentials::CredentialsWish, subject::Subject};
@@ -16,6 +18,8 @@ pub enum ApiEffect {
         machine: String,
         /// The node.
         node: String,
+        /// The images of add-ons that it has.
+        images: BTreeSet<String>,
         /// [`crate::wish_inputs`] it is computed from.
         inputs: String,
     },
@@ -23,6 +27,8 @@ pub enum ApiEffect {
     ApproveServing,
     /// Apply the add-ons.
     ApplyAddons {
+        /// The images of add-ons that nodes can have.
+        images: BTreeSet<String>,
         /// [`crate::addons_inputs`] they are computed from.
         inputs: String,
     },
@@ -52,6 +58,42 @@ pub enum ApiEffect {
 }
 
 impl ApiEffect {
+    /// The names of all of them, as [`Self::name`] gives them.
+    pub(super) const NAMES: [&'static str; 13] = [
+        "api_look",
+        "api_set_node",
+        "api_approve_serving",
+        "api_apply_addons",
+        "api_set_credentials",
+        "api_drain",
+        "api_delete_node",
+        "api_command",
+        "api_set_service",
+        "api_set_volume",
+        "api_look_at_work",
+        "api_tell_work",
+        "api_set_namespace",
+    ];
+
+    /// Its name where effects are counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Look => "api_look",
+            Self::SetNode { .. } => "api_set_node",
+            Self::ApproveServing => "api_approve_serving",
+            Self::ApplyAddons { .. } => "api_apply_addons",
+            Self::SetCredentials(_) => "api_set_credentials",
+            Self::Drain { .. } => "api_drain",
+            Self::DeleteNode(_) => "api_delete_node",
+            Self::Command(_) => "api_command",
+            Self::SetService(_) => "api_set_service",
+            Self::SetVolume(_) => "api_set_volume",
+            Self::LookAtWork => "api_look_at_work",
+            Self::TellWork(_) => "api_tell_work",
+            Self::SetNamespace(_) => "api_set_namespace",
+        }
+    }
+
     /// What it concerns.
     pub fn subject(&self) -> Subject {
         match self {

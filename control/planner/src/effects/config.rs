@@ -20,6 +20,17 @@ pub enum ConfigEffect {
 }
 
 impl ConfigEffect {
+    /// The names of all of them, as [`Self::name`] gives them.
+    pub(super) const NAMES: [&'static str; 2] = ["config_load", "config_render"];
+
+    /// Its name where effects are counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Load(_) => "config_load",
+            Self::Render { .. } => "config_render",
+        }
+    }
+
     /// What it concerns.
     pub fn subject(&self) -> Subject {
         match self {

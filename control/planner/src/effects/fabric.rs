@@ -56,9 +56,45 @@ pub enum FabricEffect {
     DetachVolume(String),
     /// Remove a volume and what is on it.
     DeleteVolume(String),
+    /// Make the image of an add-on be there, for nodes to ask for.
+    EnsureAddonImage(String),
 }
 
 impl FabricEffect {
+    /// The names of all of them, as [`Self::name`] gives them.
+    pub(super) const NAMES: [&'static str; 12] = [
+        "fabric_look",
+        "fabric_ensure_network",
+        "fabric_delete_network",
+        "fabric_ensure_machine",
+        "fabric_stop_machine",
+        "fabric_restart_machine",
+        "fabric_wipe_machine",
+        "fabric_delete_machine",
+        "fabric_ensure_volume",
+        "fabric_attach_volume",
+        "fabric_detach_volume",
+        "fabric_delete_volume",
+    ];
+
+    /// Its name where effects are counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Look => "fabric_look",
+            Self::EnsureNetwork(_) => "fabric_ensure_network",
+            Self::DeleteNetwork => "fabric_delete_network",
+            Self::EnsureMachine(_) => "fabric_ensure_machine",
+            Self::StopMachine(_) => "fabric_stop_machine",
+            Self::RestartMachine { .. } => "fabric_restart_machine",
+            Self::WipeMachine { .. } => "fabric_wipe_machine",
+            Self::DeleteMachine(_) => "fabric_delete_machine",
+            Self::EnsureVolume { .. } => "fabric_ensure_volume",
+            Self::AttachVolume { .. } => "fabric_attach_volume",
+            Self::DetachVolume(_) => "fabric_detach_volume",
+            Self::DeleteVolume(_) => "fabric_delete_volume",
+        }
+    }
+
     /// What it concerns.
     pub fn subject(&self) -> Subject {
         match self {
@@ -73,6 +109,7 @@ impl FabricEffect {
             | Self::AttachVolume { volume, .. }
             | Self::DetachVolume(volume)
             | Self::DeleteVolume(volume) => Subject::Volume(volume.clone()),
+            Self::EnsureAddonImage(name) => Subject::Image(name.clone()),
         }
     }
 }

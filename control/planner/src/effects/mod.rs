@@ -28,6 +28,21 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// The names of all effects, as [`Self::name`] gives them.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let own = FabricEffect::NAMES.into_iter().chain(ConfigEffect::NAMES);
+        own.chain(ApiEffect::NAMES)
+    }
+
+    /// Its name where effects are counted: that of its module, and its own.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Fabric(effect) => effect.name(),
+            Self::Config(effect) => effect.name(),
+            Self::Api(effect) => effect.name(),
+        }
+    }
+
     /// What it concerns.
     pub fn subject(&self) -> Subject {
         match self {

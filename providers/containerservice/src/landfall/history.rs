@@ -11,7 +11,17 @@
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgrades/default` | upgrades of the control plane with a way back; [`super::upgrades`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/supportState` | whether and why it is supported; [`super::support`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
+//!
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/cves/default` | vulnerabilities of what its machines run; [`super::cves`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/knownIssues/default` | known issues that it has; [`super::issues`] |
+//! | `{SUB}/providers/Landfall.ContainerService/knownIssues` | the same of all clusters, from the records alone |
+//!
+//! | `/providers/Landfall.ContainerService/catalogue/stamp` | the version catalogue that is in force; [`super::catalogue`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/certificates` | certificates and keys of a cluster; [`super::certificates`] |
+//! | `{SUB}/providers/Landfall.ContainerService/alerts` | what an operator has to see to; [`super::alerts`] |
+//! | `{SUB}/providers/Landfall.ContainerService/usageRecords` | what was used, by the hour; [`super::usage_records`] |
 //!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
 //!
@@ -29,12 +39,19 @@ use control_store::list_records;
 use serde_json::{Value, json};
 
 use super::{
+    alerts::ALERTS,
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
+    catalogue::CATALOGUE,
+    certificates::CERTIFICATES,
     credentials::CREDENTIALS,
+    cves::CVES,
+    issues::{CLUSTER_ISSUES, ISSUES},
     maintenance::MAINTENANCE,
+    support::{SUPPORT_SCOPE, SUPPORT_STATE},
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
     upgrades::UPGRADES,
+    usage_records::USAGE_RECORDS,
 };
 
 type Row = Operation<HistoryApi>;
@@ -99,7 +116,16 @@ impl Namespace for HistoryApi {
         &UNKNOWN,
         &UPGRADE_PLANS,
         &UPGRADES,
+        &CVES,
+        &CLUSTER_ISSUES,
+        &ISSUES,
+        &CATALOGUE,
         &MAINTENANCE,
+        &SUPPORT_STATE,
+        &SUPPORT_SCOPE,
+        &ALERTS,
+        &USAGE_RECORDS,
+        &CERTIFICATES,
     ];
 }
 

@@ -27,12 +27,17 @@ mod history;
 mod identities;
 #[cfg(test)]
 mod kept;
+#[cfg(test)]
+mod known;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
 mod namespaces;
+mod network_policies;
 #[cfg(test)]
 mod nodes;
+#[cfg(test)]
+mod operator;
 #[cfg(test)]
 mod pool_power;
 #[cfg(test)]
@@ -50,6 +55,7 @@ mod stamp;
 mod states;
 #[cfg(test)]
 mod subnets;
+mod support;
 mod upgrades;
 #[cfg(test)]
 mod versions;

@@ -220,3 +220,39 @@ fn tokens_of_the_old_key_are_taken_for_a_day() {
     assert_eq!((ids(&ideal), ideal.seen.pki), (before, Some(4)));
     assert!(ideal.seen.machines.values().all(in_force));
 }
+
+#[test]
+fn certificates_are_renewed_for_ten_years_and_two_generations_of_authorities_and_no_machine_is_made_anew() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 3)]);
+    let before = ids(&ideal);
+    let begun = ideal.now;
+    let mut oldest = Duration::ZERO;
+    let mut made: BTreeMap<String, BTreeSet<Timestamp>> = BTreeMap::new();
+    for day in (5..3_650).step_by(5) {
+        // A look at a cluster that rests; a timer of it may have taken it a little further.
+        ideal.now = after(begun, DAY * day).max(ideal.now);
+        if [1_100, 2_560].contains(&day) {
+            ask(&mut ideal, certificates(i64::from(day)));
+        }
+        watch(&mut ideal, |_, _| {});
+        for (id, machine) in &ideal.seen.machines {
+            let ConfigSeen::Published { made_at, .. } = &machine.config else {
+                panic!("{id} has no configuration on day {day}");
+            };
+            oldest = oldest.max(ideal.now.duration_since(*made_at).unsigned_abs());
+            made.entry(id.clone()).or_default().insert(*made_at);
+            assert!(in_force(machine), "{id} on day {day}");
+        }
+    }
+    assert_eq!(ids(&ideal), before, "no machine is made anew");
+    assert_eq!(
+        (ideal.seen.rotation.round, ideal.seen.rotation.authorities.phase),
+        (2, Phase::Done)
+    );
+    // Leaves are good for two years; of each a third of that would be told of.
+    assert!(oldest <= ideal.policy.renew_after + DAY * 6, "{oldest:?}");
+    for (id, times) in made {
+        assert!(times.len() >= 20, "{id} was configured {} times", times.len());
+    }
+}

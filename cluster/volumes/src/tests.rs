@@ -347,6 +347,7 @@ fn volumes_of_ours_are_read_in_the_order_of_their_names() {
         name: "pvc-a".to_owned(),
         uid: "v-a".to_owned(),
         id: None,
+        disk: None,
         bytes: 5 * GIB,
         shared: false,
         claim: None,
@@ -418,6 +419,7 @@ fn attachments_of_ours_are_read() {
         volume: "pvc-u1".to_owned(),
         node: "node-1".to_owned(),
         attached: true,
+        failure: None,
         held: true,
         deleting: false,
     };

@@ -29,6 +29,7 @@ use crate::{
     ControllerDeps,
     basis::RecordCaches,
     commit::{Basis, CommitError, compose},
+    disks,
     effects::{self, Failure, Job, Outcome, connect},
     fair_queue::{Flow, Lane},
     fair_semaphore::FairSemaphore,
@@ -278,6 +279,8 @@ impl ClusterLoop {
                 (id, again)
             })
             .collect();
+        let storage = self.state.api.storage.as_ref();
+        let disks = disks::named(&*deps.store, &basis.cluster.value, &basis.volumes, storage).await?;
         let known = |name: &String| basis.namespaces.iter().any(|one| one.value.name == *name);
         self.state.api.namespaces.retain(|name, _| known(name));
         let mut machines = BTreeMap::new();
@@ -417,6 +420,7 @@ impl ClusterLoop {
                 .map(|volume| Arc::clone(&volume.value))
                 .collect(),
             volumes_there: self.state.lend_volumes(),
+            disks,
             commands,
             operations: basis
                 .operations
@@ -520,6 +524,10 @@ impl ClusterLoop {
         }
         for id in &done.removed {
             self.state.removed(id);
+        }
+        for id in &done.taken {
+            // The last look at the fabric was not for it.
+            self.state.doubt_volume(id);
         }
         for write in &plan.writes {
             match write {

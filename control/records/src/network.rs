@@ -3,7 +3,10 @@
 //! Always true: what is below a resource (subnets of a VNET, rules of a group) is in its record, so that no part of it changes without
 //! the others knowing; a cluster's uid is in the record of the VNET that it is put into before the cluster is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use arm_ids::ResourcePath;
 use cluster_security::{Rule, Unreadable, rules};
@@ -16,6 +19,8 @@ use serde_json::Value;
 pub const NETWORK: &str = "/network/";
 /// The type of VNETs in keys.
 pub const VNETS: &str = "virtualnetworks";
+/// The type of public IP addresses in keys.
+pub const PUBLIC_ADDRESSES: &str = "publicipaddresses";
 /// The type of network security groups in keys.
 pub const SECURITY_GROUPS: &str = "networksecuritygroups";
 
@@ -41,7 +46,7 @@ pub struct NetworkRecord {
     pub generation: u64,
     /// Its canonical properties: defaults filled in, without what follows from other records.
     pub properties: Value,
-    /// Of a VNET: the clusters that were ever put into it, by their uids. Those that are gone are left out when it is written next; a uid
+    /// Of a VNET or a public IP address: the clusters that were ever put into it, or had it, by their uids. Those that are gone are left out when it is written next; a uid
     /// never comes again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub clusters: BTreeSet<String>,
@@ -80,6 +85,16 @@ impl NetworkRecord {
             Some((prefix.parse().ok()?, key))
         });
         guarded.collect()
+    }
+
+    /// Of a public IP address: the address, once it has one.
+    pub fn public_address(&self) -> Option<Ipv4Addr> {
+        self.properties["ipAddress"].as_str()?.parse().ok()
+    }
+
+    /// Of a public IP address: what holds the lease of its address.
+    pub fn public_holder(&self) -> String {
+        format!("publicip/{}", self.uid)
     }
 
     /// Of a security group: its rules.

@@ -15,7 +15,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster_api::{ClusterError, VolumeObjects, VolumeWish};
 use cluster_volumes::{
-    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, SNAPSHOT_CLASS, SNAPSHOTS, VOLUME_FINALIZER,
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, SNAPSHOT_CLASS, SNAPSHOTS, VOLUME_ATTRIBUTE,
+    VOLUME_FINALIZER,
 };
 use serde_json::{Value, json};
 
@@ -227,6 +228,7 @@ pub(crate) fn describe(wish: &VolumeWish) -> String {
         VolumeWish::Remove { name, .. } => format!("remove {name}"),
         VolumeWish::Hold { name, .. } => format!("hold {name}"),
         VolumeWish::Attached { name, .. } => format!("attached {name}"),
+        VolumeWish::AttachFailed { name, .. } => format!("attach failed {name}"),
         VolumeWish::Detached { name, .. } => format!("detached {name}"),
         VolumeWish::Withdraw { name, .. } => format!("withdraw {name}"),
         VolumeWish::Tell { claim, .. } => format!("tell {}/{}", claim.namespace, claim.name),
@@ -291,9 +293,15 @@ fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
                 hold(attachment, ATTACHMENT_FINALIZER);
             }
         }
-        VolumeWish::Attached { name, uid } => {
+        VolumeWish::Attached { name, uid, volume } => {
             if let Some(attachment) = same(objects, &format!("{ATTACHMENT}{name}"), uid) {
-                attachment["status"] = json!({ "attached": true });
+                attachment["status"] =
+                    json!({ "attached": true, "attachmentMetadata": { VOLUME_ATTRIBUTE: volume } });
+            }
+        }
+        VolumeWish::AttachFailed { name, uid, why } => {
+            if let Some(attachment) = same(objects, &format!("{ATTACHMENT}{name}"), uid) {
+                attachment["status"] = json!({ "attached": false, "attachError": { "message": why } });
             }
         }
         VolumeWish::Detached { name, uid } => {

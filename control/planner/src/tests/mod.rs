@@ -71,6 +71,8 @@ mod upgrade_settings;
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
 mod volumes_attachments;
+#[path = "../features/volumes/tests_disks.rs"]
+mod volumes_disks;
 #[path = "../features/volumes/tests_shares.rs"]
 mod volumes_shares;
 #[path = "../features/volumes/tests_snapshots.rs"]
@@ -128,6 +130,7 @@ fn nothing_yet() -> Observation {
         balancers: Vec::new(),
         volumes: Vec::new(),
         volumes_there: None,
+        disks: BTreeMap::new(),
         commands: BTreeMap::new(),
         busy: BTreeSet::new(),
         held: BTreeMap::new(),

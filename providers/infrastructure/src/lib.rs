@@ -12,6 +12,7 @@
 mod compute;
 mod network;
 mod place;
+mod tenants;
 mod usages;
 
 #[cfg(test)]

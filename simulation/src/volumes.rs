@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cluster_volumes::{Claim, SnapshotStage, Stage, Storage};
 use control_records::{
     ClusterRecord, MachineRecord, ObservedRecord, Role,
-    disk::{DISKS, DiskRecord},
+    disk::{DISK_LABEL, DISKS, DiskRecord},
     unknown,
     volume::VolumeRecord,
 };
@@ -257,6 +257,11 @@ impl Stamp {
             }
         }
         for id in unknown {
+            // A tenant's disk goes with the sweep after its record.
+            let of_disk = there[&id].labels.contains_key(DISK_LABEL);
+            if of_disk && unknown::is_removed(&*self.disk, unknown::Kind::Volume, &id).await? {
+                continue;
+            }
             problems.push(format!("the volume {id} is in no record"));
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use control_records::{ChildRecord, child, command::CommandRecord};
+use fabric_sim::PlantedClaim;
 use serde_json::{Value, json};
 use simulation::{run, script::Player};
 
@@ -432,6 +433,170 @@ fn clusters_in_one_vnet_share_its_addresses_and_lead_to_each_other() -> Result<(
         converged(&mut player).await?;
         let gone = player.stamp.arm("DELETE", &format!("{network}/v"), None).await?;
         ensure!(gone.status == 200, "{} {}", gone.status, gone.body);
+        Ok(())
+    })
+}
+
+/// Answers of PUT that clients wait for: the resource is asked for until it is made.
+async fn make(player: &mut Player, path: &str, body: Value) -> Result<Value> {
+    let answer = player.stamp.arm("PUT", path, Some(body)).await?;
+    ensure!(answer.status < 300, "{path}: {} {}", answer.status, answer.body);
+    converged(player).await?;
+    let made = player.stamp.arm("GET", path, None).await?.body;
+    let state = &made["properties"]["provisioningState"];
+    ensure!(*state == "Succeeded", "{path} is {state}: {made}");
+    Ok(made)
+}
+
+/// A PersistentVolume of this name in a cluster, made by hand for a claim of the same name and bound to it.
+fn by_hand(player: &Player, uid: &str, name: &str, disk: &Value) -> Result<()> {
+    let claim = PlantedClaim {
+        name: name.to_owned(),
+        gib: 4,
+        class: "by-hand".to_owned(),
+        ..PlantedClaim::default()
+    };
+    ensure!(
+        player.stamp.world.plant_claim(uid, &claim),
+        "there is such a claim"
+    );
+    let claims = player.stamp.world.storage(uid).claims;
+    let claim = claims.iter().find(|claim| claim["metadata"]["name"] == name);
+    let claim = claim.context("the claim is not there")?;
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": name, "uid": format!("uid of {name}") },
+        "spec": {
+            "capacity": { "storage": "4Gi" }, "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
+            "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "by-hand",
+            "claimRef": { "namespace": "default", "name": name, "uid": claim["metadata"]["uid"] },
+            "csi": { "driver": "disk.csi.azure.com", "volumeHandle": disk }
+        }
+    });
+    player
+        .stamp
+        .world
+        .put_object(uid, &format!("v1/PersistentVolume {name}"), volume);
+    Ok(())
+}
+
+#[test]
+fn a_disk_of_a_tenant_is_attached_by_one_cluster_at_a_time_and_outlives_it() -> Result<()> {
+    run(async || {
+        let (mut player, first) = settled().await?;
+        for line in ["create c2 np1=1", "settle"] {
+            player.command(line).await?;
+        }
+        let second = player.stamp.cluster("c2").await?.context("there is no c2")?.uid;
+        let compute = "resourceGroups/rg/providers/Microsoft.Compute";
+        let body = |properties: Value| json!({ "location": "local", "properties": properties });
+        let empty = body(json!({ "creationData": { "createOption": "Empty" }, "diskSizeGB": 4 }));
+        let at = format!("{compute}/disks/data");
+        let disk = make(&mut player, &at, empty).await?;
+        for uid in [&first, &second] {
+            by_hand(&player, uid, "mine", &disk["id"])?;
+        }
+        let attached = |player: &Player, uid: &str| {
+            let attachments = player.stamp.world.storage(uid).attachments;
+            attachments
+                .iter()
+                .any(|attachment| attachment["status"]["attached"] == true)
+        };
+        let told = |player: &Player, uid: &str| {
+            let attachments = player.stamp.world.storage(uid).attachments;
+            let told = attachments
+                .first()
+                .map(|attachment| attachment["status"]["attachError"]["message"].clone());
+            told.and_then(|told| told.as_str().map(str::to_owned))
+                .unwrap_or_default()
+        };
+        // The cluster's identity has no role there.
+        player.command("use c1 mine").await?;
+        player.command("wait 30").await?;
+        ensure!(!attached(&player, &first), "it has no right");
+        let why = told(&player, &first);
+        ensure!(why.contains("az role assignment create"), "{why}");
+        for (number, name) in ["c1", "c2"].into_iter().enumerate() {
+            let cluster = player.stamp.cluster(name).await?.context("there is no cluster")?;
+            let identity = cluster.body().pointer("/identity/principalId").cloned();
+            let assignment = format!("0c0a0a0a-0000-4000-8000-00000000000{number}");
+            let path = format!("{at}/providers/Microsoft.Authorization/roleAssignments/{assignment}");
+            let properties = json!({
+                "roleDefinitionId": "/providers/Microsoft.Authorization/roleDefinitions/b24988ac-6180-42a0-ab88-20f7382dd24c",
+                "principalId": identity, "principalType": "ServicePrincipal",
+            });
+            put(&mut player, &path, properties).await?;
+        }
+        player.command("wait 30").await?;
+        ensure!(attached(&player, &first), "{}", told(&player, &first));
+        let shown = player.stamp.arm("GET", &at, None).await?.body;
+        ensure!(shown["properties"]["diskState"] == "Attached", "{shown}");
+        let refused = player.stamp.arm("DELETE", &at, None).await?;
+        ensure!(
+            refused.body["error"]["code"] == "OperationNotAllowed",
+            "{}",
+            refused.body
+        );
+
+        // Never two.
+        player.command("use c2 mine").await?;
+        player.command("wait 30").await?;
+        ensure!(!attached(&player, &second), "two clusters have it");
+        let why = told(&player, &second);
+        ensure!(why.contains("another cluster"), "{why}");
+        player.command("kill").await?;
+        player.command("leave c1 mine").await?;
+        player.command("start").await?;
+        player.command("wait 60").await?;
+        ensure!(attached(&player, &second), "{}", told(&player, &second));
+        ensure!(!attached(&player, &first), "it has let go");
+
+        let of = shown["id"].clone();
+        let copy = body(json!({ "creationData": { "createOption": "Copy", "sourceResourceId": of } }));
+        let taken = format!("{compute}/snapshots/before");
+        make(&mut player, &taken, copy).await?;
+        // The cluster goes, and what is its tenant's stays.
+        for line in ["delete c2", "settle"] {
+            player.command(line).await?;
+        }
+        let shown = player.stamp.arm("GET", &at, None).await?.body;
+        ensure!(shown["properties"]["diskState"] == "Unattached", "{shown}");
+        for path in [&at, &taken] {
+            let gone = player.stamp.arm("DELETE", path, None).await?;
+            ensure!(gone.status == 200, "{} {}", gone.status, gone.body);
+        }
+        player.command("wait 60").await?;
+        let left = player.stamp.world.volumes();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_disk_in_the_group_of_the_nodes_goes_with_the_cluster() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let nodes = player.stamp.cluster("c1").await?.context("no cluster")?;
+        let nodes = format!("resourceGroups/{}", nodes.spec().node_resource_group);
+        let body = json!({
+            "location": "local",
+            "properties": { "creationData": { "createOption": "Empty" }, "diskSizeGB": 4 },
+        });
+        let at = format!("{nodes}/providers/Microsoft.Compute/disks/data");
+        let disk = make(&mut player, &at, body).await?;
+        by_hand(&player, &uid, "mine", &disk["id"])?;
+        // No role is needed.
+        player.command("use c1 mine").await?;
+        player.command("settle").await?;
+        let attachments = player.stamp.world.storage(&uid).attachments;
+        ensure!(attachments[0]["status"]["attached"] == true, "{attachments:?}");
+        for line in ["delete c1", "settle"] {
+            player.command(line).await?;
+        }
+        let left = player.stamp.records::<Value>("/disks/").await?;
+        ensure!(left.is_empty(), "{left:?}");
+        player.command("wait 600").await?;
+        let left = player.stamp.world.volumes();
+        ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })
 }

@@ -126,7 +126,8 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     page.push_str(
         "\n## Machines\n\n\
          Of `Microsoft.Compute`: the pools of clusters as scale sets, their nodes as instances, and the disks of those, in the group of \
-         each cluster's nodes. They show the records of the machines and are changed through cluster and pools.\n\n",
+         each cluster's nodes. They show the records of the machines and are changed through cluster and pools. Disks and snapshots of disks are also \
+         made by tenants, in any group: empty ones, and copies ([guide](../guides/volumes.md#disks-of-your-own)).\n\n",
     );
     operations(&mut page, &others.compute);
     page.push_str(

@@ -36,6 +36,7 @@ use crate::{
     gap_detector::GapDetector,
     index::Index,
     inventory::InventoryCache,
+    publics,
     recipes::Site,
     silent_machines::{self, SilentMachinesCache},
     state::{Handle, LoopState},
@@ -281,6 +282,8 @@ impl ClusterLoop {
             .collect();
         let storage = self.state.api.storage.as_ref();
         let disks = disks::named(&*deps.store, &basis.cluster.value, &basis.volumes, storage).await?;
+        let wishes = self.state.api.services.as_deref();
+        let publics = publics::named(&*deps.store, &basis.cluster.value, &basis.balancers, wishes).await?;
         let known = |name: &String| basis.namespaces.iter().any(|one| one.value.name == *name);
         self.state.api.namespaces.retain(|name, _| known(name));
         let mut machines = BTreeMap::new();
@@ -421,6 +424,7 @@ impl ClusterLoop {
                 .collect(),
             volumes_there: self.state.lend_volumes(),
             disks,
+            publics,
             commands,
             operations: basis
                 .operations

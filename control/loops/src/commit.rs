@@ -3,7 +3,7 @@
 mod children;
 mod scale;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arm_access::Scope;
 use aws_lc_rs::rand;
@@ -72,6 +72,8 @@ pub(crate) struct Committed {
     pub(crate) leased: Vec<(String, String)>,
     /// Ids of the volumes of tenants' disks that the cluster has taken.
     pub(crate) taken: Vec<String>,
+    /// Keys of the public IP addresses that know of the cluster now.
+    pub(crate) publics: BTreeSet<String>,
 }
 
 /// The records that a plan was made from, with their revisions.
@@ -228,6 +230,8 @@ pub(crate) async fn compose(
                 name,
                 address,
                 internal,
+                public,
+                asked,
             } => {
                 let record = BalancerRecord {
                     v: 1,
@@ -236,9 +240,11 @@ pub(crate) async fn compose(
                     name: name.clone(),
                     address: *address,
                     internal: *internal,
+                    public: public.clone(),
+                    asked: asked.clone(),
                     created_at: now,
                 };
-                record_balancer(txn, basis, &record, &mut done)
+                record_balancer(&*deps.store, txn, basis, &record, &mut done).await?
             }
             Write::ForgetBalancer(service) => forget_balancer(txn, basis, service),
             Write::RecordVolume(volume) => {

@@ -30,6 +30,7 @@ mod index;
 mod inventory;
 mod keeper;
 mod pacing;
+mod publics;
 mod recipes;
 mod record_cache;
 mod rights;

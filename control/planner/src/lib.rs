@@ -57,8 +57,8 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, DiskSeen, Drain, Held, KeptPlaces, Machine,
-    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
-    RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
+    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, PublicSeen,
+    Reach, RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT, POD_DRAIN_FAILURE};
 pub use view::recorded::{ControlPlane, member};
@@ -228,6 +228,10 @@ pub enum Write {
         address: Ipv4Addr,
         /// Whether that is one of the nodes' subnet.
         internal: bool,
+        /// The ARM id of the public IP address of a tenant that it is of.
+        public: Option<String>,
+        /// How the Service names that, where it does.
+        asked: Option<String>,
     },
     /// The load balancer of the Service with this uid is gone: its record goes, and its address is free.
     ForgetBalancer(String),

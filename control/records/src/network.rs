@@ -106,6 +106,18 @@ impl NetworkRecord {
     }
 }
 
+/// The key of the public IP address of this ARM id; `None`: it is another resource's.
+pub fn public_key(id: &str) -> Option<String> {
+    let path = ResourcePath::parse(id).ok()?;
+    let known = path.namespace_is("Microsoft.Network") && path.type_is("publicIPAddresses");
+    Some(key(
+        PUBLIC_ADDRESSES,
+        path.subscription.as_deref().filter(|_| known)?,
+        path.resource_group.as_deref()?,
+        path.name(0)?,
+    ))
+}
+
 /// The key of the security group of this id.
 fn group_key(id: &str) -> Option<String> {
     let path = ResourcePath::parse(id).ok()?;
@@ -136,6 +148,18 @@ mod tests {
         assert!(is_of(&key(VNETS, "s", "g", "v"), VNETS));
         assert!(!is_of(&key(VNETS, "s", "g", "v"), SECURITY_GROUPS));
         assert!(!is_of("/c/virtualnetworks/s/g/v", VNETS));
+    }
+
+    #[test]
+    fn public_addresses_are_found_by_their_ids() {
+        let id = "/subscriptions/S/resourceGroups/G/providers/Microsoft.Network/publicIPAddresses/P";
+        let wanted = "/network/publicipaddresses/s/g/p";
+        assert_eq!(public_key(id).as_deref(), Some(wanted));
+        assert!(is_of(wanted, PUBLIC_ADDRESSES));
+        assert_eq!(
+            public_key(&id.replace("publicIPAddresses", "loadBalancers")),
+            None
+        );
     }
 
     #[test]

@@ -47,14 +47,30 @@ pub(super) fn change_credential(
     }
 }
 
-/// Records a load balancer, with the lease of its address if others could use that.
-pub(super) fn record_balancer(
+/// Records a load balancer, with the lease of its address if others could use that. The public IP address that it is of knows of the cluster
+/// then, so that it is not deleted. It conflicts when that is another one by now.
+pub(super) async fn record_balancer(
+    store: &dyn Store,
     mut txn: Txn,
     basis: &Basis,
     record: &BalancerRecord,
     done: &mut Committed,
-) -> Txn {
+) -> Result<Txn, StoreError> {
     let cluster = &basis.cluster.value.uid;
+    if let Some(id) = &record.public {
+        let key = network::public_key(id).unwrap_or_else(|| id.clone());
+        let found = get_record::<NetworkRecord>(store, &key).await?;
+        let found = found.filter(|found| found.value.public_address() == Some(record.address));
+        let Some(Stored { revision, mut value }) = found else {
+            return Err(StoreError::Conflict { key });
+        };
+        value.clusters.insert(cluster.clone());
+        // Services that come with one plan may share it: it is compared and written once.
+        if !done.publics.contains(&key) {
+            txn = txn.at(&key, revision).with(put_record(&key, &value));
+            done.publics.insert(key);
+        }
+    }
     if let Some(lease) = balancer_lease(basis, record) {
         let held = LeaseRecord {
             v: 1,
@@ -64,7 +80,7 @@ pub(super) fn record_balancer(
         txn = txn.absent(&lease).with(put_record(lease, &held));
     }
     let key = BalancerRecord::key(cluster, &record.uid);
-    txn.absent(&key).with(put_record(key, record))
+    Ok(txn.absent(&key).with(put_record(key, record)))
 }
 
 /// Removes a load balancer together with its lease; no change if it no longer exists.
@@ -83,11 +99,7 @@ pub(super) fn forget_balancer(txn: Txn, basis: &Basis, service: &str) -> Txn {
 
 fn balancer_lease(basis: &Basis, record: &BalancerRecord) -> Option<String> {
     let vnet = basis.cluster.value.spec().network.vnet.as_ref();
-    BalancerRecord::lease(
-        record.internal,
-        record.address,
-        vnet.map(|vnet| vnet.uid.as_str()),
-    )
+    record.own_lease(vnet.map(|vnet| vnet.uid.as_str()))
 }
 
 /// Records a volume that is to be made, or that exists without a record; or that the cluster takes a tenant's disk. It conflicts when another

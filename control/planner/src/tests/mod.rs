@@ -131,6 +131,7 @@ fn nothing_yet() -> Observation {
         volumes: Vec::new(),
         volumes_there: None,
         disks: BTreeMap::new(),
+        publics: BTreeMap::new(),
         commands: BTreeMap::new(),
         busy: BTreeSet::new(),
         held: BTreeMap::new(),

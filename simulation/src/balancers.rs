@@ -182,7 +182,13 @@ impl Stamp {
                 .iter()
                 .map(|port| (port.port, port.node_port))
                 .collect();
-            let balancer = made.iter().find(|made| made.address == record.address);
+            // Services may share an address.
+            let mut here = made.iter().filter(|made| made.address == record.address);
+            let balancer = here.find(|made| {
+                made.ports
+                    .iter()
+                    .any(|port| ports.contains(&(port.port, port.target)))
+            });
             let right = balancer.is_some_and(|made| {
                 let there = made.ports.iter().map(|port| (port.port, port.target));
                 there.collect::<BTreeSet<_>>() == ports

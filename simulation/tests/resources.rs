@@ -571,6 +571,94 @@ fn a_disk_of_a_tenant_is_attached_by_one_cluster_at_a_time_and_outlives_it() -> 
     })
 }
 
+/// A Service with one port that names a public IP address of the group of the cluster.
+fn front(player: &Player, uid: &str, name: &str, port: u16) {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "namespace": "default", "name": name, "uid": format!("{name}-{uid}"),
+            "annotations": {
+                "service.beta.kubernetes.io/azure-pip-name": "front",
+                "service.beta.kubernetes.io/azure-load-balancer-resource-group": "rg"
+            }
+        },
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Cluster",
+            "ports": [{ "port": port, "nodePort": 30000 + port, "protocol": "TCP" }]
+        },
+        "status": { "loadBalancer": {} }
+    });
+    player
+        .stamp
+        .world
+        .put_object(uid, &format!("v1/Service default/{name}"), service);
+}
+
+#[test]
+fn services_share_a_public_address_of_a_tenant_and_leave_it() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let at = "resourceGroups/rg/providers/Microsoft.Network/publicIPAddresses/front";
+        let made = make(&mut player, at, json!({ "location": "local" })).await?;
+        let address = made["properties"]["ipAddress"]
+            .as_str()
+            .context("no address")?
+            .to_owned();
+        let cluster = player.stamp.cluster("c1").await?.context("there is no cluster")?;
+        let identity = cluster.body().pointer("/identity/principalId").cloned();
+        let path = format!(
+            "{at}/providers/Microsoft.Authorization/roleAssignments/0c0a0a0a-0000-4000-8000-000000000009"
+        );
+        let properties = json!({
+            "roleDefinitionId": "/providers/Microsoft.Authorization/roleDefinitions/4d97b98b-1d4f-4787-a291-c67834d212e7",
+            "principalId": identity, "principalType": "ServicePrincipal",
+        });
+        put(&mut player, &path, properties).await?;
+        front(&player, &uid, "web", 80);
+        front(&player, &uid, "tls", 443);
+        player.command("wait 30").await?;
+        converged(&mut player).await?;
+        let balancers = |player: &Player| -> Vec<(String, u16)> {
+            let networks = player.stamp.world.networks();
+            let balancers = networks.iter().flat_map(|network| &network.balancers);
+            balancers
+                .flat_map(|balancer| {
+                    let address = balancer.address.to_string();
+                    balancer
+                        .ports
+                        .iter()
+                        .map(move |port| (address.clone(), port.port))
+                })
+                .collect()
+        };
+        ensure!(
+            balancers(&player) == [(address.clone(), 80), (address.clone(), 443)],
+            "{:?}",
+            balancers(&player)
+        );
+        let refused = player.stamp.arm("DELETE", at, None).await?;
+        ensure!(
+            refused.body["error"]["code"] == "PublicIPAddressCannotBeDeleted",
+            "{}",
+            refused.body
+        );
+        for name in ["web", "tls"] {
+            player.command(&format!("drop-service c1 {name}")).await?;
+        }
+        player.command("wait 30").await?;
+        converged(&mut player).await?;
+        ensure!(balancers(&player).is_empty(), "{:?}", balancers(&player));
+        let gone = player.stamp.arm("DELETE", at, None).await?;
+        ensure!(gone.status == 200, "{} {}", gone.status, gone.body);
+        let leases = player
+            .stamp
+            .records::<control_records::LeaseRecord>(control_records::key::LEASES)
+            .await?;
+        ensure!(!leases.keys().any(|key| key.ends_with(&address)), "{leases:?}");
+        Ok(())
+    })
+}
+
 #[test]
 fn a_disk_in_the_group_of_the_nodes_goes_with_the_cluster() -> Result<()> {
     run(async || {

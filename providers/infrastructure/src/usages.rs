@@ -56,8 +56,8 @@ pub(crate) fn compute(amounts: &Amounts, made: [u64; 2], limits: &Limits) -> Val
     json!({ "value": lines })
 }
 
-/// `Microsoft.Network/locations/{l}/usages`.
-pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> Value {
+/// `Microsoft.Network/locations/{l}/usages`. `made`: the public IP addresses that tenants made.
+pub(crate) fn network(amounts: &Amounts, made: u64, stamp: &Stamp, subscription: &str) -> Value {
     // A cluster needs one address of the stamp, so their number is a limit as well.
     let addresses = stamp
         .limits
@@ -75,7 +75,7 @@ pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> V
         (
             "PublicIPAddresses",
             "Public IP Addresses",
-            amounts.clusters,
+            amounts.clusters.saturating_add(made),
             addresses,
         ),
         (

@@ -2,7 +2,7 @@
 //!
 //! Each ruleset replaces its own table in one transaction and touches no other, so that a host keeps its own rules.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use fabric_api::{NetworkSpec, StampNetwork, Uplink};
 use ipnet::Ipv4Net;
@@ -128,11 +128,13 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
 /// Outbound traffic is translated to the VNET's uplink address, and traffic that cannot be translated is
 /// dropped; only answers enter by the uplink. Exceptions are other networks of the same VNET, whose addresses
 /// pass untranslated where routes to them exist, and balancers, whose traffic is redirected to their
-/// machines. Subnets with a filter have additional chains, which see the machine as the destination.
+/// machines. Subnets with a filter have additional chains, which see the machine as the destination. In a
+/// closed network ([`NetworkSpec::egress`]) new connections that would leave it are refused.
 /// `name_servers`: those in machines' resolver configuration.
 pub fn vnet_ruleset(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String {
     let (uplink, filters) = (network.uplink, chains(network, name_servers));
     let peers: Vec<Ipv4Addr> = peers(network).map(|route| route.to.addr()).collect();
+    let closed = closed(network, name_servers, &peers);
     let (mut come, mut go) = (String::new(), String::new());
     if !peers.is_empty() {
         let (peers, own) = (set(&peers), set(&network.address_space));
@@ -159,7 +161,7 @@ drop
 chain forward {{
 type filter hook forward priority filter; policy accept;
 oifname "{UPLINK}" ct state invalid drop
-iifname != "{UPLINK}" accept
+{closed}iifname != "{UPLINK}" accept
 ct state established,related accept
 {come}{forward}drop
 }}
@@ -174,6 +176,32 @@ type filter hook postrouting priority srcnat + 10; policy accept;
 {balancers}{filters}}}
 "#
     )
+}
+
+/// The lines of a closed network, before what is inside may go anywhere; empty in any other. Refused at once, so
+/// that nobody waits.
+fn closed(network: &NetworkSpec, name_servers: &[Ipv4Addr], peers: &[Ipv4Addr]) -> String {
+    let Some(egress) = &network.egress else {
+        return String::new();
+    };
+    let reached: BTreeSet<Ipv4Addr> = egress.iter().chain(peers).copied().collect();
+    let reached: Vec<Ipv4Addr> = reached.into_iter().collect();
+    let mut servers = name_servers.to_vec();
+    servers.sort_unstable();
+    servers.dedup();
+    let mut text = String::new();
+    if !servers.is_empty() {
+        let servers = set(&servers);
+        text = format!(
+            "oifname \"{UPLINK}\" ip daddr {servers} meta l4proto {{ tcp, udp }} th dport 53 accept\n"
+        );
+    }
+    let elsewhere = if reached.is_empty() {
+        String::new()
+    } else {
+        format!("ip daddr != {} ", set(&reached))
+    };
+    text + &format!("oifname \"{UPLINK}\" ct state new {elsewhere}reject with icmp admin-prohibited\n")
 }
 
 #[cfg(test)]
@@ -305,6 +333,42 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn a_closed_network_lets_out_what_it_needs_and_nothing_else() {
+        let mut spec: NetworkSpec = serde_json::from_value(serde_json::json!({
+            "id": "na", "address_space": ["10.1.0.0/16"], "reserved": [], "uplink": "100.64.16.10",
+            "subnets": [{ "name": "nodes", "range": "10.1.0.0/24", "gateway": "10.1.0.1" }], "routes": [],
+        }))
+        .unwrap();
+        let open = vnet_ruleset(&spec, &around().name_servers);
+        assert!(!open.contains("admin-prohibited"));
+        spec.egress = Some(vec![
+            "100.64.24.1".parse().unwrap(),
+            "100.64.16.1".parse().unwrap(),
+        ]);
+        let lines = "oifname \"uplink\" ct state invalid drop\n\
+             oifname \"uplink\" ip daddr { 192.168.1.1 } meta l4proto { tcp, udp } th dport 53 accept\n\
+             oifname \"uplink\" ct state new ip daddr != { 100.64.16.1, 100.64.24.1 } reject with icmp admin-prohibited\n\
+             iifname != \"uplink\" accept\n";
+        let closed = vnet_ruleset(&spec, &around().name_servers);
+        assert!(closed.contains(lines), "{closed}");
+        // Nobody but itself.
+        spec.egress = Some(Vec::new());
+        let alone = vnet_ruleset(&spec, &[]);
+        let line = "oifname \"uplink\" ct state new reject with icmp admin-prohibited\n";
+        assert!(alone.contains(line), "{alone}");
+        // Another network of the same VNET is no outside.
+        spec.routes.push(fabric_api::RouteSpec {
+            to: "10.1.0.5/32".parse().unwrap(),
+            via: "100.64.16.12".parse().unwrap(),
+        });
+        let shared = vnet_ruleset(&spec, &[]);
+        assert!(
+            shared.contains("ct state new ip daddr != { 10.1.0.5 } reject"),
+            "{shared}"
+        );
     }
 
     #[test]

@@ -124,8 +124,16 @@ pub const ANNOTATIONS: &[Annotation] = &[
         Class::NoEffect,
         "no rules of security groups are written for a Service",
     ),
-    row("azure-pip-tags", Class::NoEffect, "addresses have no tags"),
-    row("azure-pip-ip-tags", Class::NoEffect, "addresses have no tags"),
+    row(
+        "azure-pip-tags",
+        Class::NoEffect,
+        "give tags to an address of your own, with az, and name it with azure-pip-name",
+    ),
+    row(
+        "azure-pip-ip-tags",
+        Class::NoEffect,
+        "addresses have no tags of routing",
+    ),
     row(
         "azure-load-balancer-tcp-idle-timeout",
         Class::NoEffect,

@@ -134,8 +134,9 @@ pub fn compatibility(others: &OtherRoutes) -> String {
         "\n## Networks\n\n\
          Of `Microsoft.Network`: what each cluster has, in the group of its nodes: its VNET and the subnet of its nodes, the addresses that it has \
          leased, what stands before its API server and before its Services of type LoadBalancer (`kubernetes`, `kubernetes-internal`: frontends and \
-         nodes; ports are the cluster's to tell, so there are no rules and no probes), the rules that hold for its nodes, the routes to its pods; and the virtual networks, subnets and \
-         network security groups that tenants make. Clusters can be put into those subnets (`vnetSubnetID`, [guide](../guides/networks.md)); rules of \
+         nodes; ports are the cluster's to tell, so there are no rules and no probes), the rules that hold for its nodes, the routes to its pods; and the virtual networks, subnets, \
+         network security groups and public IP addresses that tenants make. Services can have those addresses (`azure-pip-name`, \
+         [guide](../guides/load-balancers.md#addresses-of-your-own)). Clusters can be put into those subnets (`vnetSubnetID`, [guide](../guides/networks.md)); rules of \
          security groups that subnets go by hold for the nodes in them.\n\n",
     );
     operations(&mut page, &others.network);

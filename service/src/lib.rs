@@ -289,6 +289,7 @@ impl Service {
         let compute: Arc<dyn Provider> = Arc::new(Compute {
             stamp: around.clone(),
             machines: nodes,
+            env: env.clone(),
         });
         let network: Arc<dyn Provider> = Arc::new(Network {
             stamp: around,

@@ -291,6 +291,9 @@ impl Recipes for KubernetesRecipes {
         // The addresses of the API for nodes, and of the service for their agents.
         guard(&mut made, spec, &layout.guards, &[at.vip, site.stamp.gateway()]);
         made.balancers.clone_from(&layout.balancers);
+        // With `outboundType` none, the router keeps inside what nodes would let out.
+        let needed = || vec![at.vip, site.stamp.gateway()];
+        made.egress = (!spec.network.outbound).then(needed);
         made
     }
 

@@ -36,6 +36,7 @@
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
+//! | `/disks/{disks or snapshots}/{s}/{group}/{name}`, lower case | [`disk::DiskRecord`]: disks, and snapshots of disks, that tenants made |
 //! | `/snapshots/{s}/{group}/{name}`, lower case | [`SnapshotRecord`]: what an agent pool was when it was taken |
 //! | `/usage` | [`usage::UsageRecord`]: how much the clusters of each subscription ask for |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
@@ -54,6 +55,7 @@ pub mod command;
 pub mod credential;
 mod desired;
 pub mod directory;
+pub mod disk;
 pub mod epoch;
 pub mod events;
 mod fence;

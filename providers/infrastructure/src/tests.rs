@@ -172,6 +172,7 @@ impl Asked {
             Arc::new(Compute {
                 stamp: stamp.clone(),
                 machines: Arc::new(Nobody),
+                env: Env::simulated(2),
             }),
             Arc::new(Network {
                 stamp,
@@ -382,6 +383,7 @@ async fn the_volume_of_a_claim_is_a_disk() {
         shared: false,
         snapshot: false,
         source: None,
+        disk: None,
         object: String::new(),
         published: true,
         deleting: false,

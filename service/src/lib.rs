@@ -48,6 +48,7 @@ use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
+use providers_containerregistry::{ContainerRegistry, ContainerRegistryConfig};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
     Rehearsals, UpgradeGuard,
@@ -99,6 +100,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Host and port of the stamp's registries of images: those of the ARM API.
+    pub fn registry_host(&self) -> &str {
+        let url = self.base_url.trim_end_matches('/');
+        url.split_once("://").map_or(url, |(_, host)| host)
+    }
+
     /// The configuration of the token service.
     pub fn identity(&self) -> IdentityConfig {
         IdentityConfig {
@@ -265,6 +272,16 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
         ));
+        let registries: Arc<dyn Provider> = Arc::new(ContainerRegistry::new(
+            ContainerRegistryConfig {
+                location: config.location.clone(),
+                location_display: "Local".to_owned(),
+                host: config.registry_host().to_owned(),
+            },
+            env.clone(),
+            Arc::clone(&store),
+            None,
+        ));
         let history = Arc::new(History::new(env.clone(), readings));
         let insights: Arc<dyn Provider> = Arc::new(Insights::new(
             env.clone(),
@@ -306,6 +323,7 @@ impl Service {
                 Arc::clone(&clusters),
                 Arc::clone(&authorization),
                 Arc::clone(&identities),
+                Arc::clone(&registries),
                 Arc::clone(&insights),
                 Arc::clone(&compute),
                 Arc::clone(&network),
@@ -344,6 +362,7 @@ impl Service {
             resources,
             authorization,
             Arc::clone(&identities),
+            Arc::clone(&registries),
             insights,
             compute,
             network,
@@ -399,7 +418,7 @@ impl Service {
             history,
             sealing,
             channels,
-            reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities]),
+            reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities, registries]),
             env: env.clone(),
         }
     }

@@ -301,7 +301,7 @@ impl Edge {
         let called = target.as_ref().zip(route);
         seen.operation = called.map(|(target, route)| (target.provider.namespace(), route.name));
         if let Some((route, (action, scope))) = route.zip(asked.as_ref()) {
-            if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists) {
+            if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists | Verb::Ask) {
                 trace.action.clone_from(action);
                 seen.written = Some(Written {
                     action: action.clone(),

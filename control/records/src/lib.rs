@@ -34,6 +34,9 @@
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
 //! | `/snapshots/{s}/{group}/{name}`, lower case | [`SnapshotRecord`]: what an agent pool was when it was taken |
+//! | `/registries/{s}/{group}/{name}`, lower case | [`RegistryRecord`]: a registry of container images |
+//! | `/registry-names/{name}` | [`RegistryNameRecord`]: whose a registry's name is |
+//! | `/removed-registries/{uid}` | [`RemovedRegistryRecord`]: a registry that was deleted, until its images are gone |
 //! | `/usage` | [`usage::UsageRecord`]: how much the clusters of each subscription ask for |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
@@ -62,6 +65,7 @@ mod operation;
 mod part;
 pub mod planned;
 pub mod principal;
+mod registry;
 pub mod requests;
 pub mod rotation;
 pub mod sealed;
@@ -106,6 +110,7 @@ pub use principal::{
     ApplicationRecord, Credential, FirstPrincipalRecord, GroupNameRecord, LoginRecord, ManagedIdentityRecord,
     MemberRecord, PrincipalGroupRecord, PrincipalRecord, Proof,
 };
+pub use registry::{RegistryNameRecord, RegistryRecord, RegistrySku, RemovedRegistryRecord};
 pub use requests::{Leaving, Reached, Requests};
 pub use rotation::{KeyStep, Phase, Rotation, Turn};
 pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};

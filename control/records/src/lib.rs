@@ -110,7 +110,10 @@ pub use principal::{
     ApplicationRecord, Credential, FirstPrincipalRecord, GroupNameRecord, LoginRecord, ManagedIdentityRecord,
     MemberRecord, PrincipalGroupRecord, PrincipalRecord, Proof,
 };
-pub use registry::{RegistryNameRecord, RegistryRecord, RegistrySku, RemovedRegistryRecord};
+pub use registry::{
+    REGISTRY_NAME_LENGTH, RESERVED_REGISTRY_NAMES, RegistryNameRecord, RegistryRecord, RegistrySku,
+    RemovedRegistryRecord, is_registry_name,
+};
 pub use requests::{Leaving, Reached, Requests};
 pub use rotation::{KeyStep, Phase, Rotation, Turn};
 pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};

@@ -32,6 +32,30 @@ pub struct RegistryRecord {
     pub system_data: SystemData,
 }
 
+/// The length of registries' names.
+pub const REGISTRY_NAME_LENGTH: std::ops::RangeInclusive<usize> = 5..=50;
+/// Names that are first segments of other paths of the stamp's endpoint.
+pub const RESERVED_REGISTRY_NAMES: &[&str] = &[
+    "common",
+    "graph",
+    "healthz",
+    "metadata",
+    "oauth2",
+    "organizations",
+    "providers",
+    "readyz",
+    "subscriptions",
+];
+
+/// Whether a registry may have this name: 5 to 50 ASCII letters and digits that begin no other path of the stamp's endpoint.
+pub fn is_registry_name(name: &str) -> bool {
+    REGISTRY_NAME_LENGTH.contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && !RESERVED_REGISTRY_NAMES
+            .iter()
+            .any(|reserved| reserved.eq_ignore_ascii_case(name))
+}
+
 /// The tiers of registries, in Azure's names. Here they differ in how much a registry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegistrySku {
@@ -108,5 +132,22 @@ mod tests {
         }
         assert_eq!(RegistrySku::named("PREMIUM"), Some(RegistrySku::Premium));
         assert_eq!(RegistrySku::named("Classic"), None);
+    }
+
+    #[test]
+    fn a_name_is_a_part_of_references_and_of_no_other_path() {
+        for (name, valid) in [
+            ("acme1", true),
+            ("Acme1", true),
+            ("acme", false),
+            ("ac-me", false),
+            ("ac.me", false),
+            ("subscriptions", false),
+            ("GRAPH", false),
+            (&"a".repeat(50), true),
+            (&"a".repeat(51), false),
+        ] {
+            assert_eq!(is_registry_name(name), valid, "{name}");
+        }
     }
 }

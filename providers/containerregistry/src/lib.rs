@@ -18,8 +18,6 @@ use async_trait::async_trait;
 use base_env::Env;
 use control_store::Store;
 
-pub use names::{LONGEST_NAME, SHORTEST_NAME, is_registry_name};
-
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.ContainerRegistry";
 

@@ -2,28 +2,13 @@
 
 use arm_kernel::{Call, Operation, ResourceType, Scope, Verb, quote, store_error};
 use arm_wire::{ArmError, ErrorCode, Response};
-use control_records::{RegistryNameRecord, key};
+use control_records::{
+    REGISTRY_NAME_LENGTH, RESERVED_REGISTRY_NAMES, RegistryNameRecord, is_registry_name, key,
+};
 use control_store::get_record;
 use serde_json::{Value, json};
 
 use crate::{API_VERSIONS, ContainerRegistry, NAMESPACE};
-
-/// The shortest name.
-pub const SHORTEST_NAME: usize = 5;
-/// The longest name.
-pub const LONGEST_NAME: usize = 50;
-/// Names that are first segments of other paths of the stamp's endpoint.
-const RESERVED: &[&str] = &[
-    "common",
-    "graph",
-    "healthz",
-    "metadata",
-    "oauth2",
-    "organizations",
-    "providers",
-    "readyz",
-    "subscriptions",
-];
 
 pub(crate) const TYPE: ResourceType<ContainerRegistry> = ResourceType {
     path: "checkNameAvailability",
@@ -38,21 +23,14 @@ pub(crate) const TYPE: ResourceType<ContainerRegistry> = ResourceType {
     ],
 };
 
-/// Whether a registry may have this name: 5 to 50 ASCII letters and digits that are no other path's.
-pub fn is_registry_name(name: &str) -> bool {
-    (SHORTEST_NAME..=LONGEST_NAME).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        && !RESERVED
-            .iter()
-            .any(|reserved| reserved.eq_ignore_ascii_case(name))
-}
-
 /// The error for an invalid name.
 pub(crate) fn invalid(name: &str) -> String {
     format!(
-        "{} is not a name for a registry: it has {SHORTEST_NAME} to {LONGEST_NAME} letters and digits, and none of these names: {}.",
+        "{} is not a name for a registry: it has {} to {} letters and digits, and is none of these: {}.",
         quote(name),
-        RESERVED.join(", ")
+        REGISTRY_NAME_LENGTH.start(),
+        REGISTRY_NAME_LENGTH.end(),
+        RESERVED_REGISTRY_NAMES.join(", ")
     )
 }
 
@@ -95,26 +73,4 @@ async fn check(provider: &ContainerRegistry, call: &Call) -> Result<Response, Ar
 /// The error for a name that is another registry's.
 pub(crate) fn taken(name: &str) -> String {
     format!("The registry {} is already in use.", quote(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_a_part_of_references_and_of_no_other_path() {
-        for (name, valid) in [
-            ("acme1", true),
-            ("Acme1", true),
-            ("acme", false),
-            ("ac-me", false),
-            ("ac.me", false),
-            ("subscriptions", false),
-            ("GRAPH", false),
-            (&"a".repeat(50), true),
-            (&"a".repeat(51), false),
-        ] {
-            assert_eq!(is_registry_name(name), valid, "{name}");
-        }
-    }
 }

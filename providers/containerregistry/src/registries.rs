@@ -9,7 +9,9 @@ use arm_kernel::{
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
-use control_records::{GroupRecord, RegistryNameRecord, RegistryRecord, RemovedRegistryRecord, access, key};
+use control_records::{
+    GroupRecord, RegistryNameRecord, RegistryRecord, RemovedRegistryRecord, access, is_registry_name, key,
+};
 use control_store::{Revision, Store as _, Stored, Txn, get_record, list_records, put_record};
 use serde_json::{Value, json};
 
@@ -341,7 +343,7 @@ fn made(
     asked: &Value,
 ) -> Result<Decision<Change>, ArmError> {
     let place = Place::of(context.info.path)?;
-    if !names::is_registry_name(place.name) {
+    if !is_registry_name(place.name) {
         return Err(ArmError::new(
             ErrorCode::INVALID_RESOURCE_NAME,
             names::invalid(place.name),

@@ -24,6 +24,7 @@ mod path;
 mod scope;
 mod stream;
 mod tokens;
+mod upkeep;
 mod uploads;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use storage_images::Images;
 
 pub use answer::Streams;
 pub use gate::{Access, Claims, Gate, GateError, KnownRegistry, Right};
+pub use upkeep::UpkeepError;
 
 use answer::{Failure, ok};
 use path::Target;
@@ -110,11 +112,6 @@ impl Registries {
     /// Whether a path is one of the registries'.
     pub fn serves(path: &str) -> bool {
         path::serves(path)
-    }
-
-    /// The images.
-    pub fn images(&self) -> &Arc<Images> {
-        &self.inner.images
     }
 
     /// Runs work on files.
@@ -218,6 +215,12 @@ impl Registries {
             }
         }
     }
+}
+
+/// The answer of a stamp that keeps no images.
+pub fn absent() -> Response<Body> {
+    let message = "this stamp is simulated and keeps no images; its registries are resources only";
+    Failure::new(http::StatusCode::NOT_IMPLEMENTED, "UNSUPPORTED", message).into_response()
 }
 
 impl std::fmt::Debug for Registries {

@@ -24,6 +24,7 @@ mod issuers;
 mod nodes;
 mod readings;
 mod recipes;
+mod registries;
 pub mod store_copies;
 
 use std::{
@@ -48,7 +49,7 @@ use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
-use providers_containerregistry::{ContainerRegistry, ContainerRegistryConfig};
+use providers_containerregistry::{ContainerRegistry, ContainerRegistryConfig, Occupancy};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
     Rehearsals, UpgradeGuard,
@@ -57,6 +58,8 @@ use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
 use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
 use providers_resources::{Features, ResourcesConfig, ResourcesProvider, Subscriptions};
+use registry::Registries;
+use storage_images::Images;
 use tokio::sync::watch;
 
 use channels::Channels;
@@ -67,6 +70,7 @@ use issuers::ClusterIssuers;
 use nodes::Nodes;
 use readings::ClusterReadings;
 pub use recipes::KubernetesRecipes;
+use registries::{Counted, RegistryGate};
 
 /// Threads for the upkeep of backups and for copies.
 pub(crate) static UPKEEP: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPKEEP));
@@ -121,6 +125,7 @@ impl Config {
             resources: vec![
                 format!("{}/{}", self.base_url, identity_graph::ROOT),
                 cluster_bootstrap::SERVER_APPLICATION.to_owned(),
+                registries::AUDIENCE.to_owned(),
             ],
         }
     }
@@ -159,6 +164,8 @@ pub struct Drivers {
     pub sealed: Vec<Arc<dyn SealedPlace>>,
     /// What is known of node images.
     pub images: Arc<dyn NodeImages>,
+    /// The images of registries; `None`: none are kept, and registries are resources only.
+    pub registries: Option<Arc<Images>>,
 }
 
 /// A part that runs until the service is stopped.
@@ -190,6 +197,8 @@ pub struct Service {
     edge: Edge,
     tokens: Arc<TokenService>,
     reviews: Arc<dyn AccessReviews>,
+    registries: Option<Registries>,
+    store: Arc<dyn Store>,
     routes: Vec<(&'static str, Route)>,
     controller: Controller,
     reaper: GroupReaper,
@@ -272,15 +281,41 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
         ));
+        let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
+        if let Some(issuers) = drivers.issuers {
+            tokens.ask_first(issuers);
+        }
+        let issuers = Arc::new(ClusterIssuers {
+            store: Arc::clone(&store),
+            sealer: Arc::clone(&sealer),
+        });
+        // Before other sources: the keys of issuers in the records are always available here, and are fetched
+        // nowhere else.
+        tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
+        let tokens = Arc::new(tokens);
+        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
+        let of_registries = ContainerRegistryConfig {
+            location: config.location.clone(),
+            location_display: "Local".to_owned(),
+            host: config.registry_host().to_owned(),
+        };
+        let images = drivers.registries.map(|images| {
+            let gate = RegistryGate {
+                env: env.clone(),
+                store: Arc::clone(&store),
+                roles: Arc::clone(&roles),
+                tokens: Arc::clone(&tokens),
+                config: of_registries.clone(),
+            };
+            Registries::new(env.clone(), images, Arc::new(gate))
+        });
         let registries: Arc<dyn Provider> = Arc::new(ContainerRegistry::new(
-            ContainerRegistryConfig {
-                location: config.location.clone(),
-                location_display: "Local".to_owned(),
-                host: config.registry_host().to_owned(),
-            },
+            of_registries,
             env.clone(),
             Arc::clone(&store),
-            None,
+            images
+                .clone()
+                .map(|images| Arc::new(Counted(images)) as Arc<dyn Occupancy>),
         ));
         let history = Arc::new(History::new(env.clone(), readings));
         let insights: Arc<dyn Provider> = Arc::new(Insights::new(
@@ -305,7 +340,6 @@ impl Service {
             env: env.clone(),
         });
         let features: Arc<dyn Provider> = Arc::new(Features);
-        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
         let reviews = Arc::new(ClusterReviews {
             store: Arc::clone(&store),
             roles: Arc::clone(&roles),
@@ -336,18 +370,6 @@ impl Service {
             limits: config.limits.clone(),
         });
         let own: Arc<dyn Provider> = Arc::new(own);
-        let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
-        if let Some(issuers) = drivers.issuers {
-            tokens.ask_first(issuers);
-        }
-        let issuers = Arc::new(ClusterIssuers {
-            store: Arc::clone(&store),
-            sealer: Arc::clone(&sealer),
-        });
-        // Before other sources: the keys of issuers in the records are always available here, and are fetched
-        // nowhere else.
-        tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
-        let tokens = Arc::new(tokens);
         let sealing = Arc::new(Sealing::new(
             env,
             Arc::clone(&store),
@@ -395,6 +417,9 @@ impl Service {
             },
         );
         edge.publish(issuers);
+        if let Some(images) = &images {
+            edge.serve_images(images.clone());
+        }
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),
             store: Arc::clone(&store),
@@ -413,6 +438,8 @@ impl Service {
             edge,
             tokens,
             reviews,
+            registries: images,
+            store: Arc::clone(&store),
             routes,
             controller,
             history,
@@ -438,6 +465,11 @@ impl Service {
         Arc::clone(&self.reviews)
     }
 
+    /// The registries of images, if their images are kept.
+    pub fn registries(&self) -> Option<Registries> {
+        self.registries.clone()
+    }
+
     /// All that the ARM API offers, by namespace.
     pub fn routes(&self) -> &[(&'static str, Route)] {
         &self.routes
@@ -454,6 +486,8 @@ impl Service {
             edge: _,
             tokens,
             reviews: _,
+            registries,
+            store,
             routes: _,
             controller,
             reaper,
@@ -517,6 +551,19 @@ impl Service {
             }),
         ];
         parts.extend(looked_after);
+        parts.extend(registries.map(|registries| {
+            let (of_part, stopped) = (env.clone(), stopped.clone());
+            Part::new("images of registries", &env, &stopped.clone(), move || {
+                let work = registries::tend(of_part.clone(), Arc::clone(&store), registries.clone());
+                let ending = until(stopped.clone());
+                async move {
+                    tokio::select! {
+                        () = work => {}
+                        () = ending => {}
+                    }
+                }
+            })
+        }));
         parts.push(Part::new("sealing keys", &env, stopped, {
             let stopped = stopped.clone();
             move || {

@@ -211,6 +211,7 @@ impl Stamp {
                 issuers: None,
                 sealed: Vec::new(),
                 images: Arc::new(SameImages),
+                registries: None,
             },
             login::signing_key()?,
             Arc::new(KubernetesRecipes {

@@ -8,10 +8,11 @@
 //! etcd-backup ── base, log (certificate) ──► archive; and back, for a restore
 //! API servers ── access review (certificate) ──► role assignments
 //! API servers, pods ── discovery, keys, tokens ──► token service
+//! nodes (certificate), pods (tokens) ── images ──► registries
 //! ```
 //!
 //! Only the transport, the CA and backups are here; decisions about enrolment, configurations and reports are
-//! in [`agent_sessions`], those about tokens in [`identity`].
+//! in [`agent_sessions`], those about tokens in [`identity`], those about images in [`registry`].
 //!
 //! Always true: the caller is the common name of a certificate that this stamp's agent CA signed, never a
 //! value in the request; of a caller that is not admitted, only the head of the request is read.
@@ -19,6 +20,7 @@
 mod authority;
 mod backup;
 mod caller;
+mod images;
 mod reviews;
 mod routes;
 mod server;
@@ -34,11 +36,18 @@ use std::sync::{Arc, OnceLock};
 use agent_api::AccessReviews;
 use agent_sessions::Sessions;
 use base_env::Env;
+use registry::Registries;
 
 /// The service's endpoint for agents. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
+}
+
+/// Registries of images, and the hub's URL without a trailing slash.
+struct ImagesDoor {
+    registries: Registries,
+    url: String,
 }
 
 struct Inner {
@@ -48,6 +57,7 @@ struct Inner {
     backups: OnceLock<Arc<BackupReceiver>>,
     tokens: OnceLock<TokenDoor>,
     reviews: OnceLock<Arc<dyn AccessReviews>>,
+    images: OnceLock<ImagesDoor>,
 }
 
 impl Hub {
@@ -61,6 +71,7 @@ impl Hub {
                 backups: OnceLock::new(),
                 tokens: OnceLock::new(),
                 reviews: OnceLock::new(),
+                images: OnceLock::new(),
             }),
         }
     }
@@ -78,6 +89,11 @@ impl Hub {
     /// Sets the decision on access reviews of API servers. Called once.
     pub fn decide_reviews(&self, reviews: Arc<dyn AccessReviews>) {
         let _given_before = self.inner.reviews.set(reviews);
+    }
+
+    /// Sets the registries whose images machines and pods get here. Called once.
+    pub fn serve_images(&self, registries: Registries, url: String) {
+        let _given_before = self.inner.images.set(ImagesDoor { registries, url });
     }
 
     fn backups(&self) -> Option<Arc<BackupReceiver>> {

@@ -104,6 +104,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             issuers: None,
             sealed: Vec::new(),
             images: Arc::new(SameImages),
+            registries: None,
         },
         SigningKey::generate()?,
         Arc::new(KubernetesRecipes {

@@ -38,6 +38,8 @@ pub const PRINCIPALS: &str = "/principals/";
 pub const APPLICATIONS: &str = "/directory/application/";
 /// The prefix of all groups of principals.
 pub const PRINCIPAL_GROUPS: &str = "/directory/group/";
+/// The prefix of all registries of images.
+pub const REGISTRIES: &str = "/registries/";
 /// The prefix of the registries that were deleted and whose images are still there.
 pub const REMOVED_REGISTRIES: &str = "/removed-registries/";
 /// The type of clusters in names.
@@ -292,7 +294,7 @@ pub fn snapshot(subscription: &str, group: &str, name: &str) -> String {
 
 /// The key of a registry of images. With an empty name, the prefix of its group's; with an empty group, of the subscription's.
 pub fn registry(subscription: &str, group: &str, name: &str) -> String {
-    let prefix = format!("/registries/{}/", folded(subscription));
+    let prefix = format!("{REGISTRIES}{}/", folded(subscription));
     if group.is_empty() {
         return prefix;
     }

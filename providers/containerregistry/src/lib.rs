@@ -18,6 +18,8 @@ use async_trait::async_trait;
 use base_env::Env;
 use control_store::Store;
 
+pub use registries::registry_id;
+
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.ContainerRegistry";
 

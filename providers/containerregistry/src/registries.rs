@@ -86,8 +86,8 @@ pub(crate) struct State {
     group: Option<Revision>,
     /// Whether the name is another registry's.
     taken: bool,
-    /// Host and port of the stamp's registries.
-    host: String,
+    /// For the login server.
+    config: ContainerRegistryConfig,
 }
 
 impl State {
@@ -140,8 +140,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Its id.
-fn id(record: &RegistryRecord) -> String {
+/// A registry's ARM id: the scope of roles for its images.
+pub fn registry_id(record: &RegistryRecord) -> String {
     resource_id(
         &record.subscription,
         &record.resource_group,
@@ -150,12 +150,12 @@ fn id(record: &RegistryRecord) -> String {
     )
 }
 
-fn answer(record: &RegistryRecord, host: &str) -> Value {
+fn answer(record: &RegistryRecord, config: &ContainerRegistryConfig) -> Value {
     let sku = record.sku.as_str();
     let mut properties = body::fixed();
     if let Some(properties) = properties.as_object_mut() {
         let own = [
-            ("loginServer", json!(format!("{host}/{}", record.name))),
+            ("loginServer", json!(config.login_server(&record.name))),
             ("creationDate", json!(record.system_data.created_at.to_string())),
             ("provisioningState", json!("Succeeded")),
             ("dataEndpointHostNames", json!([])),
@@ -164,7 +164,7 @@ fn answer(record: &RegistryRecord, host: &str) -> Value {
         properties.extend(own.map(|(name, value)| (name.to_owned(), value)));
     }
     json!({
-        "id": id(record),
+        "id": registry_id(record),
         "name": record.name,
         "type": format!("{NAMESPACE}/registries"),
         "location": record.location,
@@ -196,7 +196,7 @@ impl Resource for Registries {
             found,
             group: None,
             taken: false,
-            host: provider.config.host.clone(),
+            config: provider.config.clone(),
         };
         if state.found.is_none() && purpose == Purpose::Decision {
             let group = key::group(place.subscription, place.group);
@@ -300,7 +300,7 @@ impl Resource for Registries {
             }
             (Change::Delete(removed), Some(found)) => {
                 let record = &found.value;
-                let scope = AccessScope::parse(&id(record)).map_err(ArmError::internal)?;
+                let scope = AccessScope::parse(&registry_id(record)).map_err(ArmError::internal)?;
                 let (rights, all) = access::removals_below(store, &scope, MOST_RIGHTS)
                     .await
                     .map_err(store_error)?;
@@ -328,7 +328,7 @@ impl Resource for Registries {
             Some(Change::Put(record)) => Some(&**record),
             Some(Change::Delete(_)) | None => state.record(),
         };
-        record.map_or(Value::Null, |record| answer(record, &state.host))
+        record.map_or(Value::Null, |record| answer(record, &state.config))
     }
 
     fn operation(_: &Change) -> Option<&str> {
@@ -495,8 +495,8 @@ async fn listed(
     group: Option<&str>,
 ) -> Result<Vec<Value>, ArmError> {
     let all = records(provider, subscription, group).await?;
-    let host = &provider.config.host;
-    Ok(all.iter().map(|record| answer(record, host)).collect())
+    let config = &provider.config;
+    Ok(all.iter().map(|record| answer(record, config)).collect())
 }
 
 /// Deletes all registries of a group, each in the name of its last editor, at once.
@@ -507,7 +507,7 @@ async fn delete_all(
 ) -> Result<usize, ArmError> {
     let mut each = Vec::new();
     for record in records(provider, subscription, Some(group)).await? {
-        let path = ResourcePath::parse(&id(&record)).map_err(ArmError::internal)?;
+        let path = ResourcePath::parse(&registry_id(&record)).map_err(ArmError::internal)?;
         let by = Principal {
             object_id: String::new(),
             name: record.system_data.modified_by.clone(),

@@ -24,7 +24,7 @@ pub(crate) use identity::{
     Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
     ServicePrincipal, User, UserCreate,
 };
-pub(crate) use image::{Image, ImageBuild, SourceArg};
+pub(crate) use image::{Image, ImageBuild, ImagePush, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
@@ -155,7 +155,7 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Show the events of clusters with their reasons; of deleted clusters for a week
     Events(Events),
-    /// Build, list, move and verify node images
+    /// Build, list, move and verify node images; push container images to a registry
     #[command(subcommand)]
     Image(Image),
     /// Print the version

@@ -21,6 +21,7 @@ mod printer;
 mod problem;
 mod quotas;
 mod reference;
+mod registry;
 mod serve;
 mod stamp;
 mod systemd;

@@ -25,6 +25,7 @@ mod plugins;
 mod pools;
 mod power;
 mod reach;
+mod registry;
 mod rotation;
 mod sdk;
 mod secrets;
@@ -102,6 +103,7 @@ const CLUSTERS: &[&str] = &[
     balancers::NAME,
     volumes::NAME,
     namespaces::NAME,
+    registry::NAME,
     "pools",
     autoscaler::NAME,
     "maintenance",
@@ -341,6 +343,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has(namespaces::NAME) {
         namespaces::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
+    if wanted.has(registry::NAME) {
+        registry::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("pools") {
         pools::walk(journal, stamp, az, &clusters.kubenet)?;

@@ -23,8 +23,10 @@ use serde_json::Value;
 
 /// The audience of tokens of the directory for registries, as clients ask for it.
 pub(crate) const AUDIENCE: &str = "https://containerregistry.azure.net";
-/// Time between two looks for what nothing refers to any more.
-const LOOK: Duration = Duration::from_secs(10 * 60);
+/// Time between two looks for registries that were deleted.
+const LOOK: Duration = Duration::from_secs(60);
+/// So many of these looks are one for what nothing refers to any more, which reads all manifests.
+const LOOKS_PER_SWEEP: u32 = 10;
 /// How long a deletion is remembered after the images are gone: a request that was under way may have left some.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 /// The largest error of clocks of other processes of ours.
@@ -206,22 +208,27 @@ impl Occupancy for Counted {
 
 /// Removes images of registries that were deleted, and what nothing refers to in the others; for ever.
 pub(crate) async fn tend(env: Env, store: Arc<dyn Store>, registries: Registries) {
+    let mut looks = 0_u32;
     loop {
-        if let Err(error) = look(&env, &*store, &registries).await {
+        let mut done = removals(&env, &*store, &registries).await;
+        if done.is_ok() && looks.is_multiple_of(LOOKS_PER_SWEEP) {
+            done = sweeps(&*store, &registries).await;
+        }
+        if let Err(error) = done {
             tracing::warn!(
                 error = %base_errors::chain(&*error),
                 "images of registries cannot be looked after now"
             );
         }
+        looks = looks.wrapping_add(1);
         env.clock.sleep(LOOK).await;
     }
 }
 
-async fn look(
-    env: &Env,
-    store: &dyn Store,
-    registries: &Registries,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+type Done = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Removes the images of registries that were deleted.
+async fn removals(env: &Env, store: &dyn Store, registries: &Registries) -> Done {
     let (removed, _) = list_records::<RemovedRegistryRecord>(store, key::REMOVED_REGISTRIES).await?;
     for (key, record) in removed {
         let uid = key.trim_start_matches(key::REMOVED_REGISTRIES);
@@ -237,6 +244,11 @@ async fn look(
             store.txn(txn).await?;
         }
     }
+    Ok(())
+}
+
+/// Removes what nothing refers to, in each registry.
+async fn sweeps(store: &dyn Store, registries: &Registries) -> Done {
     let (present, _) = list_records::<RegistryRecord>(store, key::REGISTRIES).await?;
     for (_, record) in present {
         let record = record.value;
@@ -252,4 +264,239 @@ async fn look(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_spec::testkit;
+    use control_records::{
+        Assignment, ClusterRecord, Healing, HostId, MachineRecord, PrincipalRecord, RegistrySku, SystemData,
+        access::{AssignmentRecord, Stamped},
+    };
+    use control_store::put_record;
+    use identity::{IdentityConfig, Shape, SigningKey};
+    use jiff::Timestamp;
+    use storage_images::Images;
+    use storage_redb::MemoryStore;
+
+    use super::*;
+
+    const ADA: &str = "11111111-0000-4000-8000-000000000001";
+    const PULL: &str = "7f951dda-4ed3-4680-a7ca-43fe172d538d";
+
+    fn record(now: Timestamp) -> RegistryRecord {
+        RegistryRecord {
+            v: 1,
+            uid: "u1".to_owned(),
+            subscription: "s".to_owned(),
+            resource_group: "g".to_owned(),
+            name: "acme1".to_owned(),
+            location: "local".to_owned(),
+            tags: Default::default(),
+            sku: RegistrySku::Basic,
+            system_data: SystemData {
+                created_at: now,
+                created_by: "ada".to_owned(),
+                created_by_type: "User".to_owned(),
+                modified_at: now,
+                modified_by: "ada".to_owned(),
+                modified_by_type: "User".to_owned(),
+            },
+        }
+    }
+
+    /// A stamp with the registry `acme1`, where `ADA` has the role AcrPull.
+    async fn stand() -> RegistryGate {
+        let env = Env::simulated(1);
+        let now = env.clock.now();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let record = record(now);
+        let own = key::registry("s", "g", "acme1");
+        let name = RegistryNameRecord {
+            v: 1,
+            registry: own.clone(),
+        };
+        let ada = PrincipalRecord {
+            kind: "ManagedIdentity".to_owned(),
+            login: "ada".to_owned(),
+            ..PrincipalRecord::new(ADA, now)
+        };
+        let assignment = AssignmentRecord {
+            v: 1,
+            name: "22222222-0000-4000-8000-000000000002".to_owned(),
+            principal: ADA.to_owned(),
+            principal_type: "ServicePrincipal".to_owned(),
+            role: PULL.to_owned(),
+            scope: registry_id(&record),
+            description: None,
+            stamped: Stamped::now(None, "", now),
+        };
+        let txn = Txn::default()
+            .with(put_record(key::registry_name("acme1"), &name))
+            .with(put_record(own, &record));
+        let txn = identity_directory::made(txn, &ada);
+        store.txn(assignment.make(txn)).await.unwrap();
+        let config = IdentityConfig {
+            base_url: "https://h:1".to_owned(),
+            shape: Shape::Aad,
+            tenant_id: "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01".to_owned(),
+            audiences: vec!["https://arm".to_owned()],
+            resources: vec![AUDIENCE.to_owned()],
+        };
+        let key = SigningKey::generate().unwrap();
+        RegistryGate {
+            roles: Arc::new(RoleAuthorizer::new(Arc::clone(&store))),
+            tokens: Arc::new(TokenService::new(config, key, env.clone(), Arc::clone(&store))),
+            config: ContainerRegistryConfig {
+                location: "local".to_owned(),
+                location_display: "Local".to_owned(),
+                host: "h:1".to_owned(),
+            },
+            env,
+            store,
+        }
+    }
+
+    fn claims(now: i64, aud: &str) -> Claims {
+        Claims {
+            aud: aud.to_owned(),
+            nbf: now,
+            iat: now,
+            exp: now + 60,
+            sub: ADA.to_owned(),
+            grant_type: Claims::REFRESH.to_owned(),
+            access: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_at_a_registry_is_the_right_that_it_is_known_for() {
+        let gate = stand().await;
+        let registry = gate.registry("ACME1").await.unwrap().unwrap();
+        assert_eq!(registry.login_server, "h:1/acme1");
+        assert_eq!(registry.limit, RegistrySku::Basic.bytes());
+        assert!(gate.registry("other1").await.unwrap().is_none());
+        for (right, may) in [(Right::Pull, true), (Right::Push, false), (Right::Delete, false)] {
+            assert_eq!(gate.may(ADA, right, &registry).await.unwrap(), may, "{right:?}");
+        }
+        assert!(!gate.may("somebody", Right::Pull, &registry).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_good_in_its_time_for_registries_and_as_long_as_its_principal() {
+        let gate = stand().await;
+        let now = gate.env.clock.now().as_second();
+        let good = gate.sign(&claims(now, Claims::AUDIENCE));
+        assert_eq!(gate.read(&good).await.unwrap().unwrap().sub, ADA);
+        for wrong in [
+            claims(now - 120, Claims::AUDIENCE),
+            claims(now + 300, Claims::AUDIENCE),
+            claims(now, "https://arm"),
+        ] {
+            let token = gate.sign(&wrong);
+            assert!(gate.read(&token).await.unwrap().is_none(), "{wrong:?}");
+        }
+        // It is none of the directory's, for ARM or for registries.
+        assert!(gate.bearer(&good).await.unwrap().is_none());
+        assert!(gate.read("x.y.z").await.unwrap().is_none());
+        let ada = PrincipalRecord {
+            disabled: true,
+            ..PrincipalRecord::new(ADA, gate.env.clock.now())
+        };
+        let txn = Txn::default().with(put_record(key::principal(ADA), &ada));
+        gate.store.txn(txn).await.unwrap();
+        assert!(gate.read(&good).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_its_clusters_kubelet_identity_and_a_control_plane_is_nobody() {
+        let gate = stand().await;
+        let now = gate.env.clock.now();
+        let cluster = ClusterRecord::of_spec("uid", &testkit::cluster(), now);
+        let machine = |id: &str, role: Role| MachineRecord {
+            v: 2,
+            id: id.to_owned(),
+            image: "1.36.3".to_owned(),
+            token_hash: String::new(),
+            token_sealed: Vec::new(),
+            enrolled_key: None,
+            token_used: false,
+            host: HostId::first(),
+            assignment: Some(Assignment {
+                cluster: "uid".to_owned(),
+                role,
+            }),
+            deleting: false,
+            work: None,
+            emptying: None,
+            inherited: None,
+            healing: Healing::default(),
+            created_at: now,
+        };
+        let node = Role::Node {
+            pool: "np1".to_owned(),
+            incarnation: "1".to_owned(),
+            index: 0,
+            node_name: "n".to_owned(),
+            address: "10.224.0.4".parse().unwrap(),
+            pod_range: None,
+        };
+        let member = Role::ControlPlane {
+            index: 0,
+            address: "100.64.16.9".parse().unwrap(),
+        };
+        let mut txn = directory::new_cluster(Txn::default(), &cluster);
+        txn = directory::new_machine(txn, "uid", &machine("n1", node));
+        txn = directory::new_machine(txn, "uid", &machine("m1", member));
+        gate.store.txn(txn).await.unwrap();
+        for machine in ["m1", "gone"] {
+            assert_eq!(gate.kubelet(machine).await.unwrap(), None, "{machine}");
+        }
+        let of = |body: Value| {
+            let gate = &gate;
+            async move { gate.kubelet_of(&body).await.unwrap() }
+        };
+        let managed = serde_json::json!({ "properties": {
+            "servicePrincipalProfile": { "clientId": "msi" },
+            "identityProfile": { "kubeletidentity": { "objectId": ADA } },
+        }});
+        assert_eq!(of(managed).await.as_deref(), Some(ADA));
+        let by_secret =
+            serde_json::json!({ "properties": { "servicePrincipalProfile": { "clientId": "ada" } } });
+        let nobody =
+            serde_json::json!({ "properties": { "servicePrincipalProfile": { "clientId": "none" } } });
+        assert_eq!(of(nobody).await, None);
+        assert_eq!(of(by_secret).await.as_deref(), Some(ADA));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn images_go_after_their_registry_and_no_others_do() {
+        let gate = stand().await;
+        let directory = tempfile::tempdir().unwrap();
+        for uid in ["u1", "u2", "unknown"] {
+            std::fs::create_dir(directory.path().join(uid)).unwrap();
+        }
+        let (env, store) = (gate.env.clone(), Arc::clone(&gate.store));
+        let images = Arc::new(Images::new(directory.path().to_owned()));
+        let registries = Registries::new(env.clone(), images, Arc::new(gate));
+        let removed = RemovedRegistryRecord {
+            v: 1,
+            name: "acme2".to_owned(),
+            removed_at: env.clock.now(),
+        };
+        let key = key::removed_registry("u2");
+        store
+            .txn(Txn::default().with(put_record(&key, &removed)))
+            .await
+            .unwrap();
+        removals(&env, &*store, &registries).await.unwrap();
+        let left = |uid: &str| directory.path().join(uid).is_dir();
+        assert!(left("u1") && !left("u2") && left("unknown"));
+        assert!(store.get(&key).await.unwrap().is_some(), "it is remembered");
+        env.clock.sleep(Duration::from_secs(2 * 60 * 60)).await;
+        removals(&env, &*store, &registries).await.unwrap();
+        assert!(store.get(&key).await.unwrap().is_none());
+        sweeps(&*store, &registries).await.unwrap();
+        assert!(left("u1"));
+    }
 }

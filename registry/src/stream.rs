@@ -46,9 +46,9 @@ impl Registries {
         let mut gathered = BytesMut::new();
         loop {
             let next = clock.timeout(STALLED, stream.next()).await;
-            let goes_on = match next {
+            let goes_on = match &next {
                 Ok(Some(Ok(piece))) => {
-                    gathered.extend_from_slice(&piece);
+                    gathered.extend_from_slice(piece);
                     true
                 }
                 _ => false,

@@ -1,5 +1,7 @@
 //! Uploads of blobs: begun, sent in pieces or at once, ended.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::{HeaderName, Method, Response, StatusCode, header};
 use storage_images::{Digest, Repository, UploadId};
@@ -84,12 +86,8 @@ impl Registries {
             let own = format!("{}/", asked.registry.name);
             let from = from.strip_prefix(&own).unwrap_or(from);
             if let Some(from) = Repository::parse(from) {
-                let (images, repository, wanted) = (images.clone(), repository.clone(), wanted.clone());
-                let mounted = {
-                    let wanted = wanted.clone();
-                    self.on_disk(move || images.mount(&repository, &from, &wanted, now))
-                        .await?
-                };
+                let (own, to, blob) = (Arc::clone(&images), repository.clone(), wanted.clone());
+                let mounted = self.on_disk(move || own.mount(&to, &from, &blob, now)).await?;
                 if mounted {
                     return Ok(kept(asked, &wanted));
                 }

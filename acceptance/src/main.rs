@@ -48,6 +48,9 @@ struct Args {
     /// A directory with Terraform's provider `azurerm`, for the scenario `terraform`.
     #[arg(long)]
     azurerm: Option<PathBuf>,
+    /// The `landfall` binary of an earlier release, for the scenario `takeover`.
+    #[arg(long)]
+    earlier: Option<PathBuf>,
     /// Only scenarios whose name contains this.
     #[arg(long, conflicts_with = "part")]
     only: Option<String>,

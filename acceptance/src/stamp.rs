@@ -3,7 +3,10 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,10 @@ pub(crate) struct Stamp {
     /// `127.0.0.1:{port}`.
     pub(crate) listen: String,
     landfall: PathBuf,
+    /// The program of an earlier release that runs it until [`Self::is_taken_over`].
+    earlier: Option<PathBuf>,
+    /// Set once this release has taken over from the earlier one.
+    taken_over: AtomicBool,
     az: PathBuf,
     before: Host,
     calls: Arc<Ledger>,
@@ -47,11 +54,31 @@ impl Stamp {
             listen: format!("127.0.0.1:{port}"),
             directory,
             landfall: args.landfall.canonicalize().context("--landfall")?,
+            earlier: None,
+            taken_over: AtomicBool::new(false),
             az: args.az.clone(),
             before,
             calls: Arc::clone(calls),
             summary: Value::Null,
         })
+    }
+
+    /// Lets an earlier release make the stamp.
+    pub(crate) fn begins_with(&mut self, earlier: &Path) -> Result<()> {
+        self.earlier = Some(earlier.canonicalize().context("--earlier")?);
+        Ok(())
+    }
+
+    /// From now on, all commands are this release's.
+    pub(crate) fn is_taken_over(&self) {
+        self.taken_over.store(true, Ordering::SeqCst);
+    }
+
+    fn program(&self) -> &Path {
+        match &self.earlier {
+            Some(earlier) if !self.taken_over.load(Ordering::SeqCst) => earlier,
+            _ => &self.landfall,
+        }
     }
 
     /// `landfall … ` for this stamp, ready to run.
@@ -60,7 +87,7 @@ impl Stamp {
         if matches!(arguments, ["up" | "down" | "service", ..]) {
             self.calls.read(&self.name);
         }
-        let mut command = Command::new(&self.landfall);
+        let mut command = Command::new(self.program());
         command
             .args(arguments)
             .args(["--name", &self.name])

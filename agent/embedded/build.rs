@@ -18,6 +18,7 @@ const SOURCES: &[&str] = &[
     "machine/backup",
     "machine/csi",
     "machine/etcd",
+    "machine/image",
     "machine/program",
     "machine/vip",
     "Cargo.lock",

@@ -477,6 +477,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             dns_service_ip: Ipv4Addr::new(10, 0, 0, 10),
             outbound: true,
             vnet: None,
+            policy: Default::default(),
         },
         pools: vec![PoolSpec {
             name: "nodepool1".into(),

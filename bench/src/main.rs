@@ -14,6 +14,7 @@ mod haste;
 mod idle;
 mod kube;
 mod memory;
+mod policy;
 mod setup;
 mod simulated;
 mod stamp;
@@ -79,6 +80,10 @@ enum Bench {
     /// 1,000 connections that say nothing; 500 heads and 500 bodies that come by the byte; 100,000 wrong passwords over 10,000 names, from
     /// eight addresses; all of these. Clients, attackers and service share the processors, so a time is an upper bound of the service's own.
     Attack(Attack),
+    /// How many states of support one core evaluates in a second, each with the date of its next change
+    ///
+    /// Of 64 clusters of all profiles with three pools each, some of them stopped, changed or of suspended subscriptions, at moments of two years.
+    Policy(Policy),
     /// The service of `edge` and `attack`, in a process of its own
     #[command(hide = true)]
     EdgeServe(EdgeServe),
@@ -195,6 +200,17 @@ struct Attack {
     json: bool,
 }
 
+/// `cargo xtask bench policy`.
+#[derive(Debug, Args)]
+struct Policy {
+    /// Seconds over which each of the two figures is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Print one last line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// `bench edge-serve`.
 #[derive(Debug, Args)]
 struct EdgeServe {
@@ -230,6 +246,7 @@ fn main() -> Result<()> {
             Bench::EnginePart(options) => engine::part(options).await,
             Bench::Edge(options) => edge::run(options).await,
             Bench::Attack(options) => edge::attacked(options).await,
+            Bench::Policy(options) => policy::run(options),
             Bench::EdgeServe(options) => edge::serve(options).await,
             Bench::Setup(options) => setup::run(options),
             Bench::SetupImage(options) => setup::image(options),

@@ -109,6 +109,7 @@ impl SimStamp {
                 reserved_ranges: vec![(RANGE.parse()?, "the stamp's own network".to_owned())],
                 limits: control_records::usage::Limits::default(),
                 credential_lifetime: Duration::from_secs(8 * 60 * 60),
+                support: Default::default(),
             },
             Arc::new(NoCredentials),
         );

@@ -1,7 +1,7 @@
 //! One file per image, for hosts without a network: a compressed archive with the whole image.
 //!
 //! In this order: `manifest.json`, `sbom.spdx.json`, then per layer `layers/<id>/layer.json` and
-//! `layers/<id>/rootfs/…`. An import is unpacked to a scratch directory, every
+//! `layers/<id>/rootfs/…`; of an add-on's image `addon.json`, `sbom.spdx.json`, `image.tar`. An import is unpacked to a scratch directory, every
 //! digest is checked, and only then the image is moved into place.
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    addon::{self, AddonImage, AddonManifest, Imported},
     builder,
     error::{ImageError, IoContext as _},
     key,
@@ -44,18 +45,41 @@ impl ImageStore {
         Ok(image)
     }
 
-    /// Imports an image that [`Self::export`] wrote, after checking every digest in it.
+    /// Writes the image of an add-on to `file`, as one compressed archive.
+    ///
+    /// # Errors
+    /// [`ImageError::AddonNotBuilt`] when it is not in the store, [`ImageError::Space`], [`ImageError::Io`].
+    pub fn export_addon(&self, name: &str, file: &Path) -> Result<AddonImage, ImageError> {
+        let image = self.addon(name)?.ok_or_else(|| ImageError::AddonNotBuilt {
+            name: name.to_owned(),
+        })?;
+        whole(file, image.manifest.image.size, &|partial| {
+            write_addon(&image, partial)
+        })?;
+        Ok(image)
+    }
+
+    /// A node image, as tests import it.
+    #[cfg(test)]
+    pub(crate) fn import(&self, file: &Path) -> Result<NodeImage, ImageError> {
+        match self.import_any(file)? {
+            Imported::Node(image) => Ok(*image),
+            Imported::Addon(image) => panic!("{} is the image of an add-on", image.name()),
+        }
+    }
+
+    /// Imports an image that [`Self::export`] or [`Self::export_addon`] wrote, after checking every digest in it.
     ///
     /// # Errors
     /// [`ImageError::BadArchive`] names the problem of the file; nothing of it is kept.
-    pub fn import(&self, file: &Path) -> Result<NodeImage, ImageError> {
+    pub fn import_any(&self, file: &Path) -> Result<Imported, ImageError> {
         let size = file.metadata().at("read", file)?.len();
         let _lock = BuildLock::take(&self.paths.lock, &Silent)?;
         let paths = &self.paths;
         builder::sweep(&paths.scratch)?;
         // The archive is less than half the size of its content.
         space::check(&paths.root, size / 1_000_000 * 3, "LANDFALL_CACHE_DIR")?;
-        for directory in [&paths.scratch, &paths.layers, &paths.images] {
+        for directory in [&paths.scratch, &paths.layers, &paths.images, &paths.addons] {
             fs::create_dir_all(directory).at("create", directory)?;
         }
         let scratch = paths.scratch.join("import");
@@ -70,18 +94,23 @@ impl ImageStore {
 }
 
 fn export(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), ImageError> {
+    whole(file, image.size(), &|partial| write(store, image, partial))
+}
+
+/// Writes `file` with `write`, whole or not at all; `bytes` is the size of what goes into it.
+fn whole(file: &Path, bytes: u64, write: &dyn Fn(&Path) -> Result<(), ImageError>) -> Result<(), ImageError> {
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    space::check(directory, image.size() / 2_000_000, "another path for the file")?;
+    space::check(directory, bytes / 2_000_000, "another path for the file")?;
     let name = file.file_name().ok_or_else(|| ImageError::Io {
         what: format!("write {}", file.display()),
         source: io::Error::from(io::ErrorKind::IsADirectory),
     })?;
     // In the target's directory, so that the file appears there completely or not at all.
     let partial = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = write(store, image, &partial);
+    let written = write(&partial);
     if written.is_err() {
         // The first error is returned.
         drop(fs::remove_file(&partial));
@@ -115,6 +144,19 @@ fn write(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), Image
             )
             .at("pack", &from)?;
         }
+    }
+    let compressor = archive.into_inner().at("write", file)?;
+    compressor
+        .finish()
+        .and_then(|file| file.sync_all())
+        .at("write", file)
+}
+
+fn write_addon(image: &AddonImage, file: &Path) -> Result<(), ImageError> {
+    let out = File::create(file).at("write", file)?;
+    let mut archive = tar::Builder::new(zstd::Encoder::new(out, LEVEL).at("write", file)?);
+    for name in [addon::MANIFEST, SBOM, addon::ARCHIVE] {
+        append_file(&mut archive, name, &image.directory().join(name))?;
     }
     let compressor = archive.into_inner().at("write", file)?;
     compressor
@@ -171,12 +213,59 @@ fn append<W: Write>(archive: &mut tar::Builder<W>, name: &str, entry: &Entry, fr
     }
 }
 
-fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, ImageError> {
+fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<Imported, ImageError> {
+    unpack(file, scratch)?;
+    if scratch.join(addon::MANIFEST).exists() {
+        let image = take_addon(store, file, scratch)?;
+        return Ok(Imported::Addon(Box::new(image)));
+    }
+    let image = take_node(store, file, scratch)?;
+    Ok(Imported::Node(Box::new(image)))
+}
+
+fn take_addon(store: &ImageStore, file: &Path, scratch: &Path) -> Result<AddonImage, ImageError> {
     let bad = |detail: String| ImageError::BadArchive {
         archive: file.display().to_string(),
         detail,
     };
-    unpack(file, scratch)?;
+    let image = addon::load(scratch)
+        .map_err(|error| bad(format!("its manifest cannot be used: {error}")))?
+        .ok_or_else(|| bad("it is not complete".to_owned()))?;
+    check_addon(&image.manifest).map_err(bad)?;
+    let found = addon::differences(&image)?;
+    if let Some(difference) = found.differences.first() {
+        return Err(bad(difference.to_string()));
+    }
+    let directory = store.paths.addon(&image.manifest.name, &image.manifest.key);
+    let moved = scratch.join("image");
+    fs::create_dir(&moved).at("create", &moved)?;
+    for name in [addon::MANIFEST, SBOM, addon::ARCHIVE] {
+        fs::rename(scratch.join(name), moved.join(name)).at("move", &moved)?;
+    }
+    builder::install_image(&moved, &directory)?;
+    addon::load(&directory)?.ok_or_else(|| bad("it is not complete".to_owned()))
+}
+
+/// Checks all values that become part of a path.
+fn check_addon(manifest: &AddonManifest) -> Result<(), String> {
+    let here = crate::components::architecture();
+    if manifest.architecture != here {
+        return Err(format!(
+            "it is for {} and this machine is {here}",
+            manifest.architecture
+        ));
+    }
+    if !plain(&manifest.name) {
+        return Err("its name is not one".to_owned());
+    }
+    check_key(&manifest.key)
+}
+
+fn take_node(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, ImageError> {
+    let bad = |detail: String| ImageError::BadArchive {
+        archive: file.display().to_string(),
+        detail,
+    };
     let path = scratch.join(MANIFEST);
     let text = fs::read(&path)
         .map_err(|_| bad("there is no manifest in it: it is not an exported image".to_owned()))?;
@@ -260,25 +349,33 @@ fn check(manifest: &Manifest) -> Result<(), String> {
             manifest.architecture
         ));
     }
-    let plain = |text: &str| {
-        !text.is_empty()
-            && !text.starts_with('.')
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
-    };
     if !plain(&manifest.version) {
         return Err("its version is not one".to_owned());
     }
-    if manifest.key.len() != 64 || !manifest.key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err("its key is not one".to_owned());
-    }
+    check_key(&manifest.key)?;
     if manifest.layers.is_empty() || manifest.layers.len() > 8 {
         return Err(format!("it has {} layers", manifest.layers.len()));
     }
     match manifest.layers.iter().find(|layer| !plain(&layer.id)) {
         Some(layer) => Err(format!("'{}' is not the name of a layer", layer.id)),
         None => Ok(()),
+    }
+}
+
+/// Whether a text can be the name of a file.
+fn plain(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with('.')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+}
+
+fn check_key(key: &str) -> Result<(), String> {
+    if key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(())
+    } else {
+        Err("its key is not one".to_owned())
     }
 }
 
@@ -311,7 +408,8 @@ fn unpack(file: &Path, scratch: &Path) -> Result<(), ImageError> {
         if !path.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(bad(format!("{name} in it leads outside")));
         }
-        let known = path == Path::new(MANIFEST) || path == Path::new(SBOM) || path.starts_with("layers");
+        let named = [MANIFEST, SBOM, addon::MANIFEST, addon::ARCHIVE];
+        let known = named.iter().any(|name| path == Path::new(name)) || path.starts_with("layers");
         let kind = entry.header().entry_type();
         if !known || !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
             return Err(bad(format!("{name} in it does not belong there")));

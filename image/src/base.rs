@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The date of files that contain their time of creation: 2026-01-01.
-const EPOCH: &str = "1767225600";
+pub(crate) const EPOCH: &str = "1767225600";
 
 /// Not needed inside a machine. Copyright files stay: a distributor of an image must include them.
 const LEFT_OUT: &[&str] = &[

@@ -455,7 +455,7 @@ impl<'a> Build<'a> {
             packages,
             sbom: String::new(),
         };
-        let sbom = sbom::document(&manifest, &self.store.catalog.base.suite, &linked);
+        let sbom = sbom::document("node-image", &manifest, &self.store.catalog.base.suite, &linked);
         let sbom = serde_json::to_vec(&sbom).expect("a JSON value");
         manifest.sbom = crate::digest::of_bytes(&sbom);
         let scratch = self.scratch("image")?;
@@ -516,7 +516,7 @@ pub(crate) fn install_image(scratch: &Path, directory: &Path) -> Result<(), Imag
 }
 
 /// The directory of Go's build cache.
-fn go_cache(store: &Path) -> PathBuf {
+pub(crate) fn go_cache(store: &Path) -> PathBuf {
     let variable = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())

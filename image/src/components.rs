@@ -29,6 +29,11 @@ const MODULES: &[(&str, &str, &str)] = &[
         include_str!("../../components/etcd/go.sum"),
     ),
     module(
+        "kube-router",
+        include_str!("../../components/kube-router/go.mod"),
+        include_str!("../../components/kube-router/go.sum"),
+    ),
+    module(
         "kubernetes-1.36",
         include_str!("../../components/kubernetes-1.36/go.mod"),
         include_str!("../../components/kubernetes-1.36/go.sum"),
@@ -114,6 +119,8 @@ pub(crate) enum Place {
     Common,
     /// A separate container image, in the layer that all versions share.
     Images,
+    /// A separate container image that is part of no node image: built when a cluster first asks for it.
+    Addon,
 }
 
 /// One upstream release: a Go module and the programs built from it.
@@ -134,6 +141,12 @@ pub(crate) struct Component {
     ldflags: Vec<String>,
     release: String,
     pub(crate) programs: Vec<Program>,
+    /// Debian packages in the container image of an add-on, with all that they depend on.
+    #[serde(default)]
+    pub(crate) packages: Vec<String>,
+    /// Symbolic links in that image: path and target, both without a leading slash or relative.
+    #[serde(default)]
+    pub(crate) links: BTreeMap<String, String>,
 }
 
 /// One executable.
@@ -194,7 +207,53 @@ impl Catalog {
     pub(crate) fn shared(&self) -> impl Iterator<Item = &Component> {
         self.components
             .iter()
-            .filter(|component| component.layer != Place::Kubernetes)
+            .filter(|component| !matches!(component.layer, Place::Kubernetes | Place::Addon))
+    }
+
+    /// The components with an image that is built when it is first asked for.
+    pub(crate) fn addons(&self) -> impl Iterator<Item = &Component> {
+        self.components
+            .iter()
+            .filter(|component| component.layer == Place::Addon)
+    }
+
+    /// The component of an add-on's image, by its name.
+    pub(crate) fn addon(&self, name: &str) -> Result<&Component, ImageError> {
+        self.addons()
+            .find(|component| component.name == name)
+            .ok_or_else(|| ImageError::UnknownAddon {
+                name: name.to_owned(),
+                known: self
+                    .addons()
+                    .map(|component| component.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    /// The content of an add-on's image as far as it is known without a toolchain, as [`Self::recipe`].
+    pub(crate) fn addon_recipe(&self, component: &Component) -> String {
+        let mut key = KeyBuilder::new("add-on recipe")
+            .field("format", crate::addon::FORMAT)
+            .field("suite", &self.base.suite)
+            .field("component", &component.name)
+            .field("version", &component.version)
+            .field("ldflags", &component.ldflags())
+            .fields("debian", component.packages.iter().map(String::as_str));
+        for (path, target) in &component.links {
+            key = key.field("link", path).field("target", target);
+        }
+        if let Some(module) = self.modules.get(&component.folder) {
+            key = key
+                .field("go.mod", &module.go_mod)
+                .field("go.sum", &module.go_sum);
+        }
+        for program in &component.programs {
+            key = key
+                .field("program", &program.name)
+                .field("package", &program.package);
+        }
+        key.finish()
     }
 
     /// The content of this version's image, as far as it is known without a toolchain: identifies an image in
@@ -437,6 +496,43 @@ mod tests {
             );
         }
         assert!(cluster_addons::images().any(|image| image.reference == references::COREDNS));
+    }
+
+    #[test]
+    fn each_image_that_clusters_may_ask_for_is_pinned_and_no_other_is() {
+        let catalog = Catalog::embedded();
+        let pinned: Vec<(&str, String)> = catalog
+            .addons()
+            .map(|component| {
+                assert_eq!(
+                    component.programs.len(),
+                    1,
+                    "{}: one program an image",
+                    component.name
+                );
+                let reference = crate::containers::reference(component, &component.programs[0]);
+                (component.name.as_str(), reference)
+            })
+            .collect();
+        let asked: Vec<(&str, String)> = cluster_spec::ADDON_IMAGES
+            .iter()
+            .map(|image| (image.name, image.reference.to_owned()))
+            .collect();
+        assert_eq!(pinned, asked);
+        assert!(catalog.addon("coredns").is_err());
+    }
+
+    #[test]
+    fn no_node_image_changes_because_of_an_add_on() {
+        let catalog = Catalog::embedded();
+        let mut other = catalog.clone();
+        other
+            .components
+            .retain(|component| component.layer != Place::Addon);
+        for version in catalog.versions() {
+            let of = |catalog: &Catalog| catalog.recipe(catalog.kubernetes(&version).unwrap());
+            assert_eq!(of(&catalog), of(&other));
+        }
     }
 
     #[test]

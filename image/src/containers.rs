@@ -116,7 +116,7 @@ fn is_applet(name: &str) -> bool {
 }
 
 /// Files that programs expect: names of the usual users, and writable directories.
-fn skeleton() -> Vec<Member> {
+pub(crate) fn skeleton() -> Vec<Member> {
     vec![
         directory("etc", 0o755),
         text(

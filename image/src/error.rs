@@ -39,6 +39,23 @@ pub enum ImageError {
         /// The requested version.
         version: String,
     },
+    /// There is no such image of an add-on.
+    #[error("there is no image {name} of an add-on: {known}")]
+    UnknownAddon {
+        /// The requested name.
+        name: String,
+        /// All names, separated by commas.
+        known: String,
+    },
+    /// The image of an add-on is not in the store.
+    #[error(
+        "there is no image {name} here: build it with 'landfall image build --addon {name}' or bring one with \
+         'landfall image import'"
+    )]
+    AddonNotBuilt {
+        /// The requested name.
+        name: String,
+    },
     /// The `modules` source needs Go.
     #[error(
         "the Go toolchain is not installed: install Go {at_least} or newer from https://go.dev/dl, or bring a finished \

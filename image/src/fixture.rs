@@ -55,9 +55,22 @@ build_date = "2026-10-21T02:17:32Z"
 ldflags = []
 release = "https://coredns.io/{version}/{name}"
 programs = [{ name = "coredns", package = "coredns", seconds = 120, ask = ["--version"] }]
+
+[[component]]
+name = "warden"
+folder = "etcd"
+layer = "addon"
+module = "example.org/warden"
+version = "v2.1.0"
+build_date = "2026-03-03T05:25:26Z"
+ldflags = []
+release = "https://example.org/{version}/{name}"
+packages = ["ipset"]
+links = { "usr/bin/wardenctl" = "ipset" }
+programs = [{ name = "warden", package = "warden", seconds = 60, ask = ["--version"] }]
 "#;
 
-/// Two Kubernetes programs, etcd, and one program in an image.
+/// Two Kubernetes programs, etcd, one program in an image, and one in an image of its own.
 pub(crate) fn catalog() -> Catalog {
     let mut catalog = Catalog::parse(COMPONENTS).unwrap();
     for folder in ["kubernetes-1.36", "etcd"] {
@@ -85,7 +98,7 @@ while [ "$1" != -o ]; do shift; done
 name=$(basename "$2")
 if grep -qx "$name" '{broken}' 2>/dev/null; then echo "undefined: $name"; exit 1; fi
 echo "$name" >> '{calls}'
-case $name in etcd) v=3.6.16;; coredns) v=1.15.0;; *) v=1.36.3;; esac
+case $name in etcd) v=3.6.16;; coredns) v=1.15.0;; warden) v=2.1.0;; *) v=1.36.3;; esac
 printf '#!/bin/sh\necho %s v%s\n' "$name" "$v" > "$2"
 "#,
         broken = broken.display(),
@@ -93,8 +106,15 @@ printf '#!/bin/sh\necho %s v%s\n' "$name" "$v" > "$2"
     );
     let mmdebstrap = format!(
         r#"#!/bin/sh
-echo base >> '{calls}'
 for last; do :; done
+case "$*" in *--variant=extract*)
+echo packages >> '{calls}'
+mkdir -p "$last/usr/bin"
+printf ipset > "$last/usr/bin/ipset"
+echo ipset_7.17-1_amd64.deb > "$last/packages"
+exit;;
+esac
+echo base >> '{calls}'
 mkdir -p "$last/usr/bin" "$last/var/lib/dpkg" "$last/etc/ssl/certs"
 printf '#!/bin/sh\nprintf "sh\\nwget\\n"\n' > "$last/usr/bin/busybox"
 chmod 755 "$last/usr/bin/busybox"

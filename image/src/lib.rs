@@ -12,10 +12,14 @@
 //! - a build holds the store's lock; readers need none;
 //! - each finished program is stored at once, so a killed build continues where it stopped; its child
 //!   processes have ended with it;
+//! - the container image of an add-on that is part of no node image is built, kept, moved and checked likewise
+//!   ([`AddonImage`]);
 //! - no registry, container daemon or checkout is needed: the pinned components are inside this crate.
 //!
 //! Blocking code: call it from `spawn_blocking`. Called by: the `image`, `up` and `serve` commands, benches.
 
+mod addon;
+mod addon_build;
 mod archive;
 mod base;
 mod builder;
@@ -30,6 +34,7 @@ mod layer;
 mod lock;
 mod manifest;
 mod oci;
+mod packages;
 mod packed;
 mod place;
 mod plan;
@@ -46,10 +51,13 @@ mod tree;
 mod verify;
 
 #[cfg(test)]
+mod addon_tests;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod store_tests;
 
+pub use addon::{AddonImage, AddonManifest, Imported};
 pub use components::supported;
 pub use error::ImageError;
 pub use manifest::{ContainerImage, DebianPackage, LayerRecord, Manifest, ProgramRecord};

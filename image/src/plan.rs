@@ -23,7 +23,7 @@ use crate::{
 /// The work of building an image on this machine now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Estimate {
-    /// Kubernetes, like `1.36.3`.
+    /// Kubernetes, like `1.36.3`; of an add-on's image: its name.
     pub version: String,
     /// The steps in order, with the expected time of each on a machine like this one with empty caches.
     pub steps: Vec<(String, Duration)>,
@@ -84,6 +84,17 @@ impl ImageStore {
         Plan::new(&self.catalog, version, source, &self.tools, &self.paths)?
             .estimate(&self.catalog, &self.paths)
     }
+}
+
+/// The programs of one component. Asks the Go toolchain for its version, or reads the given programs.
+pub(crate) fn plans_of<'a>(
+    catalog: &'a Catalog,
+    component: &'a Component,
+    source: &'a Source,
+    tools: &Tools,
+    paths: &'a Paths,
+) -> Result<Vec<ProgramPlan<'a>>, ImageError> {
+    Planner::new(catalog, source, tools, paths)?.programs(std::iter::once(component))
 }
 
 impl<'a> Plan<'a> {

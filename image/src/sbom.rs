@@ -6,8 +6,13 @@ use serde_json::{Value, json};
 
 use crate::{buildinfo::BuildInfo, manifest::Manifest};
 
-/// `programs`: the build information of each program of the manifest, by name.
-pub(crate) fn document(manifest: &Manifest, suite: &str, programs: &BTreeMap<String, BuildInfo>) -> Value {
+/// `kind`: `node-image` or `addon-image`. `programs`: the build information of each program of the manifest, by name.
+pub(crate) fn document(
+    kind: &str,
+    manifest: &Manifest,
+    suite: &str,
+    programs: &BTreeMap<String, BuildInfo>,
+) -> Value {
     let mut packages = Vec::new();
     let mut relationships = Vec::new();
     let mut relate = |from: &str, kind: &str, to: &str| {
@@ -18,7 +23,12 @@ pub(crate) fn document(manifest: &Manifest, suite: &str, programs: &BTreeMap<Str
 
     let image = "SPDXRef-NodeImage";
     relate("SPDXRef-DOCUMENT", "DESCRIBES", image);
-    packages.push(package(image, "landfall-node-image", &manifest.version, None));
+    packages.push(package(
+        image,
+        &format!("landfall-{kind}"),
+        &manifest.version,
+        None,
+    ));
 
     for debian in &manifest.packages {
         let id = identifier(&["Debian", &debian.name, &debian.version]);
@@ -91,8 +101,8 @@ pub(crate) fn document(manifest: &Manifest, suite: &str, programs: &BTreeMap<Str
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": format!("landfall-node-image-{}", manifest.version),
-        "documentNamespace": format!("https://landfall.dev/spdx/node-image/{}/{}", manifest.version, manifest.key),
+        "name": format!("landfall-{kind}-{}", manifest.version),
+        "documentNamespace": format!("https://landfall.dev/spdx/{kind}/{}/{}", manifest.version, manifest.key),
         "creationInfo": {
             "created": manifest.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             "creators": [concat!("Tool: landfall-", env!("CARGO_PKG_VERSION"))],
@@ -164,6 +174,7 @@ mod tests {
             modules: vec![("k8s.io/kubernetes".to_owned(), "v1.36.3".to_owned())],
         };
         let document = document(
+            "node-image",
             &manifest,
             "bookworm",
             &BTreeMap::from([("kubelet".to_owned(), info)]),

@@ -30,6 +30,7 @@ pub(crate) struct Paths {
     pub(crate) modules: PathBuf,
     pub(crate) layers: PathBuf,
     pub(crate) images: PathBuf,
+    pub(crate) addons: PathBuf,
     pub(crate) scratch: PathBuf,
     pub(crate) logs: PathBuf,
     pub(crate) lock: PathBuf,
@@ -45,6 +46,7 @@ impl Paths {
             modules: below("modules"),
             layers: below("layers"),
             images: below("images"),
+            addons: below("addons"),
             scratch: below("scratch"),
             logs: below("logs"),
             lock: below("build.lock"),
@@ -58,6 +60,10 @@ impl Paths {
 
     pub(crate) fn image(&self, version: &str, key: &str) -> PathBuf {
         self.images.join(version).join(key::short(key))
+    }
+
+    pub(crate) fn addon(&self, name: &str, key: &str) -> PathBuf {
+        self.addons.join(name).join(key::short(key))
     }
 }
 
@@ -314,7 +320,7 @@ fn version_order(version: &str) -> Vec<u64> {
 }
 
 /// The sorted names in a directory; none if it does not exist.
-fn names(directory: &Path) -> Result<Vec<String>, ImageError> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>, ImageError> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.at("list", directory)?,

@@ -4,12 +4,14 @@
 
 mod access;
 mod backup;
+mod catalogue;
 mod credentials;
 mod identity;
 mod image;
 mod maintenance;
 mod secrets;
 mod subscription;
+mod support;
 mod upgrade;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -19,6 +21,7 @@ use clap_complete::Shell;
 
 pub(crate) use access::{Access, AccessPlace};
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
+pub(crate) use catalogue::{Catalogue, CatalogueSign};
 pub(crate) use credentials::Credentials;
 pub(crate) use identity::{
     Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
@@ -28,6 +31,7 @@ pub(crate) use image::{Image, ImageBuild, ImagePush, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
+pub(crate) use support::{ProfileArg, Support, SupportStatus};
 pub(crate) use upgrade::Upgrade;
 
 /// Azure Kubernetes Service on your own machines.
@@ -129,6 +133,12 @@ pub(crate) enum Command {
     /// Upgrades of clusters: report obstacles before an upgrade
     #[command(subcommand)]
     Upgrade(Upgrade),
+    /// What the service owes clusters: vulnerabilities of what they run, and known issues
+    #[command(subcommand)]
+    Support(Support),
+    /// The version catalogue: show it, and import a newer one that is signed
+    #[command(subcommand)]
+    Catalogue(Catalogue),
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),
@@ -138,6 +148,9 @@ pub(crate) enum Command {
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),
+    /// Support: whether clusters are supported and why not, and what support covers
+    #[command(subcommand)]
+    Support(Support),
     /// Role assignments: list, create and delete
     #[command(subcommand)]
     Access(Access),
@@ -242,6 +255,10 @@ pub(crate) struct Layout {
     /// are, none removes all [default: as much as this host has room for]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
+
+    /// The support policies that the stamp goes by [default: aks]
+    #[arg(long, value_enum)]
+    pub(crate) support_profile: Option<ProfileArg>,
 
     /// The key of the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
     /// stamp's secrets

@@ -289,7 +289,8 @@ impl ArmClient {
         }
     }
 
-    fn url(&self, path: &str, version: &str) -> String {
+    /// The URL of a path; a query can be added to it with `&`.
+    pub(crate) fn url(&self, path: &str, version: &str) -> String {
         format!("{}{path}?api-version={version}", self.base)
     }
 

@@ -1,17 +1,19 @@
-//! Node images for the commands and for the fabric: listing them, building with progress, and building on a
-//! cluster's first use of a version.
+//! Node images and images of add-ons for the commands and for the fabric: listing them, building with progress, and building on a
+//! cluster's first use of a version, or of an add-on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use agent_api::ImageArchive;
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_versions::Offered;
-use image::{Event, ImageError, ImageStore, NodeImage, Progress, Source, Tools};
+use image::{AddonImage, Event, ImageError, ImageStore, NodeImage, Progress, Source, Tools};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -104,7 +106,35 @@ pub(crate) enum Wanted {
 
 /// Makes sure that the image of a version exists; reports progress to `step`.
 pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: &Step) -> Result<NodeImage> {
-    let store = store(places)?;
+    let wanted = version.to_owned();
+    building(store(places)?, step, move |store, progress| match image {
+        Wanted::Any => store.ensure(&wanted, &Source::Modules, progress),
+        Wanted::From(source) => store.build(&wanted, &source, progress),
+    })
+    .await
+}
+
+/// The same for the image of an add-on.
+pub(crate) async fn ensure_addon(
+    places: &Places,
+    name: &str,
+    image: Wanted,
+    step: &Step,
+) -> Result<AddonImage> {
+    let name = name.to_owned();
+    building(store(places)?, step, move |store, progress| match image {
+        Wanted::Any => store.ensure_addon(&name, &Source::Modules, progress),
+        Wanted::From(source) => store.build_addon(&name, &source, progress),
+    })
+    .await
+}
+
+/// Builds in a thread of its own; reports progress to `step`.
+async fn building<T: Send + 'static>(
+    store: ImageStore,
+    step: &Step,
+    build: impl FnOnce(&ImageStore, &dyn Progress) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T> {
     let (sender, mut said) = mpsc::unbounded_channel();
     let tracker = Mutex::new(Tracker::default());
     let progress = move |event: Event<'_>| {
@@ -115,11 +145,7 @@ pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: 
         // The receiver is gone after an interruption; the build is killed with it.
         drop(sender.send(text));
     };
-    let wanted = version.to_owned();
-    let build = tokio::task::spawn_blocking(move || match image {
-        Wanted::Any => store.ensure(&wanted, &Source::Modules, &progress),
-        Wanted::From(source) => store.build(&wanted, &source, &progress),
-    });
+    let build = tokio::task::spawn_blocking(move || build(&store, &progress));
     // Ends when the build, and with it the sender, is gone.
     while let Some(text) = said.recv().await {
         step.now(&text);
@@ -248,10 +274,19 @@ fn find(store: &ImageStore, version: &str) -> Option<Vec<PathBuf>> {
     }
 }
 
-/// The images of a running service: a missing one is built in the background when a machine first needs it.
+/// What an image is of, by the key of its build.
+pub(crate) fn title(key: &str) -> String {
+    if key.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("Kubernetes {key}")
+    } else {
+        format!("add-on {key}")
+    }
+}
+
+/// The images of a running service: a missing one is built in the background when a machine, or a cluster, first needs it.
 pub(crate) struct ImagesOnDemand {
     store: ImageStore,
-    /// By version: the current step, or the error of the last build.
+    /// By version, or by the name of the add-on: the current step, or the error of the last build.
     builds: Arc<Mutex<BTreeMap<String, Build>>>,
 }
 
@@ -275,45 +310,45 @@ impl ImagesOnDemand {
         let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
         builds
             .iter()
-            .map(|(version, build)| (version.clone(), build.text.clone()))
+            .map(|(key, build)| (key.clone(), build.text.clone()))
             .collect()
     }
 
     /// Starts a build unless one runs. The loops retry with growing pauses, so a failed build is tried again.
-    fn start(&self, version: &str) {
+    fn start(&self, key: &str, build: fn(&ImageStore, &Teller) -> Result<(), ImageError>) {
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        if builds.get(version).is_some_and(|build| build.running) {
+        if builds.get(key).is_some_and(|build| build.running) {
             return;
         }
         builds.insert(
-            version.to_owned(),
+            key.to_owned(),
             Build {
                 running: true,
                 text: "being built".to_owned(),
             },
         );
         drop(builds);
-        tracing::info!(version, "building the node image that a cluster asked for");
+        tracing::info!(image = %title(key), "building the image that a cluster asked for");
         let teller = Teller {
-            version: version.to_owned(),
+            key: key.to_owned(),
             builds: Arc::clone(&self.builds),
             tracker: Mutex::default(),
         };
         let store = self.store.clone();
         let builder = std::thread::Builder::new().name("image-build".to_owned());
         let spawned = builder.spawn(move || {
-            let outcome = store.ensure(&teller.version, &Source::Modules, &teller);
-            let version = &teller.version;
+            let outcome = build(&store, &teller);
+            let key = &teller.key;
             let mut builds = teller.builds.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
-                Ok(_) => {
-                    tracing::info!(version, "the node image is built");
-                    builds.remove(version);
+                Ok(()) => {
+                    tracing::info!(image = %title(key), "the image is built");
+                    builds.remove(key);
                 }
                 Err(error) => {
-                    tracing::error!(version, %error, "the node image cannot be built");
+                    tracing::error!(image = %title(key), %error, "the image cannot be built");
                     builds.insert(
-                        version.clone(),
+                        key.clone(),
                         Build {
                             running: false,
                             text: format!("cannot be built: {error}"),
@@ -323,11 +358,11 @@ impl ImagesOnDemand {
             }
         });
         if let Err(error) = spawned {
-            tracing::error!(version, %error, "no thread for building the node image");
+            tracing::error!(image = %title(key), %error, "no thread for building the image");
             self.builds
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .remove(version);
+                .remove(key);
         }
     }
 }
@@ -336,13 +371,50 @@ impl fabric_container::Images for ImagesOnDemand {
     fn layers(&self, version: &str) -> Option<Vec<PathBuf>> {
         let layers = find(&self.store, version);
         if layers.is_none() {
-            self.start(version);
+            self.start(version, |store, teller| {
+                let image = store.ensure(&teller.key, &Source::Modules, teller);
+                image.map(drop)
+            });
         }
         layers
     }
 
     fn state(&self, version: &str) -> Option<String> {
         self.under_way().remove(version)
+    }
+
+    fn has_addon(&self, name: &str) -> bool {
+        match self.store.addon(name) {
+            Ok(Some(_)) => return true,
+            Ok(None) => {}
+            // A build says it again, where it is seen.
+            Err(error) => tracing::error!(name, %error, "the images of add-ons cannot be read"),
+        }
+        self.start(name, |store, teller| {
+            let image = store.ensure_addon(&teller.key, &Source::Modules, teller);
+            image.map(drop)
+        });
+        false
+    }
+
+    fn addon_state(&self, name: &str) -> Option<String> {
+        self.under_way().remove(name)
+    }
+}
+
+impl agent_api::AddonImages for ImagesOnDemand {
+    fn archive(&self, name: &str, tag: &str) -> io::Result<Option<ImageArchive>> {
+        let image = match self.store.addon(name) {
+            Ok(image) => image,
+            // A name that this release does not know.
+            Err(ImageError::UnknownAddon { .. }) => None,
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let image = image.filter(|image| image.manifest.program.version == tag);
+        Ok(image.map(|image| ImageArchive {
+            path: image.archive(),
+            digest: image.manifest.image.digest,
+        }))
     }
 }
 
@@ -360,7 +432,7 @@ impl providers_containerservice::NodeImages for ImagesOnDemand {
 
 /// Keeps the progress of a background build for `status`.
 struct Teller {
-    version: String,
+    key: String,
     builds: Arc<Mutex<BTreeMap<String, Build>>>,
     tracker: Mutex<Tracker>,
 }
@@ -373,7 +445,7 @@ impl Progress for Teller {
             .unwrap_or_else(PoisonError::into_inner)
             .hear(&event);
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        builds.insert(self.version.clone(), Build { running: true, text });
+        builds.insert(self.key.clone(), Build { running: true, text });
     }
 }
 

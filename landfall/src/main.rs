@@ -8,6 +8,7 @@ mod admin;
 mod args;
 mod arm;
 mod background;
+mod catalogue;
 mod commands;
 mod doctor;
 mod graph;
@@ -113,11 +114,14 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Unknown(command) => Box::pin(commands::unknown::run(context, &command)).await,
         Command::Maintenance(command) => Box::pin(commands::maintenance::run(context, &command)).await,
         Command::Subscription(command) => Box::pin(commands::subscription::run(context, &command)).await,
+        Command::Support(command) => Box::pin(commands::support::run(context, &command)).await,
         Command::Access(command) => Box::pin(commands::access::run(context, &command)).await,
         Command::Identity(command) => Box::pin(commands::identity::run(context, &command)).await,
         Command::Secrets(command) => Box::pin(commands::secrets::run(context, &command)).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
         Command::Upgrade(command) => Box::pin(commands::upgrade::run(context, &command)).await,
+        Command::Support(command) => Box::pin(commands::support::run(context, &command)).await,
+        Command::Catalogue(command) => commands::catalogue::run(context, &command),
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,
         Command::Events(args) => Box::pin(commands::events::run(context, &args)).await,
         Command::Image(args) => Box::pin(commands::image::run(context, args)).await,

@@ -7,6 +7,7 @@
 //! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
 //! | `…/registries/` | images of registries |
 //! | `…/log/` | the service's log, bounded |
+//! | `…/catalogue.signed` | a version catalogue that was imported, with its signature |
 //! | `…/ca.pem` | the certificate that clients of the ARM API trust |
 //! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and the settings of the running stamp |
 //!
@@ -83,6 +84,10 @@ impl Places {
     }
     pub(crate) fn log(&self) -> PathBuf {
         self.state.join("log/serve.log")
+    }
+    /// A version catalogue that was imported.
+    pub(crate) fn catalogue(&self) -> PathBuf {
+        self.state.join("catalogue.signed")
     }
     pub(crate) fn ca(&self) -> PathBuf {
         self.state.join("ca.pem")

@@ -14,6 +14,7 @@ use fabric_api::{StampNetwork, Uplink};
 use identity::Shape;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
+use policy_support::Profile;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::places::{Places, write_whole};
@@ -68,9 +69,15 @@ pub(crate) struct Settings {
     /// Validity of issued kubeconfigs, hours.
     #[serde(default = "kubeconfig_hours")]
     pub(crate) kubeconfig_hours: u32,
+    /// The support policies that it goes by.
+    #[serde(default)]
+    pub(crate) support: Profile,
     /// The operator's limits of its subscriptions.
     #[serde(default, skip_serializing_if = "Quotas::is_empty")]
     pub(crate) limits: Quotas,
+    /// Public keys that may sign version catalogues for it, base64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) catalogue_keys: Vec<String>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -146,6 +153,7 @@ impl Settings {
             settings.backups = layout.backups.clone().or(settings.backups);
             settings.backups_copy = layout.backups_copy.clone().or(settings.backups_copy);
             settings.kubeconfig_hours = layout.kubeconfig_hours.unwrap_or(settings.kubeconfig_hours);
+            settings.support = layout.support_profile.map_or(settings.support, Profile::from);
             settings.limits = settings.limits.changed(&layout.limit)?;
             if settings != before {
                 settings.save(places)?;
@@ -178,7 +186,11 @@ impl Settings {
             backups_copy: layout.backups_copy.clone(),
             cache: None,
             kubeconfig_hours: layout.kubeconfig_hours.unwrap_or_else(kubeconfig_hours),
+            support: layout
+                .support_profile
+                .map_or_else(Profile::default, Profile::from),
             limits: Quotas::default().changed(&layout.limit)?,
+            catalogue_keys: Vec::new(),
             created_at: env.clock.now(),
         };
         places.make()?;
@@ -203,6 +215,15 @@ impl Settings {
             return Ok(());
         }
         self.cache = Some(cache);
+        self.save(places)
+    }
+
+    /// Stores the keys that may sign version catalogues, in place of those before.
+    pub(crate) fn trust_catalogues_of(&mut self, places: &Places, keys: Vec<String>) -> Result<()> {
+        if self.catalogue_keys == keys {
+            return Ok(());
+        }
+        self.catalogue_keys = keys;
         self.save(places)
     }
 

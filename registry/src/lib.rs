@@ -30,7 +30,7 @@ mod uploads;
 use std::sync::Arc;
 
 use axum::body::Body;
-use base_blocking::{IMAGES, Pool};
+use base_blocking::{Pool, REGISTRIES};
 use base_env::Env;
 use http::{Method, Request, Response, header};
 use storage_images::Images;
@@ -104,7 +104,7 @@ impl Registries {
                 env,
                 images,
                 gate,
-                pool: Pool::new(IMAGES),
+                pool: Pool::new(REGISTRIES),
             }),
         }
     }

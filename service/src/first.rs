@@ -76,6 +76,7 @@ pub async fn records(
             registered: Vec::new(),
             unregistered: Vec::new(),
             state: SubscriptionState::Enabled,
+            state_since: None,
             created_at,
         };
         write_new(store, &name, &record).await?;
@@ -174,6 +175,7 @@ mod tests {
             audience: "https://management.landfall.internal/tenant".to_owned(),
             limits: control_records::usage::Limits::default(),
             credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
+            support: Default::default(),
         }
     }
 

@@ -48,11 +48,12 @@ use control_sealing::{SealedPlace, Sealing};
 use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
+use policy_support::Profile;
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerregistry::{ContainerRegistry, ContainerRegistryConfig, Occupancy};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
-    Rehearsals, UpgradeGuard,
+    Rehearsals, Support, SupportData, UpgradeGuard,
 };
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
@@ -101,6 +102,8 @@ pub struct Config {
     pub limits: Limits,
     /// Validity of issued credentials of clusters.
     pub credential_lifetime: Duration,
+    /// The support policies that it goes by.
+    pub support: Profile,
 }
 
 impl Config {
@@ -166,6 +169,8 @@ pub struct Drivers {
     pub images: Arc<dyn NodeImages>,
     /// The images of registries; `None`: none are kept, and registries are resources only.
     pub registries: Option<Arc<Images>>,
+    /// The version catalogue, and the bills of materials of node images.
+    pub support: Arc<dyn SupportData>,
 }
 
 /// A part that runs until the service is stopped.
@@ -243,6 +248,7 @@ impl Service {
                 reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
                 limits: config.limits.clone(),
                 credential_lifetime: config.credential_lifetime,
+                support: config.support,
             },
             Arc::new(SealedCredentials {
                 env: env.clone(),
@@ -264,7 +270,7 @@ impl Service {
             env: env.clone(),
             store: Arc::clone(&store),
             clusters: Arc::clone(&clusters),
-            images: drivers.images,
+            images: Arc::clone(&drivers.images),
         };
         let clusters: Arc<dyn Provider> = clusters;
         let authorization: Arc<dyn Provider> = Arc::new(Authorization::new(
@@ -369,6 +375,12 @@ impl Service {
             offered: Offered::pinned(),
             limits: config.limits.clone(),
         });
+        let own = own.supporting(Support {
+            profile: config.support,
+            offered: Offered::pinned(),
+            images: drivers.images,
+        });
+        let own = own.knowing(drivers.support, Offered::pinned());
         let own: Arc<dyn Provider> = Arc::new(own);
         let sealing = Arc::new(Sealing::new(
             env,
@@ -378,7 +390,7 @@ impl Service {
         ));
         let identity: Arc<dyn Provider> =
             Arc::new(IdentityApi::new(Arc::clone(&tokens), Arc::clone(&sealing)));
-        let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(Arc::clone(&store)));
+        let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(env.clone(), Arc::clone(&store)));
         let providers = vec![
             Arc::clone(&clusters),
             resources,

@@ -1,11 +1,11 @@
 //! The recipes of real clusters: `cluster/pki`, `cluster/bootstrap` and `cluster/addons` behind [`Recipes`].
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{
-    AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, manifests,
-    trusted_binding,
+    AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, leaving,
+    manifests, trusted_binding,
 };
 use cluster_api::{AddonAilment, Endpoint, NodeMarks, NodeWish, ObjectRef, QUARANTINED};
 use cluster_bootstrap::{
@@ -69,6 +69,13 @@ impl KubernetesRecipes {
             registry: self.registry.clone(),
         };
         Some((pool.clone(), place))
+    }
+
+    fn addons_with(&self, images: &BTreeSet<String>) -> AddonOptions {
+        AddonOptions {
+            images: images.clone(),
+            ..self.addons.clone()
+        }
     }
 }
 
@@ -346,8 +353,23 @@ impl Recipes for KubernetesRecipes {
         cluster_addons::reads()
     }
 
-    fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError> {
-        Ok(manifests(&of_any_version(cluster.spec()), &self.addons, read))
+    fn addons(
+        &self,
+        cluster: &ClusterRecord,
+        images: &BTreeSet<String>,
+        read: &[Value],
+    ) -> Result<Vec<Value>, RecipeError> {
+        let spec = of_any_version(cluster.spec());
+        Ok(manifests(&spec, &self.addons_with(images), read))
+    }
+
+    fn addons_leaving(
+        &self,
+        cluster: &ClusterRecord,
+        images: &BTreeSet<String>,
+        read: &[Value],
+    ) -> Vec<ObjectRef> {
+        leaving(cluster.spec(), &self.addons_with(images), read)
     }
 
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects {

@@ -111,6 +111,7 @@ impl Stamp {
             .await?;
         self.check_namespaces(&records.clusters, &records.observed, &mut problems)
             .await?;
+        self.check_policies(&records.clusters, &mut problems);
         self.check_balancers(
             &records.clusters,
             &records.observed,

@@ -24,5 +24,6 @@ pub(crate) fn config() -> Config {
         audience: AUDIENCE.to_owned(),
         limits: control_records::usage::Limits::default(),
         credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
+        support: Default::default(),
     }
 }

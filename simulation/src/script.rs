@@ -35,10 +35,14 @@
 //! | `namespace C NAME [adopt=POLICY] [delete=POLICY] [label=KEY:VALUE] [cpu=QUANTITY]`, `drop-namespace C NAME` | the PUT, the DELETE of a managed namespace |
 //! | `own-namespace C NAME` | a user makes a Namespace in a cluster |
 //! | `namespaces C` | prints the managed namespaces of a cluster, and whether the cluster has them |
+//! | `policy C ENGINE` | the PUT of a cluster with another engine of network policies |
+//! | `policies C` | prints what enforces the network policies of a cluster |
 //! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
 //! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
 //! | `waits C` | prints what planned work of a cluster waits for |
 //! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
+//! | `support C PROFILE DAYS` | prints the state of support of a cluster that many days from now |
+//! | `subscription off`, `subscription on` | an operator disables the subscription, enables it |
 //! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
@@ -263,12 +267,16 @@ impl Player {
                 crate::namespaces::plant(&stamp.world, &cluster.uid, namespace);
             }
             ["namespaces", name] => self.namespaces(name).await?,
+            ["policy", name, engine] => self.policy(name, engine).await?,
+            ["policies", name] => self.policies(name).await?,
             ["channel", name, channel] => self.channel(name, channel).await?,
             ["window", name, configuration, day, time, hours] => {
                 self.window(name, configuration, [day, time, hours]).await?;
             }
             ["waits", name] => self.waits(name).await?,
             ["upgraded", name, version] => self.upgraded(name, version).await?,
+            ["support", name, profile, days] => self.support(name, profile, days).await?,
+            ["subscription", to @ ("off" | "on")] => self.subscription(to == "off").await?,
             ["hold", reason] => self.hold(Some(reason)).await?,
             ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,

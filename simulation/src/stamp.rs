@@ -21,7 +21,7 @@ use control_records::{
 use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
-use providers_containerservice::{BACKUP_API_VERSIONS, SameImages};
+use providers_containerservice::{BACKUP_API_VERSIONS, BuiltIn, SameImages};
 use serde_json::Value;
 use service::{Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
@@ -132,6 +132,7 @@ impl Stamp {
             registered: Vec::new(),
             unregistered: Vec::new(),
             state: SubscriptionState::Enabled,
+            state_since: None,
             created_at: env.clock.now(),
         };
         let txn = Txn::default()
@@ -212,6 +213,7 @@ impl Stamp {
                 sealed: Vec::new(),
                 images: Arc::new(SameImages),
                 registries: None,
+                support: Arc::new(BuiltIn),
             },
             login::signing_key()?,
             Arc::new(KubernetesRecipes {

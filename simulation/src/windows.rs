@@ -42,7 +42,7 @@ impl Player {
         Ok(())
     }
 
-    fn answered(&mut self, answer: &Answer) {
+    pub(crate) fn answered(&mut self, answer: &Answer) {
         let text = match answer.status {
             0 => "no answer".to_owned(),
             status if answer.accepted() => status.to_string(),

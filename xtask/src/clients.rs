@@ -1,5 +1,5 @@
 //! Acceptance with clients that are too heavy for every run, each under a separate command: an older Azure
-//! CLI, and Terraform with its provider.
+//! CLI, Terraform with its provider, and an earlier release of Landfall itself.
 //!
 //! Always true: installed and compiled programs are kept in the user's cache by their content, and are made
 //! once; missing prerequisites of the host are reported before any long step.
@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    az, binary, build, terraform,
+    az, binary, build, earlier, terraform,
     test::{self, cache, status},
 };
 
@@ -43,6 +43,21 @@ pub(crate) fn terraform(options: &TerraformOptions) -> Result<()> {
         ),
         None => Ok(()),
     }
+}
+
+/// `cargo xtask takeover`.
+#[derive(Args)]
+pub(crate) struct TakeoverOptions {
+    /// The earlier release: a commit of this repository
+    #[arg(long)]
+    from: String,
+}
+
+/// A stamp with two clusters, made by an earlier commit's `landfall` and taken over by this one.
+pub(crate) fn takeover(options: &TakeoverOptions) -> Result<()> {
+    let ready = set_up()?;
+    let program = earlier::landfall(&cache()?, &options.from)?;
+    acceptance(&ready, "takeover", &[("--earlier", &program)])
 }
 
 fn set_up() -> Result<test::Ready> {

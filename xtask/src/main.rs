@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask layers|docs|test|acceptance|acceptance-lts|terraform|conformance|chaos|fuzz|bench`.
+//! The project's own tools: `cargo xtask layers|docs|test|acceptance|acceptance-lts|terraform|takeover|conformance|chaos|fuzz|bench`.
 //!
 //! Always true: a task that finds a problem prints it with its place, and ends with exit code 1. Called by:
 //! people, and `.ci/run`.
@@ -15,6 +15,7 @@ mod chaos;
 mod clients;
 mod conformance;
 mod docs;
+mod earlier;
 mod fuzz;
 mod kubelogin;
 mod layers;
@@ -55,6 +56,8 @@ enum Task {
     AcceptanceLts,
     /// Acceptance with Terraform and its provider azurerm, which is compiled once
     Terraform(clients::TerraformOptions),
+    /// An earlier commit's stamp with two clusters is taken over by this checkout, under load
+    Takeover(clients::TakeoverOptions),
     /// Upstream's end-to-end tests against a stamp of this checkout
     #[command(disable_help_flag = true)]
     Conformance {
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Task::Acceptance(options) => test::acceptance(&options),
         Task::AcceptanceLts => clients::lts(),
         Task::Terraform(options) => clients::terraform(&options),
+        Task::Takeover(options) => clients::takeover(&options),
         Task::Conformance { options } => conformance::run(&options),
         Task::Chaos(options) => chaos::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),

@@ -4,6 +4,7 @@
 //! Always true: a published configuration reaches its machine at least once, newest generation only; a report is the
 //! latest the machine sent, never merged.
 
+mod images;
 mod reviews;
 
 use std::{sync::Arc, time::Duration};
@@ -12,6 +13,7 @@ use agent_protocol::{MachineConfig, Report};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use images::{AddonImages, ImageArchive};
 pub use reviews::{AccessReviews, NonResourceAttributes, ResourceAttributes, ReviewError, ReviewSpec};
 
 /// A machine without a request for this long is silent. Its agent requests its configuration at least twice a

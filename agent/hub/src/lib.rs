@@ -6,6 +6,7 @@
 //! agent ── config (certificate, long poll) ──► sessions ──► the newest configuration, as soon as there is one
 //! agent ── report (certificate) ──► sessions: kept, and the loops are woken
 //! etcd-backup ── base, log (certificate) ──► archive; and back, for a restore
+//! nodes ── image (certificate) ──► the archive of an add-on's image
 //! API servers ── access review (certificate) ──► role assignments
 //! API servers, pods ── discovery, keys, tokens ──► token service
 //! nodes (certificate), pods (tokens) ── images ──► registries
@@ -21,6 +22,7 @@ mod authority;
 mod backup;
 mod caller;
 mod images;
+mod pulls;
 mod reviews;
 mod routes;
 mod server;
@@ -33,7 +35,7 @@ pub use tokens::{ISSUERS, TokenDoor};
 
 use std::sync::{Arc, OnceLock};
 
-use agent_api::AccessReviews;
+use agent_api::{AccessReviews, AddonImages};
 use agent_sessions::Sessions;
 use base_env::Env;
 use registry::Registries;
@@ -45,7 +47,7 @@ pub struct Hub {
 }
 
 /// Registries of images, and the hub's URL without a trailing slash.
-struct ImagesDoor {
+struct RegistriesDoor {
     registries: Registries,
     url: String,
 }
@@ -57,7 +59,8 @@ struct Inner {
     backups: OnceLock<Arc<BackupReceiver>>,
     tokens: OnceLock<TokenDoor>,
     reviews: OnceLock<Arc<dyn AccessReviews>>,
-    images: OnceLock<ImagesDoor>,
+    images: OnceLock<Arc<dyn AddonImages>>,
+    registries: OnceLock<RegistriesDoor>,
 }
 
 impl Hub {
@@ -72,6 +75,7 @@ impl Hub {
                 tokens: OnceLock::new(),
                 reviews: OnceLock::new(),
                 images: OnceLock::new(),
+                registries: OnceLock::new(),
             }),
         }
     }
@@ -91,9 +95,14 @@ impl Hub {
         let _given_before = self.inner.reviews.set(reviews);
     }
 
+    /// Sets the images of add-ons that machines can have. Called once.
+    pub fn offer_images(&self, images: Arc<dyn AddonImages>) {
+        let _given_before = self.inner.images.set(images);
+    }
+
     /// Sets the registries whose images machines and pods get here. Called once.
-    pub fn serve_images(&self, registries: Registries, url: String) {
-        let _given_before = self.inner.images.set(ImagesDoor { registries, url });
+    pub fn serve_registries(&self, registries: Registries, url: String) {
+        let _given_before = self.inner.registries.set(RegistriesDoor { registries, url });
     }
 
     fn backups(&self) -> Option<Arc<BackupReceiver>> {

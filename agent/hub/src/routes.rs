@@ -23,7 +23,7 @@ use crate::{
     authority::SigningRequest,
     backup,
     caller::{admitted, fault, refuse, refused},
-    images, reviews, tokens,
+    images, pulls, reviews, tokens,
 };
 
 /// The body limit of an enrolment, which any peer may send: a name, a token and a signing request.
@@ -53,6 +53,7 @@ impl Hub {
                     .layer(DefaultBodyLimit::max(REVIEW_LIMIT))
                     .layer(timely.clone()),
             )
+            .route("/agent/v1/images/{name}/{tag}", get(images::get))
             .route("/agent/v1/backup/{cluster}", get(backup::list))
             .route(
                 "/agent/v1/backup/{cluster}/{object}",
@@ -68,16 +69,16 @@ impl Hub {
                 .layer(timely.clone()),
         );
         // Bodies are bounded by their own limits: a layer may be large and take long.
-        let of_images = Router::new()
-            .route("/v2", any(images::answer))
-            .route("/v2/", any(images::answer))
-            .route("/v2/{*path}", any(images::answer))
-            .route("/oauth2/{*path}", any(images::answer))
+        let of_registries = Router::new()
+            .route("/v2", any(pulls::answer))
+            .route("/v2/", any(pulls::answer))
+            .route("/v2/{*path}", any(pulls::answer))
+            .route("/oauth2/{*path}", any(pulls::answer))
             .layer(DefaultBodyLimit::disable());
         let of_programs = Router::new().fallback(tokens::answer).layer(timely);
         of_machines
             .merge(of_strangers)
-            .merge(of_images)
+            .merge(of_registries)
             .merge(of_programs)
             .with_state(self.clone())
     }

@@ -11,6 +11,7 @@
 //! | `GET /agent/v1/backup/{cluster}` | | 200: names of the files of a cluster's backup; `own` is the machine's own cluster |
 //! | `PUT /agent/v1/backup/own/{file}` | a base, or a part of the log | 204: it is kept |
 //! | `GET /agent/v1/backup/{cluster}/{file}` | | 200: the file |
+//! | `GET /agent/v1/images/{name}/{tag}?have={digest}` | | 200: the archive of an add-on's image; 204: it has this digest; 404: the service does not have it (yet) |
 //!
 //! Always true: a machine is identified by the common name of its client certificate, never by a value in its
 //! messages; an agent refuses a configuration with a lower generation than its own, and does not receive one

@@ -1,7 +1,7 @@
 //! Configurations and status files of the programs beside etcd and beside a kubelet: subcommands of the
 //! agent's binary, each run as an ordinary process of a control plane machine (`landfall-agent etcd FILE`,
-//! `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`) or of a node (`… csi-disk FILE`), each with its own
-//! JSON file. Written by `cluster/bootstrap`, read by the programs.
+//! `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`) or of a node (`… csi-disk FILE`; `… image FILE` as a
+//! task), each with its own JSON file. Written by `cluster/bootstrap`, read by the programs.
 
 use std::net::Ipv4Addr;
 
@@ -18,6 +18,9 @@ pub const MEMBERSHIP: &str = "etcd-keeper";
 pub const BACKUP: &str = "etcd-backup";
 /// The node's part of the disk driver, likewise.
 pub const CSI: &str = "csi-disk";
+
+/// Has the image of an add-on in the node's containerd, likewise; a task, not a process.
+pub const IMAGE: &str = "image";
 
 /// A member of an etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -309,4 +312,16 @@ pub struct CsiDriver {
     /// The socket by which the kubelet finds the driver. Its name has an `@` in it: a kubelet sends the whole
     /// path, percent-encoded, as the HTTP host, where percent signs may only stand before an `@`.
     pub registration: String,
+}
+
+/// `landfall-agent image FILE`: has the image of an add-on in the node's containerd, from the service where it is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageConfig {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub tag: String,
+    /// Its reference in pods.
+    pub reference: String,
 }

@@ -41,6 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         registered: Vec::new(),
         unregistered: Vec::new(),
         state: SubscriptionState::Enabled,
+        state_since: None,
         created_at: env.clock.now(),
     };
     let key = key::subscription(SUBSCRIPTION);

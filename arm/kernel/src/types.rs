@@ -267,6 +267,13 @@ impl<P> Operation<P> {
         self
     }
 
+    /// A long-running operation whose result is the resource that it acted on.
+    #[must_use]
+    pub const fn ends_with_resource(mut self) -> Self {
+        self.result = OperationResult::Resource;
+        self
+    }
+
     /// With a `$filter` that may compare these fields.
     #[must_use]
     pub const fn filter(mut self, fields: &'static [&'static str]) -> Self {

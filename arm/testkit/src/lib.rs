@@ -124,6 +124,7 @@ impl Stamp {
                 registered: Vec::new(),
                 unregistered: Vec::new(),
                 state: SubscriptionState::Enabled,
+                state_since: None,
                 created_at: env.clock.now(),
             };
             write(

@@ -53,6 +53,12 @@ pub const RESTORES: Kind = Kind {
     threads: 16,
     queue: 1024,
 };
+/// Images of add-ons, read for machines a piece at a time.
+pub const IMAGES: Kind = Kind {
+    name: "reading of images",
+    threads: 4,
+    queue: 1024,
+};
 /// API requests about backups; a preview or a verification restores one into memory.
 pub const QUESTIONS: Kind = Kind {
     name: "questions about backups",
@@ -71,6 +77,12 @@ pub const SEALING: Kind = Kind {
     threads: 1,
     queue: 16,
 };
+/// Reading of the version catalogue and of bills of materials, for answers about support.
+pub const SUPPORT: Kind = Kind {
+    name: "reading of bills of materials",
+    threads: 2,
+    queue: 64,
+};
 /// Machines' disks: as many as the loops work on at a time, and listings.
 pub const DISKS: Kind = Kind {
     name: "work on disks",
@@ -79,7 +91,7 @@ pub const DISKS: Kind = Kind {
 };
 
 /// Images of registries: a piece of a blob at a time, and the digest of a whole one.
-pub const IMAGES: Kind = Kind {
+pub const REGISTRIES: Kind = Kind {
     name: "images of registries",
     threads: 16,
     queue: 1024,
@@ -87,7 +99,7 @@ pub const IMAGES: Kind = Kind {
 
 /// All kinds.
 pub const KINDS: &[Kind] = &[
-    HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, SEALING, DISKS, IMAGES,
+    HASHING, PASSWORDS, UPLOADS, RESTORES, IMAGES, QUESTIONS, UPKEEP, SEALING, SUPPORT, DISKS, REGISTRIES,
 ];
 /// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;

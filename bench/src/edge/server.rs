@@ -16,7 +16,7 @@ use control_store::Store;
 use fabric_api::{Fabric as _, StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
 use identity::{EndpointTls, Secret, Shape, SigningKey};
-use providers_containerservice::{ArchiveReader, SameImages};
+use providers_containerservice::{ArchiveReader, BuiltIn, SameImages};
 use serde::{Deserialize, Serialize};
 use service::{
     Config, Drivers, KubernetesRecipes, Records, Service,
@@ -63,6 +63,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
         audience: AUDIENCE.to_owned(),
         limits: control_records::usage::Limits::default(),
         credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
+        support: Default::default(),
     };
     control_records::migrate(&*store).await?;
     let principal = FirstPrincipal {
@@ -105,6 +106,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             sealed: Vec::new(),
             images: Arc::new(SameImages),
             registries: None,
+            support: Arc::new(BuiltIn),
         },
         SigningKey::generate()?,
         Arc::new(KubernetesRecipes {

@@ -8,7 +8,8 @@
 //! image and are never pulled; an object's name does not depend on its content.
 //!
 //! To add one: a folder with its value, a line in [`ADDONS`], its golden (`tests/golden/`), and its image in
-//! `components/components.toml`.
+//! `components/components.toml`, in each node image or, where few clusters want it, built when first asked for
+//! (`cluster/spec/src/images.rs`).
 
 mod directory;
 mod dns;
@@ -16,6 +17,7 @@ mod health;
 mod identity_bindings;
 mod metrics;
 mod page;
+pub mod policies;
 mod policy;
 mod preserve;
 mod roles;
@@ -42,6 +44,7 @@ pub const ADDONS: &[Addon] = &[
     roles::ROLES,
     preserve::NODE_PRESERVE,
     policy::NETWORK_POLICY,
+    policies::ENGINE,
     workload::WORKLOAD_IDENTITY,
     identity_bindings::IDENTITY_BINDINGS,
     directory::ADMINS,
@@ -71,6 +74,9 @@ pub struct Addon {
     pub about: &'static str,
     /// Container images that nodes import before they run its pods.
     pub images: &'static [Image],
+    /// Names of images that are part of no node image ([`cluster_spec::ADDON_IMAGES`]). Its objects are applied once the host
+    /// has all of them.
+    pub built: &'static [&'static str],
     /// Objects whose changes are handled at once. Others are corrected at the next apply of the add-ons.
     pub watches: &'static [Watch],
     /// Objects in the cluster that its own depend on: a tenant's settings, and the status of its own objects.
@@ -81,6 +87,11 @@ pub struct Addon {
     pub health: fn(&Place<'_>, &Addon) -> Option<Ailment>,
     /// The handling of a tenant's edits to its objects.
     pub edits: Edits,
+    /// The add-on that takes its place in a cluster that has both.
+    pub replaced_by: Option<&'static str>,
+    /// Its objects that are removed from a cluster that does not want it any more, in this order. The last of them, which it
+    /// also reads, says whether any are left. None: it is never taken away.
+    pub leaves: &'static [ObjectRef],
     /// Whether a cluster has it.
     pub wanted: fn(&ClusterSpec) -> bool,
     /// Its objects, in apply order.
@@ -127,6 +138,34 @@ pub enum Edits {
     /// Existing StorageClasses and VolumeSnapshotClasses stay as they are. All else is restored, and deleted
     /// objects are created again, at the next apply of the add-ons.
     Kept,
+    /// As [`Edits::PutBack`], but only when all is compared: no watch tells of a deleted object.
+    Compared,
+}
+
+impl Addon {
+    /// Whether the host has the images that it needs beside those of node images.
+    fn is_built(&self, options: &AddonOptions) -> bool {
+        self.built.iter().all(|name| options.images.contains(*name))
+    }
+
+    /// Whether its objects are in the cluster, of one that may be taken away.
+    fn is_there(&self, place: &Place<'_>) -> bool {
+        let last = self.leaves.last();
+        last.is_some_and(|last| place.find(last).is_some())
+    }
+
+    /// Whether another one has its place.
+    fn is_replaced(&self, place: &Place<'_>) -> bool {
+        let other = ADDONS.iter().find(|addon| Some(addon.name) == self.replaced_by);
+        other.is_some_and(|other| {
+            (other.wanted)(place.spec) && (other.is_built(place.options) || other.is_there(place))
+        })
+    }
+
+    /// Whether its objects are to be in the cluster now.
+    fn applies(&self, place: &Place<'_>) -> bool {
+        (self.wanted)(place.spec) && self.is_built(place.options) && !self.is_replaced(place)
+    }
 }
 
 /// A container image that is part of every node image.
@@ -149,16 +188,28 @@ pub struct AddonOptions {
     pub authority_ca: String,
     /// GUID of its tenant.
     pub tenant: String,
+    /// Names of the images of [`cluster_spec::ADDON_IMAGES`] that the host has.
+    pub images: BTreeSet<String>,
 }
 
 /// The objects of all add-ons of a cluster, in apply order. `read` are the existing objects of [`reads`].
 pub fn manifests(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> Vec<Value> {
     let place = Place { spec, options, read };
-    let wanted = ADDONS.iter().filter(|addon| (addon.wanted)(spec));
+    let wanted = ADDONS.iter().filter(|addon| addon.applies(&place));
     let mut objects: Vec<Value> = wanted.flat_map(|addon| (addon.objects)(&place)).collect();
     objects.iter_mut().for_each(label);
     trust::stamp(&place, &mut objects);
     objects
+}
+
+/// The objects of add-ons that are in a cluster and that it does not want any more, in the order of their removal. `read` are the
+/// existing objects of [`reads`].
+pub fn leaving(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> Vec<ObjectRef> {
+    let place = Place { spec, options, read };
+    let gone = ADDONS
+        .iter()
+        .filter(|addon| addon.is_there(&place) && (!(addon.wanted)(spec) || addon.is_replaced(&place)));
+    gone.flat_map(|addon| addon.leaves).copied().collect()
 }
 
 /// Adds the label of managed objects.
@@ -279,6 +330,7 @@ mod tests {
             authority: "https://100.64.16.1:7443/".to_owned(),
             authority_ca: "CA".to_owned(),
             tenant: "00000000-0000-0000-0000-00000000000f".to_owned(),
+            images: BTreeSet::new(),
         };
         for addon in ADDONS {
             let objects = (addon.objects)(&Place {
@@ -345,6 +397,26 @@ mod tests {
                 .collect();
             let brought = addon.images.iter().map(|image| image.reference).collect();
             assert_eq!(used, brought, "{}", addon.name);
+            let run: BTreeSet<&str> = objects
+                .iter()
+                .filter(|object| object["kind"] == "DaemonSet")
+                .filter_map(|object| object.pointer("/spec/template/spec/containers/0/image")?.as_str())
+                .collect();
+            let named = addon
+                .built
+                .iter()
+                .map(|name| cluster_spec::AddonImage::named(name).unwrap());
+            assert_eq!(
+                run,
+                named.map(|image| image.reference).collect(),
+                "{}",
+                addon.name
+            );
+            // What may be taken away is known by an object that is read, and is all that was made.
+            if let Some(last) = addon.leaves.last() {
+                assert!(addon.reads.contains(last), "{}", addon.name);
+                assert_eq!(addon.leaves.len(), objects.len(), "{}", addon.name);
+            }
         }
         let watches = watches();
         assert_eq!(watches.len(), 8, "{watches:?}");

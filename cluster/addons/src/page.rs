@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use cluster_spec::AddonImage;
+
 use crate::{ADDONS, Addon, Edits};
 
 /// The page `docs/reference/addons.md`.
@@ -62,17 +64,18 @@ other nodes; after two minutes the ConfigMap has an Event `CoreDNSDoesNotStart` 
 ";
 
 fn images(addon: &Addon) -> String {
-    let names: Vec<String> = addon
-        .images
-        .iter()
-        .map(|image| format!("`{}`", image.reference))
-        .collect();
-    names.join(", ")
+    let brought = addon.images.iter().map(|image| format!("`{}`", image.reference));
+    let built = addon.built.iter().filter_map(|name| AddonImage::named(name));
+    let built = built.map(|image| format!("`{}`, built when a cluster first asks for it", image.reference));
+    brought.chain(built).collect::<Vec<_>>().join(", ")
 }
 
 fn edits(edits: Edits) -> &'static str {
     match edits {
         Edits::PutBack => "what the add-on sets is put back within half a minute; what it does not set stays",
+        Edits::Compared => {
+            "what the add-on sets is put back, and what was deleted is made again, within six minutes; what it does not set stays"
+        }
         Edits::Kept => {
             "a StorageClass that is there stays as the tenant has it; all else is put back when the cluster is changed"
         }

@@ -23,7 +23,7 @@ const MARK: &str = "landfall.dev/newest-authority";
 /// So much of a certificate tells it from all others: the end of its signature.
 const TOLD: usize = 32;
 
-/// Marks the pods of Deployments, where there are two CAs, or a mark already.
+/// Marks the pods of Deployments and DaemonSets, where there are two CAs, or a mark already.
 pub(crate) fn stamp(place: &Place<'_>, objects: &mut [Value]) {
     let published = place
         .find(&PUBLISHED)
@@ -38,7 +38,8 @@ pub(crate) fn stamp(place: &Place<'_>, objects: &mut [Value]) {
         let there = place.read.iter().find(same);
         there.is_some_and(|there| !there["spec"]["template"]["metadata"]["annotations"][MARK].is_null())
     };
-    for deployment in objects.iter_mut().filter(|object| object["kind"] == "Deployment") {
+    let begin_pods = |object: &&mut Value| object["kind"] == "Deployment" || object["kind"] == "DaemonSet";
+    for deployment in objects.iter_mut().filter(begin_pods) {
         if several || is_marked(deployment) {
             deployment["spec"]["template"]["metadata"]["annotations"][MARK] = json!(mark);
         }

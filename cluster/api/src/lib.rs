@@ -234,6 +234,8 @@ pub trait ClusterApi: Send + Sync + 'static {
     /// others. Returns the number of changes. Foreign admission webhooks are excluded from the cluster's own
     /// namespaces first.
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError>;
+    /// Removes objects, in this order. Returns how many of them were there.
+    async fn delete_objects(&self, objects: &[ObjectRef]) -> Result<u32, ClusterError>;
     /// Makes the objects that a watch selects, and for whose names `own` is true, exactly these. Those named
     /// in `gone` are deleted first, whatever else fails. Returns the number of changes.
     async fn replace(

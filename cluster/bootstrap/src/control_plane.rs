@@ -165,7 +165,7 @@ fn certificates(
         (
             format!("{ETCD_PKI}/peer"),
             &pki.etcd,
-            local(Subject::peer("etcd-peer")).ip(at.vnet),
+            local(Subject::peer(members::PEER)).ip(at.vnet),
         ),
         (
             format!("{ETCD_PKI}/client"),

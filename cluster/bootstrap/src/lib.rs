@@ -15,6 +15,7 @@ mod containerd;
 mod control_plane;
 mod directory;
 mod exec;
+mod extras;
 mod guards;
 mod kubeconfig;
 mod kubelet;

@@ -159,6 +159,15 @@ fn quota(limits: Tier) -> u64 {
     }
 }
 
+/// The name in the certificates that members show each other. One CA signs them and the certificates of etcd's
+/// clients.
+pub(crate) const PEER: &str = "etcd-peer";
+
+/// A client's certificate does not make anybody a member.
+fn peers_only() -> String {
+    format!("--peer-cert-allowed-cn={PEER}")
+}
+
 fn flags(place: &ControlPlanePlace, limits: Tier) -> Vec<String> {
     let own = place.at.vnet;
     vec![
@@ -176,6 +185,7 @@ fn flags(place: &ControlPlanePlace, limits: Tier) -> Vec<String> {
         format!("--peer-cert-file={ETCD_PKI}/peer.crt"),
         format!("--peer-key-file={ETCD_PKI}/peer.key"),
         "--peer-client-cert-auth=true".to_owned(),
+        peers_only(),
         format!("--quota-backend-bytes={}", quota(limits)),
         // The API server compacts every 5 minutes; this is a fallback.
         "--auto-compaction-mode=periodic".to_owned(),
@@ -244,8 +254,8 @@ pub(crate) fn etcd(place: &ControlPlanePlace) -> Process {
         // Who is a member, and whether it was formed, only matters to a start that comes anyway. Its certificates it reads again, and not whom
         // it trusts.
         restart_on: words([ETCD_CA_FILE]),
-        restart: reason_to_restart(place, place.limits),
-        goes_on_with: roomier(place),
+        restart: reason_to_restart(place, &flags(place, place.limits)),
+        goes_on_with: goes_on_with(place),
         needs: vec![format!("{DATA}/member/snap/db")],
         status: Some(etcd_config(place).status()),
         ..beside(ETCD, ETCD_CONFIG, Some(probe), 1)
@@ -280,21 +290,38 @@ fn short(bytes: &[u8]) -> u64 {
 }
 
 /// The parts of its configuration for which a running etcd must restart.
-fn reason_to_restart(place: &ControlPlanePlace, limits: Tier) -> u64 {
+fn reason_to_restart(place: &ControlPlanePlace, flags: &[String]) -> u64 {
     let restore = place.restore.as_ref().map(|restore| &restore.id);
-    let parts = serde_json::to_vec(&(flags(place, limits), restore))
-        .expect("configurations are plain data with string keys");
+    let parts =
+        serde_json::to_vec(&(flags, restore)).expect("configurations are plain data with string keys");
     short(&parts)
 }
 
-/// A larger limit of the database alone does not justify seconds without an API server. Releases up to the
-/// first with a quota per tier gave the largest to all.
-fn roomier(place: &ControlPlanePlace) -> Vec<u64> {
-    let tiers = [Tier::Free, Tier::Standard];
-    let larger = tiers
+/// What a running etcd goes on with: neither a larger limit of the database nor the check of members' names
+/// alone justifies seconds without an API server. Releases up to the first with a quota per tier gave the
+/// largest to all, and those up to the first with the check did not check.
+fn goes_on_with(place: &ControlPlanePlace) -> Vec<u64> {
+    let roomier = [Tier::Free, Tier::Standard]
         .into_iter()
         .filter(|tier| quota(*tier) > quota(place.limits));
-    larger.map(|tier| reason_to_restart(place, tier)).collect()
+    let checked: Vec<Vec<String>> = std::iter::once(place.limits)
+        .chain(roomier)
+        .map(|tier| flags(place, tier))
+        .collect();
+    let unchecked: Vec<Vec<String>> = checked
+        .iter()
+        .map(|flags| {
+            let others = flags.iter().filter(|flag| **flag != peers_only());
+            others.cloned().collect::<Vec<String>>()
+        })
+        .collect();
+    // The first is what it is started with.
+    checked
+        .iter()
+        .skip(1)
+        .chain(&unchecked)
+        .map(|flags| reason_to_restart(place, flags))
+        .collect()
 }
 
 /// The programs that coordinate several members.

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use cluster_spec::ClusterSpec;
-use fabric_api::{Attach, NetworkId, NetworkSpec, NicSpec, RouteSpec, StampNetwork, SubnetSpec};
+use cluster_spec::{ClusterSpec, PodNetworking};
+use fabric_api::{Attach, NetworkId, NetworkSpec, NicSpec, RouteSpec, Sending, StampNetwork, SubnetSpec};
 use ipnet::Ipv4Net;
 
-use crate::{ControlPlaneAddresses, NodePlace};
+use crate::{API_PORT, ControlPlaneAddresses, NodePlace};
 
 /// The nodes' subnet.
 pub const NODE_SUBNET: &str = "nodes";
@@ -32,6 +32,12 @@ pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<
         range,
         gateway: gateway(range),
         filter: None,
+        serves: None,
+    };
+    // Nodes and pods reach the API there, and nothing else: etcd's ports are for the members alone.
+    let control_plane = SubnetSpec {
+        serves: Some(vec![API_PORT]),
+        ..subnet(CONTROL_PLANE_SUBNET, profile.control_plane_range)
     };
     NetworkSpec {
         id,
@@ -45,7 +51,7 @@ pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<
             None => vec![subnet(NODE_SUBNET, profile.node_range)],
         }
         .into_iter()
-        .chain([subnet(CONTROL_PLANE_SUBNET, profile.control_plane_range)])
+        .chain([control_plane])
         .collect(),
         reserved: profile
             .pod_range
@@ -61,6 +67,9 @@ pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<
 /// A control plane machine has an interface in the stamp's network, for its VIP and its agent, and one in the
 /// VNET, so that the API server reaches kubelets, webhooks and aggregated APIs directly. The VIP is on the
 /// interface unless members move it among themselves (`roaming`).
+///
+/// In the stamp's network the API server only answers: tenants name the addresses that it connects to, with
+/// webhooks and EndpointSlices, and there are other clusters there.
 pub fn control_plane_nics(
     spec: &ClusterSpec,
     network: &NetworkId,
@@ -83,6 +92,10 @@ pub fn control_plane_nics(
             extra: if roaming { Vec::new() } else { vec![at.vip] },
             gateway: Some(stamp.gateway()),
             routes: Vec::new(),
+            sending: Some(Sending {
+                from: vec![Ipv4Net::from(at.vip)],
+                serves: Some(vec![API_PORT]),
+            }),
         },
         NicSpec {
             name: "eth1".to_owned(),
@@ -98,8 +111,20 @@ pub fn control_plane_nics(
                 .chain(profile.pod_range)
                 .map(|to| RouteSpec { to, via })
                 .collect(),
+            sending: Some(Sending::default()),
         },
     ]
+}
+
+/// The addresses that a node sends from besides its own: its pods'. Where the plugin is the user's, so are
+/// pods' addresses, and all are permitted that are not the VNET's.
+fn pods(spec: &ClusterSpec, node: &NodePlace) -> Vec<Ipv4Net> {
+    match spec.network.plugin {
+        PodNetworking::None => vec![Ipv4Net::default()],
+        PodNetworking::Kubenet | PodNetworking::AzureOverlay | PodNetworking::AzureFlat => {
+            node.pod_range.into_iter().collect()
+        }
+    }
 }
 
 /// The only interface of a node.
@@ -118,6 +143,7 @@ pub fn node_nics(spec: &ClusterSpec, network: &NetworkId, node: &NodePlace) -> V
         extra: Vec::new(),
         gateway: Some(gateway(range)),
         routes: Vec::new(),
+        sending: Some(Sending::of(pods(spec, node))),
     }]
 }
 

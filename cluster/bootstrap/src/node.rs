@@ -10,7 +10,7 @@ use cluster_spec::{ClusterSpec, PoolSpec, node_image_version, vm_size};
 use jiff::Timestamp;
 
 use crate::{
-    API_PORT, BootstrapError, NodePlace, containerd, images, kubeconfig, kubelet, object, pair,
+    API_PORT, BootstrapError, NodePlace, containerd, extras, images, kubeconfig, kubelet, object, pair,
     paths::CA_FILE,
     plain, pods,
     process::{HANG_SECONDS, PATH},
@@ -60,6 +60,7 @@ pub fn node_config(
     files.extend(pods::cni(spec, node)?);
     files.extend(volumes::file(spec, node, size));
     files.extend(node.registry.iter().flat_map(containerd::registry));
+    files.extend(extras::files(spec));
 
     let labels = kubelet::own_labels(&node_labels(spec, pool, node));
     let mut processes = vec![
@@ -116,6 +117,7 @@ pub fn node_config(
             .into_iter()
             .chain(cluster_addons::images())
             .map(import)
+            .chain(extras::tasks(spec))
             .collect(),
     })
 }
@@ -189,7 +191,8 @@ fn setup(spec: &ClusterSpec) -> Vec<Command> {
         words(["nft", "-f", NAT_FILE]),
     ];
     commands.extend(pods::setup(spec));
-    commands.into_iter().map(|argv| Command { argv }).collect()
+    let commands = commands.into_iter().map(|argv| Command { argv });
+    commands.chain(extras::setup(spec)).collect()
 }
 
 /// The desired state of the node's object.

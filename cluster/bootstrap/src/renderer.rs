@@ -145,6 +145,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             dns_service_ip: Ipv4Addr::new(10, 0, 0, 10),
             outbound: true,
             vnet: None,
+            policy: Default::default(),
         },
         pools: vec![PoolSpec {
             name: "blue".to_owned(),

@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use agent_protocol::{MachineConfig, Probe};
 use base64::Engine as _;
 use cluster_bootstrap::{
-    Bearer, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, RegistryAccess, TokenAuthority,
-    client_certificate, control_plane_config, control_plane_nics, directory_kubeconfig, kubeconfig, network,
-    node_config, node_nics, node_wish,
+    API_PORT, Bearer, CONTROL_PLANE_SUBNET, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace,
+    RegistryAccess, TokenAuthority, client_certificate, control_plane_config, control_plane_nics,
+    directory_kubeconfig, kubeconfig, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{
@@ -207,9 +207,66 @@ fn etcd_goes_on_with_more_room_than_its_quota_and_is_restarted_for_more() {
     };
     let (free, standard) = (etcd(Tier::Free), etcd(Tier::Standard));
     assert_ne!(free.restart, standard.restart);
-    assert_eq!(free.goes_on_with, [standard.restart]);
-    assert!(standard.goes_on_with.is_empty());
+    // More room; then what earlier releases started it with, with its own room and with more.
+    assert_eq!(free.goes_on_with[0], standard.restart);
+    assert_eq!(free.goes_on_with[2..], standard.goes_on_with[..]);
+    assert_eq!((free.goes_on_with.len(), standard.goes_on_with.len()), (3, 1));
+    for etcd in [&free, &standard] {
+        assert!(!etcd.goes_on_with.contains(&etcd.restart));
+    }
     assert_eq!(standard.restart, etcd(Tier::Premium).restart);
+}
+
+/// One CA signs certificates of members and of etcd's clients.
+#[test]
+fn a_client_of_etcd_does_not_pass_for_a_member() {
+    let config =
+        control_plane_config(&spec(PodNetworking::Kubenet), &pki(), &place_of(&[1]), now(), 7).unwrap();
+    let etcd = file(&config, "/etc/landfall/etcd.json");
+    assert!(etcd.contains("--peer-cert-allowed-cn=etcd-peer"), "{etcd}");
+    let is_peer = |name: &str| {
+        let path = format!("/etc/kubernetes/pki/etcd/{name}.crt");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(file(&config, &path).as_bytes()).unwrap();
+        pem.parse_x509().unwrap().subject().to_string() == "CN=etcd-peer"
+    };
+    assert!(is_peer("peer"));
+    for other in ["client", "keeper", "server"] {
+        assert!(!is_peer(other), "{other}");
+    }
+}
+
+#[test]
+fn machines_send_only_what_is_theirs() {
+    let id = NetworkId::from("net1");
+    let stamp = StampNetwork {
+        range: "100.64.16.0/20".parse().unwrap(),
+        uplink: Uplink::None,
+    };
+    for plugin in PLUGINS {
+        let spec = spec(plugin);
+        let cards = control_plane_nics(&spec, &id, &at(), true, &stamp);
+        let outside = cards[0].sending.clone().unwrap();
+        // A VIP that others hold as well, and answers.
+        let from: Vec<String> = outside.from.iter().map(ToString::to_string).collect();
+        assert_eq!(from, [format!("{VIP}/32")]);
+        assert_eq!(outside.serves, Some(vec![API_PORT]));
+        let inside = cards[1].sending.clone().unwrap();
+        assert!(inside.from.is_empty());
+        assert_eq!(
+            inside.serves, None,
+            "it calls kubelets, webhooks and aggregated APIs"
+        );
+        let node = place(plugin);
+        let sending = node_nics(&spec, &id, &node)[0].sending.clone().unwrap();
+        let any = "0.0.0.0/0".parse().unwrap();
+        assert_eq!(sending.from, [node.pod_range.unwrap_or(any)], "{plugin:?}");
+        assert_eq!(sending.serves, None);
+        let vnet = network(&spec, id.clone(), Ipv4Addr::new(100, 64, 16, 10), Vec::new());
+        for subnet in &vnet.subnets {
+            let only_api = (subnet.name == CONTROL_PLANE_SUBNET).then(|| vec![API_PORT]);
+            assert_eq!(subnet.serves, only_api, "{}", subnet.name);
+        }
+    }
 }
 
 #[test]

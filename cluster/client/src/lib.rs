@@ -397,6 +397,10 @@ impl ClusterApi for Cluster {
         self.apply_all(objects).await
     }
 
+    async fn delete_objects(&self, objects: &[ObjectRef]) -> Result<u32, ClusterError> {
+        self.delete_all(objects).await
+    }
+
     async fn replace(
         &self,
         of: &Watch,

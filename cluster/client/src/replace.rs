@@ -1,6 +1,6 @@
 //! A set of objects that is to be exactly so: what is not in it goes.
 
-use cluster_api::{ClusterError, IsOwn, Watch};
+use cluster_api::{ClusterError, IsOwn, ObjectRef, Watch};
 use serde_json::Value;
 
 use crate::{Cluster, apply::listed};
@@ -48,6 +48,16 @@ impl Cluster {
             changed += self.apply_all(&missing).await?;
         }
         Ok(changed)
+    }
+
+    /// Removes these, in this order; how many were there.
+    pub(crate) async fn delete_all(&self, objects: &[ObjectRef]) -> Result<u32, ClusterError> {
+        let mut gone = 0;
+        for object in objects {
+            let path = listed(object.version, object.kind, object.namespace);
+            gone += u32::from(self.remove(&path, object.name).await?);
+        }
+        Ok(gone)
     }
 
     /// Removes one; whether it was there.

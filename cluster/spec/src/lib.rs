@@ -5,7 +5,9 @@
 //! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
 
 pub mod autoscaler;
+mod images;
 mod namespace;
+mod network;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod texts;
@@ -20,9 +22,11 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use autoscaler::{AutoscalerProfile, Expander, PoolRange};
+pub use images::{ADDON_IMAGES, AddonImage, KUBE_ROUTER};
 pub use namespace::{
     AdoptionPolicy, DeletePolicy, NamespaceNetwork, NamespaceQuota, NamespaceSpec, NetworkRule,
 };
+pub use network::{NetworkPolicy, TenantVnet};
 pub use texts::{count_or_percent, ip_range, taint};
 pub use trusted::{TRUSTED_ROLES, TRUSTED_SOURCE, TrustedRole, TrustedRule};
 
@@ -211,19 +215,9 @@ pub struct NetworkProfile {
     /// The tenant's VNET of its nodes; `None`: a VNET created for the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnet: Option<TenantVnet>,
-}
-
-/// The parts of a tenant's VNET that a cluster with nodes in it depends on. They do not change while it has
-/// nodes there, except that subnets are added.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TenantVnet {
-    /// Its identity.
-    pub uid: String,
-    /// Its address space.
-    pub space: Vec<Ipv4Net>,
-    /// Ranges of the subnets that pools of the cluster use or have used, in order.
-    pub subnets: BTreeSet<Ipv4Net>,
+    /// What enforces NetworkPolicies.
+    #[serde(default, skip_serializing_if = "NetworkPolicy::is_none")]
+    pub policy: NetworkPolicy,
 }
 
 impl NetworkProfile {

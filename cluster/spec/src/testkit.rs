@@ -44,6 +44,7 @@ pub fn network(plugin: PodNetworking) -> NetworkProfile {
         dns_service_ip: [10, 0, 0, 10].into(),
         outbound: true,
         vnet: None,
+        policy: Default::default(),
     }
 }
 

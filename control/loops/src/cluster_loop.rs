@@ -418,6 +418,7 @@ impl ClusterLoop {
                 .collect(),
             volumes_there: self.state.lend_volumes(),
             commands,
+            images: self.state.images.clone(),
             operations: basis
                 .operations
                 .iter()

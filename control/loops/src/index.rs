@@ -475,6 +475,7 @@ mod tests {
             extra: extra.iter().map(|text| address(text)).collect(),
             gateway: None,
             routes: Vec::new(),
+            sending: None,
         };
         let subnet = || Attach::Subnet {
             network: NetworkId::from("u"),

@@ -1,6 +1,6 @@
 //! How a cluster's parts are computed: the interface between the loops and the knowledge of Kubernetes.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use agent_protocol::MachineConfig;
 use cluster_api::{AddonAilment, Endpoint, IsOwn, NodeWish, ObjectRef, Watch};
@@ -102,8 +102,20 @@ pub trait Recipes: Send + Sync + 'static {
     fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError>;
     /// Objects in the cluster that the add-ons' objects depend on.
     fn addons_read(&self) -> Vec<ObjectRef>;
-    /// The add-ons' objects; `read` are the existing ones of [`Self::addons_read`].
-    fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError>;
+    /// The add-ons' objects; `images` are those of add-ons that nodes can have, `read` the existing objects of [`Self::addons_read`].
+    fn addons(
+        &self,
+        cluster: &ClusterRecord,
+        images: &BTreeSet<String>,
+        read: &[Value],
+    ) -> Result<Vec<Value>, RecipeError>;
+    /// The objects of add-ons to be removed, in this order, by the same `images` and `read`.
+    fn addons_leaving(
+        &self,
+        cluster: &ClusterRecord,
+        images: &BTreeSet<String>,
+        read: &[Value],
+    ) -> Vec<ObjectRef>;
     /// The objects of credentials in a cluster.
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects;
     /// The objects that a command needs to run in a cluster.

@@ -48,6 +48,7 @@ pub(crate) struct LoopState {
     pub(crate) api: ApiSeen,
     /// When running commands are to be checked again.
     pub(crate) commands: BTreeMap<String, Timestamp>,
+    pub(crate) images: BTreeSet<String>,
     pub(crate) held: BTreeMap<Subject, Held>,
     /// The cluster's CAs and keys, once read; only while the loop runs.
     pub(crate) pki: Arc<OnceCell<Secret>>,
@@ -104,6 +105,7 @@ impl LoopState {
             health: Health::default(),
             api: ApiSeen::default(),
             commands: BTreeMap::new(),
+            images: BTreeSet::new(),
             held: BTreeMap::new(),
             pki: Arc::new(OnceCell::new()),
             pki_generation: None,

@@ -105,6 +105,7 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             Subject::Credentials => "Granting credentials",
             Subject::Api | Subject::Serving => "Reaching the API server",
             Subject::Fabric => "Looking at the host's machines",
+            Subject::Image(_) => "Building the image of an add-on",
             Subject::Work => "Looking at the cluster's pods",
             Subject::Machine(_)
             | Subject::Config(_)

@@ -85,6 +85,8 @@ pub struct Observation {
     pub commands: BTreeMap<String, Option<Timestamp>>,
     /// When the service did not run though the clock went on, in order.
     pub gaps: Arc<[Gap]>,
+    /// Images of add-ons that the fabric is known to have. They are not removed while it runs.
+    pub images: BTreeSet<String>,
     /// What effects are under way for.
     pub busy: BTreeSet<Subject>,
     /// What failed lately.

@@ -139,6 +139,9 @@ pub struct SubscriptionRecord {
     /// What may be done in it. Records of before have none: nothing was ever disabled then.
     #[serde(default)]
     pub state: SubscriptionState,
+    /// Since when, if it was ever another one. Releases of before did not write that down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_since: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -354,6 +357,9 @@ pub struct ObservedRecord {
     pub problem_told: bool,
     /// By pool name: nodes that are Ready.
     pub ready_nodes: BTreeMap<String, u32>,
+    /// Since when none of its nodes is Ready, of those that are to be there and once were; nothing while one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unready_since: Option<Timestamp>,
     /// What the loop is doing, for people; empty when nothing is to do.
     pub step: String,
     /// The last problem, for people, with a next step; cleared when it is over.

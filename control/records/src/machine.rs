@@ -189,6 +189,9 @@ pub struct Healing {
     /// Somebody has turned it off: it stands still, and healing leaves it alone until it is turned on again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub off: bool,
+    /// Since when; releases of before did not write that down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub off_since: Option<Timestamp>,
     /// The step that somebody has asked for, beside what healing decides. It is kept until the machine is well again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,

@@ -12,6 +12,7 @@
 
 mod balancer;
 mod filter;
+mod sending;
 mod volume;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use balancer::{BalancedPort, Balancer, Side};
 pub use filter::{Filter, FilterRule, PortRange, Protocol};
+pub use sending::Sending;
 pub use volume::{VolumeSeen, VolumeSpec};
 
 macro_rules! name {
@@ -98,6 +100,10 @@ pub struct SubnetSpec {
     /// The filter of traffic to and from its machines; `None`: all traffic passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// The only TCP ports of its machines at which others, in the VNET and beyond, open connections to them;
+    /// `None`: all. Its machines reach each other at all ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serves: Option<Vec<u16>>,
 }
 
 /// A route of a VNET's route table.
@@ -113,7 +119,7 @@ pub struct RouteSpec {
 pub const ROLE_LABEL: &str = "role";
 
 /// The role of a control plane machine: on a busy host, a driver gives it a larger share of the cores than
-/// other machines.
+/// other machines. It runs no containers, and may have fewer rights than a machine that does.
 pub const CONTROL_PLANE: &str = "control-plane";
 
 /// A machine, which boots a node image.
@@ -156,6 +162,10 @@ pub struct NicSpec {
     pub gateway: Option<Ipv4Addr>,
     /// Further routes through this interface.
     pub routes: Vec<RouteSpec>,
+    /// What the machine may send through it. `None`, from releases before this: any address, but from its own
+    /// hardware address only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sending: Option<Sending>,
 }
 
 /// The network that an interface is attached to.
@@ -303,6 +313,14 @@ pub enum FabricError {
         /// The state of its build or import, if known.
         state: Option<String>,
     },
+    /// The image of an add-on does not exist (yet).
+    #[error("the image {name} is not there yet{}", .state.as_ref().map(|state| format!(": {state}")).unwrap_or_default())]
+    NoAddonImage {
+        /// Its name.
+        name: String,
+        /// The state of its build or import, if known.
+        state: Option<String>,
+    },
     /// The call failed; a retry may succeed.
     #[error("cannot {act}: {why}")]
     Failed {
@@ -398,6 +416,12 @@ pub trait Fabric: Send + Sync + 'static {
     /// # Errors
     /// [`FabricError::NoImage`].
     async fn ensure_image(&self, version: &str) -> Result<(), FabricError>;
+
+    /// Whether machines can get the container image of this add-on; starts its build where possible.
+    ///
+    /// # Errors
+    /// [`FabricError::NoAddonImage`].
+    async fn ensure_addon_image(&self, name: &str) -> Result<(), FabricError>;
 
     /// Creates and starts a machine. A running machine is left alone, whatever its specification says; a
     /// stopped one starts with the image of the specification, on its existing disk.

@@ -10,6 +10,7 @@ use crate::{
     cgroup::{CPU_PERIOD, Limit},
     disk,
     limits::Limits,
+    profile::Role,
 };
 
 /// The path of the agent inside a machine. The directory with it is bind-mounted, not the file: after an
@@ -29,6 +30,8 @@ pub(crate) struct Bundle<'a> {
     pub(crate) cgroup: &'a str,
     pub(crate) limit: Limit,
     pub(crate) limits: &'a Limits,
+    /// Whether the host's control groups are of version 2 alone.
+    pub(crate) unified: bool,
     /// Whether the kernel has POSIX message queues.
     pub(crate) message_queues: bool,
 }
@@ -36,7 +39,8 @@ pub(crate) struct Bundle<'a> {
 impl Bundle<'_> {
     /// `config.json`.
     pub(crate) fn config(&self) -> Value {
-        let caps = &self.limits.capabilities;
+        let role = Role::of(self.spec);
+        let caps = role.capabilities(&self.limits.capabilities);
         json!({
             "ociVersion": "1.0.2",
             "hostname": self.spec.hostname,
@@ -53,10 +57,10 @@ impl Bundle<'_> {
                     "hard": self.limits.open_files,
                     "soft": self.limits.open_files,
                 }],
-                "noNewPrivileges": false,
+                "noNewPrivileges": role.no_new_privileges(),
                 // No oomScoreAdj: without CAP_SYS_RESOURCE even writing the current value fails.
             },
-            "mounts": self.mounts(),
+            "mounts": self.mounts(role),
             "linux": {
                 "namespaces": [
                     { "type": "pid" },
@@ -72,25 +76,21 @@ impl Bundle<'_> {
                     "cpu": { "period": CPU_PERIOD, "quota": u64::from(self.limit.cpu_millis) * CPU_PERIOD / 1000 },
                     "memory": { "limit": self.limit.memory_mib << 20 },
                     "pids": { "limit": self.limit.tasks },
-                    "devices": [{ "allow": true, "access": "rwm" }],
+                    "devices": role.device_rules(self.unified),
                 },
-                "devices": [
-                    // The kubelet watches it for out-of-memory kills.
-                    device("/dev/kmsg", 1, 11),
-                    device("/dev/fuse", 10, 229),
-                    device("/dev/net/tun", 10, 200),
-                ],
-                "sysctl": self.sysctls(),
+                "devices": role.devices(),
+                "seccomp": role.seccomp(std::env::consts::ARCH),
+                "sysctl": self.sysctls(role),
                 // No mount propagation in either direction. A node shares its mounts among its own pods with
                 // `mount --make-rshared /`; runc's "rshared" would be different.
                 "rootfsPropagation": "rprivate",
-                "maskedPaths": ["/proc/kcore"],
-                "readonlyPaths": ["/proc/sysrq-trigger"],
+                "maskedPaths": role.masked(),
+                "readonlyPaths": role.read_only(),
             },
         })
     }
 
-    fn mounts(&self) -> Vec<Value> {
+    fn mounts(&self, role: Role) -> Vec<Value> {
         let mount = |to: &str, kind: &str, options: &[&str]| json!({ "destination": to, "type": kind, "source": kind, "options": options });
         let mut mounts = vec![
             mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -121,7 +121,7 @@ impl Bundle<'_> {
             mount(
                 "/sys/fs/cgroup",
                 "cgroup",
-                &["nosuid", "noexec", "nodev", "relatime", "rw"],
+                &["nosuid", "noexec", "nodev", "relatime", role.groups()],
             ),
             mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755"]),
             mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
@@ -153,9 +153,9 @@ impl Bundle<'_> {
         mounts
     }
 
-    fn sysctls(&self) -> Value {
+    fn sysctls(&self, role: Role) -> Value {
         let mut sysctls = serde_json::Map::new();
-        sysctls.insert("net.ipv4.ip_forward".into(), json!("1"));
+        sysctls.insert("net.ipv4.ip_forward".into(), json!(role.forwards()));
         // A pod's packet may arrive at another interface than the one its answer leaves from.
         for place in ["all", "default"]
             .into_iter()
@@ -167,18 +167,13 @@ impl Bundle<'_> {
     }
 }
 
-fn device(path: &str, major: u32, minor: u32) -> Value {
-    json!({ "path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o600, "uid": 0, "gid": 0 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fabric_api::MachineId;
+    use fabric_api::{CONTROL_PLANE, MachineId, ROLE_LABEL};
 
-    #[test]
-    fn limits_come_from_the_specification_and_secrets_stay_out() {
-        let spec = MachineSpec {
+    fn spec() -> MachineSpec {
+        MachineSpec {
             id: MachineId::from("m1"),
             hostname: "host1".into(),
             image: "1.36.3".into(),
@@ -188,9 +183,12 @@ mod tests {
             nics: Vec::new(),
             seed_files: [("/etc/token".to_owned(), "secret-token".to_owned())].into(),
             labels: Default::default(),
-        };
-        let config = Bundle {
-            spec: &spec,
+        }
+    }
+
+    fn config(spec: &MachineSpec) -> Value {
+        Bundle {
+            spec,
             dir: Path::new("/state/machines/m1"),
             namespace: Path::new("/run/netns/x"),
             cgroup: "/lf-x/m1/machine",
@@ -198,22 +196,30 @@ mod tests {
                 cpu_millis: 1500,
                 cpu_weight: 100,
                 memory_mib: 512,
+                swaps: false,
                 tasks: 16_384,
+                io_weight: 100,
             },
             limits: &Limits {
-                capabilities: vec!["CAP_CHOWN"],
+                capabilities: vec!["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_SYS_TIME"],
                 open_files: 20_000,
             },
+            unified: true,
             message_queues: false,
         }
-        .config();
+        .config()
+    }
+
+    #[test]
+    fn limits_come_from_the_specification_and_secrets_stay_out() {
+        let config = config(&spec());
         assert_eq!(config["linux"]["resources"]["cpu"]["quota"], 150_000);
         assert_eq!(config["linux"]["resources"]["memory"]["limit"], 536_870_912);
         assert_eq!(config["linux"]["resources"]["pids"]["limit"], 16_384);
         assert_eq!(config["process"]["rlimits"][0]["hard"], 20_000);
         assert_eq!(
             config["process"]["capabilities"]["bounding"],
-            json!(["CAP_CHOWN"])
+            json!(["CAP_CHOWN", "CAP_SYS_ADMIN"])
         );
         let text = config.to_string();
         assert!(text.contains(r#""destination":"/opt/landfall/agent","options":["bind","ro","nosuid","nodev"],"source":"/state/machines/m1/agent""#));
@@ -222,6 +228,46 @@ mod tests {
         assert!(!text.contains("mqueue"));
         for (_, to) in disk::VOLUMES {
             assert!(text.contains(&format!("\"destination\":\"{to}\"")));
+        }
+    }
+    #[test]
+    fn a_control_plane_gets_less_than_a_node() {
+        let node = config(&spec());
+        let mut spec = spec();
+        spec.labels
+            .insert(ROLE_LABEL.to_owned(), CONTROL_PLANE.to_owned());
+        let control_plane = config(&spec);
+        let groups = |config: &Value| {
+            let mounts = config["mounts"].as_array().unwrap();
+            let groups = mounts.iter().find(|mount| mount["type"] == "cgroup").unwrap();
+            groups["options"].as_array().unwrap().last().cloned()
+        };
+        assert_eq!(
+            (groups(&node), groups(&control_plane)),
+            (Some(json!("rw")), Some(json!("ro")))
+        );
+        let of = |config: &Value, pointer: &str| config.pointer(pointer).cloned().unwrap_or_default();
+        for (pointer, of_node, of_control_plane) in [
+            ("/process/noNewPrivileges", json!(false), json!(true)),
+            (
+                "/process/capabilities/permitted",
+                json!(["CAP_CHOWN", "CAP_SYS_ADMIN"]),
+                json!(["CAP_CHOWN"]),
+            ),
+            ("/linux/sysctl/net.ipv4.ip_forward", json!("1"), json!("0")),
+            ("/linux/devices/0/path", json!("/dev/kmsg"), json!(null)),
+            (
+                "/linux/seccomp/defaultAction",
+                json!("SCMP_ACT_ALLOW"),
+                json!("SCMP_ACT_ALLOW"),
+            ),
+        ] {
+            assert_eq!(of(&node, pointer), of_node, "{pointer}");
+            assert_eq!(of(&control_plane, pointer), of_control_plane, "{pointer}");
+        }
+        // Without this line, a rule for devices would be one for more than it names.
+        for config in [&node, &control_plane] {
+            assert_eq!(config["linux"]["resources"]["devices"][0]["allow"], false);
         }
     }
 }

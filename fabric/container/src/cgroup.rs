@@ -1,7 +1,8 @@
 //! Control groups of machines, in every hierarchy of version 1 and 2: sets limits, and removes groups.
 //!
-//! Always true: the limits of a machine are set on a group that it cannot see. It lives in the group below
-//! ([`INNER`]), which is the root of its own cgroup namespace and writable to it.
+//! Always true: the limits of a machine, and what it may not open ([`crate::devices`]), are set on a group that
+//! it cannot see. It lives in the group below ([`INNER`]), which is the root of its own cgroup namespace and
+//! writable to it.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use base_env::Env;
 use fabric_api::FabricError;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::files;
+use crate::{devices, files};
 
 /// Number of attempts and pause: a killed process stays in its group until the kernel has removed it.
 const TRIES: u32 = 200;
@@ -33,8 +34,14 @@ pub(crate) struct Limit {
     pub(crate) cpu_weight: u64,
     /// MiB.
     pub(crate) memory_mib: u64,
+    /// Whether the host's swap space may hold more of it than that. Otherwise none: a machine that fills its
+    /// memory would fill the host's swap space next.
+    pub(crate) swaps: bool,
     /// Processes and threads.
     pub(crate) tasks: u64,
+    /// Its share of a contended disk, in the units of version 2: 100 is the default of a group. Only where the
+    /// host has a scheduler for it.
+    pub(crate) io_weight: u64,
 }
 
 /// The kernel's default, microseconds.
@@ -42,17 +49,32 @@ pub(crate) const CPU_PERIOD: u64 = 100_000;
 
 /// The kernel's default, in the units of version 2.
 pub(crate) const CPU_WEIGHT: u64 = 100;
+pub(crate) const IO_WEIGHT: u64 = 100;
 
 /// The same default in the units of version 1.
 const CPU_SHARES: u64 = 1024;
 
+/// Controllers that a machine cannot be limited without.
+const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
+
 impl Limit {
     /// Controllers, and the values for each: files of version 1 and of version 2.
-    fn files(self) -> [(&'static str, Vec<(&'static str, String)>); 3] {
+    fn files(self) -> [(&'static str, Vec<(&'static str, String)>); 4] {
         let (quota, memory) = (
             u64::from(self.cpu_millis) * CPU_PERIOD / 1000,
             self.memory_mib << 20,
         );
+        let mut memory_files = vec![
+            ("memory.limit_in_bytes", memory.to_string()),
+            ("memory.max", memory.to_string()),
+        ];
+        if !self.swaps {
+            memory_files.extend([
+                // Memory and swap space together. After the limit of memory, which it may not be below.
+                ("memory.memsw.limit_in_bytes", memory.to_string()),
+                ("memory.swap.max", "0".to_owned()),
+            ]);
+        }
         [
             (
                 "cpu",
@@ -67,26 +89,35 @@ impl Limit {
                     ("cpu.weight", self.cpu_weight.to_string()),
                 ],
             ),
+            ("memory", memory_files),
+            ("pids", vec![("pids.max", self.tasks.to_string())]),
             (
-                "memory",
+                "io",
                 vec![
-                    ("memory.limit_in_bytes", memory.to_string()),
-                    ("memory.max", memory.to_string()),
+                    ("blkio.bfq.weight", self.io_weight.to_string()),
+                    ("io.bfq.weight", self.io_weight.to_string()),
+                    ("io.weight", self.io_weight.to_string()),
                 ],
             ),
-            ("pids", vec![("pids.max", self.tasks.to_string())]),
         ]
     }
 }
 
-/// Creates a machine's group and sets its limits.
-pub(crate) fn confine(group: &str, limit: Limit) -> Result<(), FabricError> {
-    let failed = |error: io::Error| FabricError::failed(format!("limit the control group {group}"), error);
-    confine_below(&hierarchies().map_err(failed)?, group, limit).map_err(failed)
+/// Whether control groups are of version 2 alone, as `runc` decides it: by what is mounted at the usual place.
+pub(crate) fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-fn confine_below(hierarchies: &[PathBuf], group: &str, limit: Limit) -> io::Result<()> {
-    let mut missing: Vec<&str> = limit.files().iter().map(|(name, _)| *name).collect();
+/// Creates a machine's group, sets its limits, and denies it the host's devices where that is version 1's.
+pub(crate) fn confine(group: &str, limit: Limit) -> Result<(), FabricError> {
+    let failed = |error: io::Error| FabricError::failed(format!("limit the control group {group}"), error);
+    let read = |path: &str| fs::read_to_string(path).map_err(failed);
+    let denied = devices::denied(&read("/proc/devices")?, &read("/proc/misc")?);
+    confine_below(&hierarchies().map_err(failed)?, group, limit, &denied).map_err(failed)
+}
+
+fn confine_below(hierarchies: &[PathBuf], group: &str, limit: Limit, denied: &[String]) -> io::Result<()> {
+    let mut missing = NEEDED.to_vec();
     for hierarchy in hierarchies {
         let place = inside(hierarchy, group);
         if hierarchy.join("cgroup.controllers").exists() {
@@ -100,6 +131,12 @@ fn confine_below(hierarchies: &[PathBuf], group: &str, limit: Limit) -> io::Resu
                     missing.retain(|missing| *missing != name);
                 }
             }
+        }
+        if place.join("devices.deny").exists() {
+            // The kernel takes one at a time.
+            denied
+                .iter()
+                .try_for_each(|line| set(&place, "devices.deny", line))?;
         }
     }
     if missing.is_empty() {
@@ -116,7 +153,7 @@ fn delegate(hierarchy: &Path, place: &Path) -> io::Result<()> {
     let available = fs::read_to_string(hierarchy.join("cgroup.controllers"))?;
     let wanted: Vec<String> = available
         .split_whitespace()
-        .filter(|name| matches!(*name, "cpu" | "memory" | "pids"))
+        .filter(|name| matches!(*name, "cpu" | "io" | "memory" | "pids"))
         .map(|name| format!("+{name}"))
         .collect();
     let Some(above) = place.parent().filter(|_| !wanted.is_empty()) else {
@@ -318,8 +355,11 @@ mod tests {
             cpu_millis: 1500,
             cpu_weight: 400,
             memory_mib: 64,
+            swaps: false,
             tasks: 99,
+            io_weight: 400,
         };
+        let denied = ["b 8:* rw".to_owned(), "c 1:11 rw".to_owned()];
         // The kernel creates the files of a group together with it; here they exist before.
         let host = tempfile::tempdir().unwrap();
         let make = |hierarchy: &str, above: &[&str], files: &[&str]| {
@@ -341,30 +381,56 @@ mod tests {
                 &[],
                 &["cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.shares"],
             ),
-            make("memory", &[], &["memory.limit_in_bytes"]),
+            make(
+                "memory",
+                &[],
+                &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
+            ),
             make("pids", &[], &["pids.max"]),
+            make("devices", &[], &["devices.deny"]),
             make("freezer", &[], &[]),
         ];
-        confine_below(&first, "/lf/m1", limit).unwrap();
+        confine_below(&first, "/lf/m1", limit, &denied).unwrap();
         let read = |path: &str| fs::read_to_string(host.path().join(path)).unwrap();
         assert_eq!(read("cpu/lf/m1/cpu.cfs_quota_us"), "150000");
         assert_eq!(read("cpu/lf/m1/cpu.shares"), "4096");
         assert_eq!(read("memory/lf/m1/memory.limit_in_bytes"), "67108864");
+        assert_eq!(read("memory/lf/m1/memory.memsw.limit_in_bytes"), "67108864");
         assert_eq!(read("pids/lf/m1/pids.max"), "99");
+        // Each line is a write of its own; a plain file keeps them where the kernel starts anew.
+        assert!(read("devices/lf/m1/devices.deny").starts_with("c 1:11 rw"));
 
         let second = make(
             "unified",
             &["cgroup.controllers", "cgroup.subtree_control"],
-            &["cpu.max", "cpu.weight", "memory.max", "pids.max"],
+            &[
+                "cpu.max",
+                "cpu.weight",
+                "io.weight",
+                "memory.max",
+                "memory.swap.max",
+                "pids.max",
+            ],
         );
-        confine_below(std::slice::from_ref(&second), "/lf/m1", limit).unwrap();
-        assert!(read("unified/cgroup.subtree_control").starts_with("+cpu +memory +pids"));
-        assert!(read("unified/lf/cgroup.subtree_control").starts_with("+cpu +memory +pids"));
+        confine_below(std::slice::from_ref(&second), "/lf/m1", limit, &denied).unwrap();
+        assert!(read("unified/cgroup.subtree_control").starts_with("+cpu +memory +pids +io"));
+        assert!(read("unified/lf/cgroup.subtree_control").starts_with("+cpu +memory +pids +io"));
         assert_eq!(read("unified/lf/m1/cpu.max"), "150000 100000");
         assert_eq!(read("unified/lf/m1/cpu.weight"), "400");
         assert_eq!(read("unified/lf/m1/memory.max"), "67108864");
+        assert_eq!(read("unified/lf/m1/memory.swap.max"), "0");
+        assert_eq!(read("unified/lf/m1/io.weight"), "400");
 
-        let error = confine_below(&first[..2], "/lf/m1", limit)
+        // What may be swapped keeps the host's own limit, and no host has to have weights of disks.
+        let swaps = Limit { swaps: true, ..limit };
+        let third = make("third", &[], &["memory.max", "memory.swap.max"]);
+        let error = confine_below(&[third], "/lf/m1", swaps, &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no controller for cpu, pids;"), "{error}");
+        assert_eq!(read("third/lf/m1/memory.swap.max"), "");
+
+        let error = confine_below(&first[..2], "/lf/m1", limit, &denied)
             .unwrap_err()
             .to_string();
         assert!(error.contains("no controller for pids"), "{error}");

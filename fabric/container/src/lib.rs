@@ -9,6 +9,7 @@
 //!   after everything else is gone. So [`Fabric::list`](fabric_api::Fabric::list) needs no other records;
 //! * no mount of a machine is ever visible on the host: its root is mounted in a mount namespace that ends
 //!   with it, so nothing must be unmounted after a crash;
+//! * a machine's port is in a bridge only after the rules for what the machine may send are set;
 //! * everything on the host is named by [`fabric_net::Names`], and nothing else of the host is changed: no
 //!   flush, no policy, no sysctl except `ip_forward` with [`Uplink::Host`](fabric_api::Uplink::Host),
 //!   restored with the last stamp, and limits that are too low;
@@ -17,17 +18,21 @@
 //!   each volume.
 //!
 //! # How far a machine can be trusted
-//! A machine must be able to run containers, so it gets all capabilities of the service, no seccomp filter, a
-//! writable control group tree and `/proc/sys`. Namespaces isolate it from the host as long as no process in
-//! it runs as root: **root inside a machine counts as root on the host.** Pods are isolated from machines by
-//! containerd as on any Kubernetes node; a privileged pod has the rights of its node. For tenants that do not
-//! trust each other use a driver with virtual machines.
+//! A machine has a profile by its role (`profile`): withheld capabilities, a filter of system calls, a list of
+//! devices; limits are on control groups that it cannot see, and its bridge ports take only what it may send.
+//! A control plane runs no containers and can hardly do more than its programs need. A node must be able to
+//! run containers: it mounts filesystems, in the host's user namespace, and shares the host's kernel. Its
+//! profile takes the short ways out, and those that need no rights in it; it is no boundary. **Root inside a
+//! node counts as root on the host.** Pods are isolated from machines by containerd as on any Kubernetes node;
+//! a privileged pod has the rights of its node. For tenants that do not trust each other use a driver with
+//! virtual machines.
 //!
 //! Called by: the control loops, through [`fabric_api::Fabric`]; created by the binary.
 
 mod agent;
 mod bundle;
 mod cgroup;
+mod devices;
 mod disk;
 mod disk_image;
 mod disk_pool;
@@ -42,6 +47,8 @@ mod loop_device;
 mod machine;
 mod namespace;
 mod network;
+mod ports;
+mod profile;
 mod runc;
 mod stamp;
 mod validate;
@@ -77,6 +84,18 @@ pub trait Images: Send + Sync + 'static {
     /// The state of a missing image's build, for people.
     fn state(&self, version: &str) -> Option<String> {
         let _ = version;
+        None
+    }
+
+    /// Whether there is the container image of this add-on. Nodes get it from the service.
+    fn has_addon(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+
+    /// The state of its build, where it is missing.
+    fn addon_state(&self, name: &str) -> Option<String> {
+        let _ = name;
         None
     }
 }
@@ -263,6 +282,17 @@ impl Fabric for ContainerFabric {
 
     async fn ensure_image(&self, version: &str) -> Result<(), FabricError> {
         self.inner.layers(version).map(drop)
+    }
+
+    async fn ensure_addon_image(&self, name: &str) -> Result<(), FabricError> {
+        let images = &self.inner.config.images;
+        if images.has_addon(name) {
+            return Ok(());
+        }
+        Err(FabricError::NoAddonImage {
+            name: name.to_owned(),
+            state: images.addon_state(name),
+        })
     }
 
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {

@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use fabric_api::{
-    Attach, CONTROL_PLANE, FabricError, KeptDisk, MachineId, MachineSpec, NetworkId, NicSpec, ROLE_LABEL,
-};
+use fabric_api::{Attach, FabricError, KeptDisk, MachineId, MachineSpec, NetworkId, NicSpec};
 use fabric_net::{machine_script, port_script};
 
 use crate::{
     Inner, agent, bundle::Bundle, cgroup, disk, disk_pool::blocking, exec, files, limits::Limits, namespace,
-    validate,
+    profile::Role, validate,
 };
 
 impl Inner {
@@ -94,6 +92,7 @@ impl Inner {
                 cgroup: &format!("{group}/{}", cgroup::INNER),
                 limit,
                 limits: &Limits::of_this_process(),
+                unified: cgroup::is_unified(),
                 message_queues: std::path::Path::new("/proc/sys/fs/mqueue").exists(),
             };
             files::make_dir(&dir.join("bundle"))?;
@@ -125,12 +124,18 @@ impl Inner {
         for network in networks.keys() {
             self.network_is_there(network).await?;
         }
+        if host.len() > 1 {
+            self.guard_stamp_ports(&act).await?;
+        }
         exec::ip_batch(&self.env, &act, None, &host).await?;
         for (network, cards) in networks {
             let inside = self.names.network_namespace(network);
             // Held until the interfaces exist: a filter that is set meanwhile must find them.
             let _lock = self.locks.hold(&format!("network {network}")).await;
             let made = self.saved_network(network)?;
+            if let Some(made) = &made {
+                self.guard_ports(&act, made).await?;
+            }
             let filtered = |name: &str| {
                 let mut subnets = made.iter().flat_map(|made| &made.subnets);
                 subnets.any(|subnet| subnet.name == name && subnet.filter.is_some())
@@ -266,14 +271,21 @@ const LEAST_TASKS: u64 = 16_384;
 /// nodes delay a cluster's API server.
 const CONTROL_PLANE_WEIGHT: u64 = 4 * cgroup::CPU_WEIGHT;
 
+/// The same for disks: nothing delays a write of etcd's log more than a neighbour that fills its disk.
+const CONTROL_PLANE_IO_WEIGHT: u64 = 4 * cgroup::IO_WEIGHT;
+
 fn limit(spec: &MachineSpec) -> cgroup::Limit {
+    let (cpu_weight, io_weight, swaps) = match Role::of(spec) {
+        // It runs no tenants' programs: what an idle one has not used for long may be swapped out.
+        Role::ControlPlane => (CONTROL_PLANE_WEIGHT, CONTROL_PLANE_IO_WEIGHT, true),
+        Role::Node => (cgroup::CPU_WEIGHT, cgroup::IO_WEIGHT, false),
+    };
     cgroup::Limit {
         cpu_millis: spec.cpu_millis,
-        cpu_weight: match spec.labels.get(ROLE_LABEL).map(String::as_str) {
-            Some(CONTROL_PLANE) => CONTROL_PLANE_WEIGHT,
-            _ => cgroup::CPU_WEIGHT,
-        },
+        cpu_weight,
         memory_mib: spec.memory_mib,
+        swaps,
         tasks: (u64::from(spec.cpu_millis) * TASKS_PER_CORE / 1000).max(LEAST_TASKS),
+        io_weight,
     }
 }

@@ -101,9 +101,8 @@ impl Inner {
             Uplink::Host => disk::host_name_servers(),
         };
         let argv = ["ip", "netns", "exec", name, "sh", "-c", &script];
-        exec::run(&self.env, act, &argv, Some(&vnet_ruleset(spec, &servers)))
-            .await
-            .map(drop)
+        let rules = vnet_ruleset(spec, &servers) + &self.ports_rules(act, spec)?;
+        exec::run(&self.env, act, &argv, Some(&rules)).await.map(drop)
     }
 
     /// Sets the sysctls of new bridges whose subnet has a filter.

@@ -25,7 +25,8 @@ impl Inner {
             forwarding::switch_on()?;
         }
         // Rules first: the bridge must never exist without them.
-        let rules = stamp_ruleset(&self.names, network, &self.surroundings(act).await?);
+        let rules = stamp_ruleset(&self.names, network, &self.surroundings(act).await?)
+            + &self.stamp_ports_rules(act)?;
         let rules = exec::run(&self.env, act, &["nft", "-f", "-"], Some(&rules));
         let links = exec::run(&self.env, act, &["ip", "-j", "address", "show"], None);
         let (rules, links) = tokio::join!(rules, links);
@@ -150,7 +151,9 @@ impl Inner {
             return Err(complaint.unwrap_or_else(|| FabricError::failed(act, "its bridge is still there")));
         }
         let table = self.names.table();
-        let rules = format!("table inet {table}\ndelete table inet {table}\n");
+        let rules: String = ["inet", "bridge"]
+            .map(|family| format!("table {family} {table}\ndelete table {family} {table}\n"))
+            .concat();
         exec::run(&self.env, act, &["nft", "-f", "-"], Some(&rules)).await?;
         let argv = ["ip", "-j", "-d", "link", "show"];
         let links = exec::run(&self.env, act, &argv, None).await?;

@@ -353,6 +353,7 @@ mod tests {
                     range: "10.224.0.0/16".parse().unwrap(),
                     gateway: "10.224.0.1".parse().unwrap(),
                     filter: None,
+                    serves: None,
                 }],
                 reserved: Vec::new(),
                 routes: Vec::new(),

@@ -90,6 +90,7 @@ mod tests {
             extra: Vec::new(),
             gateway: None,
             routes: Vec::new(),
+            sending: None,
         };
         let mut eth0 = card("eth0", Attach::Stamp, "100.64.16.7/20");
         eth0.extra = vec!["100.64.24.3".parse().unwrap()];

@@ -15,6 +15,7 @@ mod filter;
 mod hash;
 mod link;
 mod names;
+mod ports;
 mod ranges;
 mod ruleset;
 mod set;
@@ -24,6 +25,7 @@ pub use card::{card_mac, mac, machine_script, port_script};
 pub use hash::{short_hash, spec_hash};
 pub use link::{LinkSeen, ReadError, RouteSeen, parse_links, parse_routes};
 pub use names::{Names, UPLINK, subnet_bridge};
+pub use ports::{stamp_ports_ruleset, vnet_ports_ruleset};
 pub use ranges::{STAMP_POOL, STAMP_PREFIX, route_destinations, stamp_range};
 pub use ruleset::{Surroundings, private_ranges, stamp_ruleset, vnet_ruleset};
 pub use vnet::{

@@ -105,7 +105,7 @@ impl Names {
         format!("{}/{machine}", self.cgroup())
     }
 
-    /// The nftables table on the host, family `inet`.
+    /// The nftables tables on the host, one of the family `inet` and one of the family `bridge`.
     pub fn table(&self) -> String {
         format!("landfall_{}", self.tag)
     }

@@ -7,7 +7,9 @@ use std::net::Ipv4Addr;
 use fabric_api::{NetworkSpec, StampNetwork, Uplink};
 use ipnet::Ipv4Net;
 
-use crate::{Names, UPLINK, balancer, filter::chains, names::BRIDGE_PREFIX, set::set, vnet::peers};
+use crate::{
+    Names, UPLINK, balancer, filter::chains, names::BRIDGE_PREFIX, set::set, subnet_bridge, vnet::peers,
+};
 
 /// Properties of the host that a stamp's rules depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -128,7 +130,13 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
 /// Outbound traffic is translated to the VNET's uplink address, and traffic that cannot be translated is
 /// dropped; only answers enter by the uplink. Exceptions are other networks of the same VNET, whose addresses
 /// pass untranslated where routes to them exist, and balancers, whose traffic is redirected to their
-/// machines. Subnets with a filter have additional chains, which see the machine as the destination.
+/// machines. Subnets with a filter have additional chains, which see the machine as the destination. Subnets
+/// that serve at a few ports only are closed to all others.
+///
+/// Between machines, packets of connections that are not known pass: a machine's packets to a pod of another
+/// machine come by here, and the answers do not. Only what leaves by the uplink or enters a subnet that is
+/// closed takes the same way back.
+///
 /// `name_servers`: those in machines' resolver configuration.
 pub fn vnet_ruleset(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String {
     let (uplink, filters) = (network.uplink, chains(network, name_servers));
@@ -139,6 +147,10 @@ pub fn vnet_ruleset(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String 
         come = format!("ip saddr {peers} ip daddr {own} accept\n");
         go = format!("oifname \"{UPLINK}\" ip daddr {peers} ip saddr {own} accept\n");
     }
+    let Closed {
+        jumps: closed,
+        chains: served,
+    } = closed(network);
     let balancer::Rules {
         input,
         forward,
@@ -158,7 +170,7 @@ drop
 }}
 chain forward {{
 type filter hook forward priority filter; policy accept;
-oifname "{UPLINK}" ct state invalid drop
+{closed}oifname "{UPLINK}" ct state invalid drop
 iifname != "{UPLINK}" accept
 ct state established,related accept
 {come}{forward}drop
@@ -171,9 +183,48 @@ chain translated {{
 type filter hook postrouting priority srcnat + 10; policy accept;
 {go}{translated}oifname "{UPLINK}" meta nfproto ipv4 ip saddr != {uplink} drop
 }}
-{balancers}{filters}}}
+{balancers}{filters}{served}}}
 "#
     )
+}
+
+/// The rules for subnets that serve at a few ports only.
+struct Closed {
+    /// In the forward chain, before everything else.
+    jumps: String,
+    chains: String,
+}
+
+fn closed(network: &NetworkSpec) -> Closed {
+    let (mut jumps, mut chains) = (String::new(), String::new());
+    for subnet in &network.subnets {
+        let Some(ports) = &subnet.serves else { continue };
+        let bridge = subnet_bridge(&subnet.name);
+        // Frames between machines of the subnet come by here where br_netfilter is loaded.
+        jumps += &format!("iifname != \"{bridge}\" oifname \"{bridge}\" jump {bridge}_serves\n");
+        let open = if ports.is_empty() {
+            String::new()
+        } else {
+            format!("tcp dport {} return\n", set(ports))
+        };
+        chains += &format!(
+            "chain {bridge}_serves {{\nct state established,related return\nct state invalid drop\n{open}drop\n}}\n"
+        );
+    }
+    Closed { jumps, chains }
+}
+
+/// Compares rules with their text under review, `src/ruleset/{name}.nft`. `BLESS=1` writes the current text.
+#[cfg(test)]
+pub(crate) fn as_reviewed(name: &str, text: &str) {
+    // A test runs in its crate's folder; the compile-time path may be another checkout.
+    let golden = std::path::PathBuf::from(format!("src/ruleset/{name}.nft"));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all("src/ruleset").expect("the crate's folder can be written to");
+        std::fs::write(&golden, text).expect("the crate's folder can be written to");
+    }
+    let reviewed = std::fs::read_to_string(&golden).unwrap_or_default();
+    assert_eq!(reviewed, text, "{name}");
 }
 
 #[cfg(test)]
@@ -210,8 +261,7 @@ mod tests {
         })
     }
 
-    /// The rules protect the host: each change shows as a change of the text. `BLESS=1` writes the current
-    /// text.
+    /// The rules protect the host: each change shows as a change of the text.
     #[test]
     fn rules_are_as_they_were_reviewed() {
         let names = Names::new("a");
@@ -271,6 +321,12 @@ mod tests {
             ],
         }))
         .unwrap();
+        let mut closed = vnet.clone();
+        closed.subnets = serde_json::from_value(serde_json::json!([
+            { "name": "nodes", "range": "10.224.0.0/16", "gateway": "10.224.0.1" },
+            { "name": "control-plane", "range": "10.239.255.240/28", "gateway": "10.239.255.241", "serves": [443] },
+        ]))
+        .unwrap();
         let bare = Surroundings {
             service_port: 7443,
             ..Surroundings::default()
@@ -292,18 +348,9 @@ mod tests {
             ("vnet-shared", vnet_ruleset(&shared, &around().name_servers)),
             ("vnet-filters", vnet_ruleset(&filtered, &around().name_servers)),
             ("vnet-balancers", vnet_ruleset(&balanced, &[])),
+            ("vnet-closed", vnet_ruleset(&closed, &[])),
         ] {
-            // A test runs in its crate's folder; the compile-time path may be another checkout.
-            let golden = std::path::PathBuf::from(format!("src/ruleset/{name}.nft"));
-            if std::env::var_os("BLESS").is_some() {
-                std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
-                std::fs::write(&golden, &text).unwrap();
-            }
-            assert_eq!(
-                std::fs::read_to_string(&golden).unwrap_or_default(),
-                text,
-                "{name}"
-            );
+            as_reviewed(name, &text);
         }
     }
 

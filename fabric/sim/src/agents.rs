@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_protocol::{
-    DiskSeen, LEVEL, MachineConfig, Process, ProcessSeen, ProcessState, Report,
+    DiskSeen, LEVEL, MachineConfig, Process, ProcessSeen, ProcessState, Report, Task,
     programs::{ETCD, MEMBERSHIP},
 };
 use fabric_api::Power;
@@ -12,6 +12,7 @@ use crate::{
     Inner,
     ailments::{Ailment, Cure},
     enrolment::Identity,
+    fabric::is_image,
     options::{Span, draw},
     state::{Machine, State},
 };
@@ -197,7 +198,14 @@ impl Inner {
     /// The content of the agent's report.
     pub(crate) fn content(&self, state: &State, id: &str) -> Option<Report> {
         let machine = state.machines.get(id)?;
-        let mut report = content(machine, state.ailments.get(id));
+        let now = self.env.clock.monotonic();
+        let built: Vec<&str> = state
+            .addon_images
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let mut report = content(machine, state.ailments.get(id), &built);
         let uid = machine.cluster().filter(|uid| machine.is_control_plane_of(uid));
         if uid.is_some()
             && let Some(etcd) = report.processes.get_mut(ETCD)
@@ -288,7 +296,8 @@ fn process(machine: &Machine, number: usize, name: &str, ailments: Option<&Ailme
     seen
 }
 
-fn content(machine: &Machine, ailments: Option<&Ailments>) -> Report {
+/// `built`: the images of add-ons that the fabric has.
+fn content(machine: &Machine, ailments: Option<&Ailments>, built: &[&str]) -> Report {
     let config = machine.in_force.as_deref();
     let processes: BTreeMap<String, ProcessSeen> = config
         .map_or(&[][..], |config| &config.processes)
@@ -307,7 +316,15 @@ fn content(machine: &Machine, ailments: Option<&Ailments>) -> Report {
         config_error: None,
         processes,
         tasks_done: if machine.ready {
-            tasks.iter().map(|task| task.name.clone()).collect()
+            // The image of an add-on has to be built before it can be brought.
+            let is_done = |task: &&Task| {
+                !task.name.starts_with("image-") || built.iter().any(|name| is_image(&task.name, name))
+            };
+            tasks
+                .iter()
+                .filter(is_done)
+                .map(|task| task.name.clone())
+                .collect()
         } else {
             Vec::new()
         },

@@ -310,14 +310,7 @@ impl ClusterApi for SimCluster {
             return Err(ClusterError::Unavailable("connection refused".into()));
         }
         let there = &state.cluster(&self.uid).objects;
-        let found = objects.iter().filter_map(|object| {
-            let namespace = object.namespace.map(|namespace| format!("{namespace}/"));
-            let namespace = namespace.unwrap_or_default();
-            there.get(&format!(
-                "{}/{} {namespace}{}",
-                object.version, object.kind, object.name
-            ))
-        });
+        let found = objects.iter().filter_map(|object| there.get(&named(object)));
         Ok(found.cloned().collect())
     }
 
@@ -346,6 +339,21 @@ impl ClusterApi for SimCluster {
                 cluster.changed();
             }
             Ok(changed)
+        })
+        .await
+    }
+
+    async fn delete_objects(&self, objects: &[ObjectRef]) -> Result<u32, ClusterError> {
+        self.call(Call::DeleteObjects, "", |state| {
+            let cluster = state.cluster(&self.uid);
+            let gone = objects
+                .iter()
+                .filter(|object| cluster.objects.remove(&named(object)).is_some());
+            let gone = gone.count();
+            if gone > 0 {
+                cluster.changed();
+            }
+            Ok(u32::try_from(gone).unwrap_or(u32::MAX))
         })
         .await
     }
@@ -554,6 +562,13 @@ impl ClusterApi for SimCluster {
             self.inner.state().cluster(&self.uid).changes.subscribe(),
         ))
     }
+}
+
+/// The same of an object that is only named.
+fn named(object: &ObjectRef) -> String {
+    let namespace = object.namespace.map(|namespace| format!("{namespace}/"));
+    let namespace = namespace.unwrap_or_default();
+    format!("{}/{} {namespace}{}", object.version, object.kind, object.name)
 }
 
 /// `{apiVersion}/{kind} {namespace}/{name}`, without the namespace for cluster-scoped objects.

@@ -138,7 +138,20 @@ impl Inner {
     }
 }
 
+/// Whether a task of an agent brings the image of this add-on.
+pub(crate) fn is_image(task: &str, name: &str) -> bool {
+    let image = task
+        .strip_prefix("image-")
+        .and_then(|rest| rest.strip_prefix(name));
+    image.is_some_and(|version| version.starts_with('-'))
+}
+
 impl SimWorld {
+    /// Images of add-ons that were asked for, by name.
+    pub fn addon_images(&self) -> Vec<String> {
+        self.inner.state().addon_images.keys().cloned().collect()
+    }
+
     /// The running machines that a connection to a balancer's address may reach; `None` if there is no such
     /// port.
     pub fn reached(&self, address: Ipv4Addr, protocol: Protocol, port: u16) -> Option<BTreeSet<MachineId>> {
@@ -235,6 +248,13 @@ impl Fabric for SimWorld {
     async fn ensure_image(&self, version: &str) -> Result<(), FabricError> {
         let answer_lost = self.inner.begin(Call::EnsureImage, version).await?;
         self.inner.end(answer_lost, Call::EnsureImage, version).await
+    }
+
+    async fn ensure_addon_image(&self, name: &str) -> Result<(), FabricError> {
+        let call = Call::EnsureAddonImage;
+        let answer_lost = self.inner.begin(call, name).await?;
+        let outcome = self.inner.addon_image(name);
+        self.inner.conclude(answer_lost, call, name, outcome).await
     }
 
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
@@ -365,6 +385,28 @@ impl Fabric for SimWorld {
 }
 
 impl Inner {
+    /// The image of an add-on, which is built since it was first asked for. Agents that wait for it have it then.
+    fn addon_image(&self, name: &str) -> Result<(), FabricError> {
+        let mut state = self.state();
+        let now = self.env.clock.monotonic();
+        let built = now + self.options.image_build;
+        let at = *state.addon_images.entry(name.to_owned()).or_insert(built);
+        if now < at {
+            return Err(FabricError::NoAddonImage {
+                name: name.to_owned(),
+                state: Some("being built".to_owned()),
+            });
+        }
+        let waiting = state.machines.iter().filter(|(_, machine)| {
+            let tasks = machine.in_force.iter().flat_map(|config| &config.tasks);
+            tasks.into_iter().any(|task| is_image(&task.name, name))
+        });
+        for id in waiting.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.report(&state, &id);
+        }
+        Ok(())
+    }
+
     /// Stops a machine and deletes its disk.
     async fn take_away(self: &Arc<Self>, id: &MachineId) {
         if !self.state().machines.contains_key(id.as_str()) {

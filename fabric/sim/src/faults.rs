@@ -50,6 +50,8 @@ calls! {
     DeleteNetwork = "delete-network",
     /// [`fabric_api::Fabric::ensure_image`]
     EnsureImage = "ensure-image",
+    /// [`fabric_api::Fabric::ensure_addon_image`]
+    EnsureAddonImage = "ensure-addon-image",
     /// [`fabric_api::Fabric::ensure_machine`]
     EnsureMachine = "ensure-machine",
     /// [`fabric_api::Fabric::stop_machine`]
@@ -98,6 +100,8 @@ calls! {
     Volumes = "volumes",
     /// [`cluster_api::ClusterApi::set_volume`]
     SetVolume = "set-volume",
+    /// [`cluster_api::ClusterApi::delete_objects`]
+    DeleteObjects = "delete-objects",
     /// [`cluster_api::ClusterApi::work`]
     Work = "work",
     /// [`cluster_api::ClusterApi::tell_work`]

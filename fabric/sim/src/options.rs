@@ -15,6 +15,8 @@ pub struct SimOptions {
     pub network: StampNetwork,
     /// The fabric's time to create, stop or delete a machine.
     pub fabric: Span,
+    /// The time to build the image of an add-on.
+    pub image_build: Duration,
     /// From a machine's start to its agent's first report.
     pub boot: Span,
     /// From the publication of a configuration to its application.
@@ -48,6 +50,7 @@ impl Default for SimOptions {
                 uplink: Uplink::None,
             },
             fabric: millis(50, 150),
+            image_build: Duration::from_secs(90),
             boot: millis(50, 200),
             config: millis(10, 50),
             api_ready: millis(3000, 3600),
@@ -68,6 +71,7 @@ impl SimOptions {
         let none = millis(0, 0);
         Self {
             fabric: none.clone(),
+            image_build: Duration::ZERO,
             boot: none.clone(),
             config: none.clone(),
             api_ready: none.clone(),

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
+    time::Duration,
 };
 
 use agent_protocol::{MachineConfig, programs::EtcdStatus};
@@ -42,6 +43,8 @@ pub(crate) struct State {
     /// Owners of addresses, by network.
     pub(crate) taken: BTreeMap<(String, Ipv4Addr), BTreeSet<String>>,
     pub(crate) clusters: BTreeMap<String, Cluster>,
+    /// Images of add-ons that were asked for, and when each is built: by the clock without a date.
+    pub(crate) addon_images: BTreeMap<String, Duration>,
     /// The service, if there is one.
     pub(crate) service: Option<Service>,
     /// Ailments of machines, with the least action that cures each. Kept by id: some outlive the machine.

@@ -102,6 +102,7 @@ fn network() -> NetworkSpec {
             range: "10.224.0.0/16".parse().unwrap(),
             gateway: "10.224.0.1".parse().unwrap(),
             filter: None,
+            serves: None,
         }],
         reserved: Vec::new(),
         routes: Vec::new(),
@@ -133,6 +134,7 @@ fn machine(id: &str, role: &str, address: &str) -> MachineSpec {
             },
             gateway: None,
             routes: Vec::new(),
+            sending: None,
         }],
         seed_files: BTreeMap::new(),
         labels: BTreeMap::from([

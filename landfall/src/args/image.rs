@@ -7,26 +7,26 @@ use clap::{Args, Subcommand, ValueEnum};
 /// `landfall image`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
-    /// Build the node image of a Kubernetes version, unless it is there
+    /// Build the node image of a Kubernetes version, or the image of an add-on, unless it is there
     Build(ImageBuild),
-    /// List the node images that are there, and the versions that can be built
+    /// List the images that are there, and those that can be built
     List,
-    /// Write a node image to a file, for a host without network
+    /// Write an image to a file, for a host without network
     Export {
-        /// Kubernetes version
-        version: String,
+        /// Kubernetes version, or the name of an add-on's image
+        image: String,
         /// Where to write it
         file: PathBuf,
     },
-    /// Add a node image from a file that `image export` wrote
+    /// Add an image from a file that `image export` wrote
     Import {
         /// The file
         file: PathBuf,
     },
-    /// Compare every file of a node image with its manifest
+    /// Compare every file of an image with its manifest
     Verify {
-        /// Kubernetes version [default: every image that is there]
-        version: Option<String>,
+        /// Kubernetes version, or the name of an add-on's image [default: every image that is there]
+        image: Option<String>,
 
         /// Take away what is damaged, and build it again
         #[arg(long)]
@@ -64,6 +64,10 @@ pub(crate) struct ImageBuild {
     /// Kubernetes version [default: the default version]
     #[arg(long, value_name = "VERSION")]
     pub(crate) kubernetes: Option<String>,
+
+    /// The image of an add-on in the place of a node image; `image list` shows their names
+    #[arg(long, value_name = "NAME", conflicts_with = "kubernetes")]
+    pub(crate) addon: Option<String>,
 
     /// Where the programs come from; an image from elsewhere is then built anew [default: any image will do, else modules]
     #[arg(long, value_enum)]

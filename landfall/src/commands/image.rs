@@ -1,9 +1,10 @@
-//! `landfall image`: node images, built, listed, moved, checked; container images, pushed to a registry.
+//! `landfall image`: node images and images of add-ons, built, listed, moved, checked; container images, pushed to a
+//! registry.
 
 mod push;
 
 use anyhow::{Context as _, Result};
-use image::{NodeImage, Release, Source};
+use image::{AddonImage, ImageStore, Imported, NodeImage, Release, Source};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -18,17 +19,25 @@ pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
     match args {
         args::Image::Build(args) => build(context, &args).await,
         args::Image::List => list(context),
-        args::Image::Export { version, file } => {
-            let version = images::resolve(&version)?;
-            let step = context.printer.step("export", format!("Node image {version}"));
+        args::Image::Export { image, file } => {
+            let store = images::store(&context.places)?;
+            let name = Name::of(&store, &image)?;
+            let step = context.printer.step("export", name.title());
             step.now("packing");
-            let (store, target) = (images::store(&context.places)?, file.clone());
-            let image = blocking(move || store.export(&version, &target)).await?;
+            let target = file.clone();
+            let value = blocking(move || match name {
+                Name::Node(version) => store.export(&version, &target).map(|image| describe(&image)),
+                Name::Addon(name) => {
+                    let image = store.export_addon(&name, &target)?;
+                    Ok(describe_addon(&image))
+                }
+            })
+            .await?;
             let bytes = std::fs::metadata(&file).map(|file| file.len()).unwrap_or(0);
             step.done(format!("{} in {}", size(bytes), file.display()));
             finish(
                 context,
-                &image,
+                value,
                 &format!(
                     "Bring it to another host: landfall image import {}",
                     file.display()
@@ -44,23 +53,27 @@ pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
                 )
                 .into());
             }
-            let step = context.printer.step("import", "Node image");
+            let step = context.printer.step("import", "Image");
             step.now("unpacking and checking every digest");
             let store = images::store(&context.places)?;
-            let image = blocking(move || store.import(&file)).await?;
-            step.done(format!(
-                "Kubernetes {}, {}",
-                image.version,
-                images::summary(&image)
-            ));
-            finish(
-                context,
-                &image,
-                &format!("Use it: landfall up --kubernetes {}", image.version),
-            );
+            match blocking(move || store.import_any(&file)).await? {
+                Imported::Node(image) => {
+                    step.done(format!(
+                        "Kubernetes {}, {}",
+                        image.version,
+                        images::summary(&image)
+                    ));
+                    let hint = format!("Use it: landfall up --kubernetes {}", image.version);
+                    finish(context, describe(&image), &hint);
+                }
+                Imported::Addon(image) => {
+                    step.done(format!("add-on {}", addon_summary(&image)));
+                    finish(context, describe_addon(&image), "");
+                }
+            }
             Ok(())
         }
-        args::Image::Verify { version, repair } => verify(context, version.as_deref(), repair).await,
+        args::Image::Verify { image, repair } => verify(context, image.as_deref(), repair).await,
         args::Image::Push(args) => push::run(context, &args).await,
     }
 }
@@ -80,7 +93,79 @@ async fn blocking_raw<T: Send + 'static>(
         .context("the work ended unexpectedly")
 }
 
+/// An image, as an argument names it.
+#[derive(Clone)]
+enum Name {
+    /// The node image of a full version.
+    Node(String),
+    /// The image of an add-on.
+    Addon(String),
+}
+
+impl Name {
+    fn of(store: &ImageStore, text: &str) -> Result<Self> {
+        if store.addon_names().iter().any(|name| name == text) {
+            return Ok(Self::Addon(text.to_owned()));
+        }
+        images::resolve(text).map(Self::Node)
+    }
+
+    fn title(&self) -> String {
+        match self {
+            Self::Node(version) => format!("Node image {version}"),
+            Self::Addon(name) => format!("Image of add-on {name}"),
+        }
+    }
+
+    /// Its key in answers.
+    fn told(&self) -> (&'static str, &str) {
+        match self {
+            Self::Node(version) => ("version", version),
+            Self::Addon(name) => ("addon", name),
+        }
+    }
+
+    /// As an argument.
+    fn text(&self) -> &str {
+        self.told().1
+    }
+}
+
+/// A line about the image of an add-on.
+fn addon_summary(image: &AddonImage) -> String {
+    let manifest = &image.manifest;
+    let packages = manifest.packages.len();
+    format!(
+        "{} {}, {}, {packages} packages",
+        image.name(),
+        manifest.program.version,
+        size(manifest.image.size)
+    )
+}
+
+async fn build_addon(context: &Context, name: &str, args: &args::ImageBuild) -> Result<()> {
+    let wanted = wanted(args)?;
+    let step = context
+        .printer
+        .step("image", Name::Addon(name.to_owned()).title());
+    let there = images::store(&context.places)?
+        .addon(name)
+        .map_err(images::problem)?;
+    if let (images::Wanted::Any, Some(image)) = (&wanted, there) {
+        step.skip(format!("is there: {}", addon_summary(&image)));
+        finish(context, describe_addon(&image), "");
+        return Ok(());
+    }
+    let image = images::ensure_addon(&context.places, name, wanted, &step).await?;
+    step.done(addon_summary(&image));
+    finish(context, describe_addon(&image), "");
+    Ok(())
+}
+
 async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
+    if let Some(name) = &args.addon {
+        return build_addon(context, name, args).await;
+    }
     let version = match &args.kubernetes {
         Some(text) => images::resolve(text)?,
         None => images::preferred_version(),
@@ -94,12 +179,12 @@ async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
             .map_err(images::problem)?,
     ) {
         step.skip(format!("is there: {}", images::summary(&image)));
-        finish(context, &image, "");
+        finish(context, describe(&image), "");
         return Ok(());
     }
     let image = images::ensure(&context.places, &version, wanted, &step).await?;
     step.done(images::summary(&image));
-    finish(context, &image, "");
+    finish(context, describe(&image), "");
     Ok(())
 }
 
@@ -132,6 +217,8 @@ fn source(source: SourceArg, args: &args::ImageBuild) -> Result<Source> {
     })
 }
 
+const NOT_BUILT: &str = "not built; built when first asked for";
+
 fn list(context: &Context) -> Result<()> {
     let store = images::store(&context.places)?;
     let there = store.list().map_err(images::problem)?;
@@ -146,12 +233,21 @@ fn list(context: &Context) -> Result<()> {
             .iter()
             .map(|version| json!({ "version": version, "built": false })),
     );
+    let mut addons: Vec<(String, Option<AddonImage>)> = Vec::new();
+    for name in store.addon_names() {
+        let image = store.addon(&name).map_err(images::problem)?;
+        addons.push((name, image));
+    }
+    value.extend(addons.iter().map(|(name, image)| match image {
+        Some(image) => describe_addon(image),
+        None => json!({ "addon": name, "built": false }),
+    }));
     context.printer.result(&value, || {
         let mut rows: Vec<Vec<String>> = there
             .iter()
             .map(|image| {
                 vec![
-                    image.version.clone(),
+                    format!("Kubernetes {}", image.version),
                     size(image.size()),
                     image.manifest.source.clone(),
                     image.manifest.created.strftime("%Y-%m-%d %H:%M").to_string(),
@@ -160,10 +256,23 @@ fn list(context: &Context) -> Result<()> {
             })
             .collect();
         rows.extend(missing.iter().map(|version| {
-            let how = "not built; built when first asked for".to_owned();
-            vec![version.to_string(), String::new(), how]
+            vec![
+                format!("Kubernetes {version}"),
+                String::new(),
+                NOT_BUILT.to_owned(),
+            ]
         }));
-        printer::table(&["KUBERNETES", "SIZE", "SOURCE", "BUILT", "WHERE"], rows)
+        rows.extend(addons.iter().map(|(name, image)| match image {
+            Some(image) => vec![
+                format!("{name} {}", image.manifest.program.version),
+                size(image.manifest.image.size),
+                image.manifest.source.clone(),
+                image.manifest.created.strftime("%Y-%m-%d %H:%M").to_string(),
+                image.directory().display().to_string(),
+            ],
+            None => vec![name.clone(), String::new(), NOT_BUILT.to_owned()],
+        }));
+        printer::table(&["IMAGE", "SIZE", "SOURCE", "BUILT", "WHERE"], rows)
     });
     Ok(())
 }
@@ -182,8 +291,23 @@ fn describe(image: &NodeImage) -> Value {
     })
 }
 
-fn finish(context: &Context, image: &NodeImage, hint: &str) {
-    let mut value = describe(image);
+fn describe_addon(image: &AddonImage) -> Value {
+    let manifest = &image.manifest;
+    json!({
+        "addon": image.name(),
+        "version": manifest.program.version,
+        "built": true,
+        "key": manifest.key,
+        "created": manifest.created,
+        "source": manifest.source,
+        "bytes": manifest.image.size,
+        "image": manifest.image.reference,
+        "directory": image.directory(),
+        "sbom": image.sbom(),
+    })
+}
+
+fn finish(context: &Context, mut value: Value, hint: &str) {
     value["event"] = json!("result");
     if context.printer.is_json() {
         context.printer.result(&value, String::new);
@@ -192,37 +316,52 @@ fn finish(context: &Context, image: &NodeImage, hint: &str) {
     }
 }
 
-async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Result<()> {
-    let versions: Vec<String> = match version {
-        Some(version) => vec![images::resolve(version)?],
-        // An image with a damaged manifest is in no list, but has to be repaired too.
-        None if repair => cluster_versions::PINNED.iter().map(ToString::to_string).collect(),
-        None => images::store(&context.places)?
-            .list()
-            .map_err(images::problem)?
-            .into_iter()
-            .map(|image| image.version)
-            .collect(),
+/// The images that are there; with `damaged` also those that may be.
+fn all(store: &ImageStore, damaged: bool) -> Result<Vec<Name>> {
+    // An image with a damaged manifest is in no list, but has to be repaired too.
+    let versions: Vec<String> = if damaged {
+        cluster_versions::PINNED.iter().map(ToString::to_string).collect()
+    } else {
+        let there = store.list().map_err(images::problem)?;
+        there.into_iter().map(|image| image.version).collect()
     };
-    if versions.is_empty() {
-        return Err(Problem::new(
-            "there is no node image to verify",
-            "build one: landfall image build",
-        )
-        .into());
+    let mut all: Vec<Name> = versions.into_iter().map(Name::Node).collect();
+    for name in store.addon_names() {
+        if damaged || store.addon(&name).map_err(images::problem)?.is_some() {
+            all.push(Name::Addon(name));
+        }
+    }
+    Ok(all)
+}
+
+async fn verify(context: &Context, image: Option<&str>, repair: bool) -> Result<()> {
+    let store = images::store(&context.places)?;
+    let names: Vec<Name> = match image {
+        Some(text) => vec![Name::of(&store, text)?],
+        None => all(&store, repair)?,
+    };
+    if names.is_empty() {
+        return Err(Problem::new("there is no image to verify", "build one: landfall image build").into());
     }
     let mut answers = Vec::new();
     let mut bad = Vec::new();
-    for version in versions {
-        if repair && !mend(context, &version).await? {
+    for name in names {
+        if repair && !mend(context, &name).await? {
             continue;
         }
-        let step = context.printer.step("verify", format!("Node image {version}"));
+        let step = context.printer.step("verify", name.title());
         step.now("computing every digest again");
-        let (store, wanted) = (images::store(&context.places)?, version.clone());
-        let verification = blocking(move || store.verify(&wanted)).await?;
+        let (store, wanted) = (images::store(&context.places)?, name.clone());
+        let verification = blocking(move || match &wanted {
+            Name::Node(version) => store.verify(version),
+            Name::Addon(name) => store.verify_addon(name),
+        })
+        .await?;
         let differences: Vec<String> = verification.differences.iter().map(ToString::to_string).collect();
-        answers.push(json!({ "version": version, "paths": verification.paths, "differences": differences }));
+        let mut answer = json!({ "paths": verification.paths, "differences": differences });
+        let (key, told) = name.told();
+        answer[key] = json!(told);
+        answers.push(answer);
         if differences.is_empty() {
             step.done(format!("{} files as in the manifest", verification.paths));
         } else {
@@ -230,15 +369,16 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
             for difference in differences.iter().take(20) {
                 context.printer.warn(difference);
             }
-            bad.push(version);
+            bad.push(name);
         }
     }
-    if !bad.is_empty() {
+    if let Some(first) = bad.first() {
+        let all: Vec<&str> = bad.iter().map(Name::text).collect();
         return Err(Problem::new(
-            format!("the node image of {} is damaged", bad.join(", ")),
+            format!("the image of {} is damaged", all.join(", ")),
             format!(
                 "stop what runs on it (landfall down), then: landfall image verify --repair {}",
-                bad[0]
+                first.text()
             ),
         )
         .into());
@@ -252,21 +392,34 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
 }
 
 /// Removes a damaged image and builds it again. Returns whether there is an image now.
-async fn mend(context: &Context, version: &str) -> Result<bool> {
-    let step = context.printer.step("repair", format!("Node image {version}"));
+async fn mend(context: &Context, name: &Name) -> Result<bool> {
+    let step = context.printer.step("repair", name.title());
     step.now("looking for damage");
-    let (store, wanted) = (images::store(&context.places)?, version.to_owned());
-    let gone = blocking(move || store.discard(&wanted)).await?;
+    let (store, wanted) = (images::store(&context.places)?, name.clone());
+    let gone = blocking(move || match &wanted {
+        Name::Node(version) => store.discard(version),
+        Name::Addon(name) => store.discard_addon(name),
+    })
+    .await?;
     if gone.is_empty() {
-        let there = images::store(&context.places)?
-            .find(version)
-            .map_err(images::problem)?
-            .is_some();
+        let store = images::store(&context.places)?;
+        let there = match name {
+            Name::Node(version) => store.find(version).map(|found| found.is_some()),
+            Name::Addon(name) => store.addon(name).map(|found| found.is_some()),
+        };
+        let there = there.map_err(images::problem)?;
         step.skip(if there { "nothing is damaged" } else { "not built" });
         return Ok(there);
     }
     step.now(&format!("{} damaged parts taken away", gone.len()));
-    images::ensure(&context.places, version, images::Wanted::Any, &step).await?;
+    match name {
+        Name::Node(version) => {
+            images::ensure(&context.places, version, images::Wanted::Any, &step).await?;
+        }
+        Name::Addon(name) => {
+            images::ensure_addon(&context.places, name, images::Wanted::Any, &step).await?;
+        }
+    }
     step.done(format!("{} damaged parts made again", gone.len()));
     Ok(true)
 }

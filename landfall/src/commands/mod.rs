@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod az;
 pub(crate) mod backup;
+pub(crate) mod catalogue;
 pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod down;
@@ -20,6 +21,7 @@ pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod subscription;
+pub(crate) mod support;
 pub(crate) mod unknown;
 pub(crate) mod up;
 pub(crate) mod upgrade;

@@ -7,6 +7,7 @@ use owo_colors::OwoColorize as _;
 use super::Context;
 use crate::{
     admin::{AdminClient, BackupLag, ClusterStatus, MachineStatus, StampStatus},
+    images,
     printer::{self, duration},
 };
 
@@ -51,8 +52,8 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
             status.service.panics
         ));
     }
-    for (version, step) in &status.image_builds {
-        page.push_str(&format!("  image    Kubernetes {version}: {step}\n"));
+    for (key, step) in &status.image_builds {
+        page.push_str(&format!("  image    {}: {step}\n", images::title(key)));
     }
     if let Some(store) = &status.store {
         match (store.complaint(now), &store.copy) {

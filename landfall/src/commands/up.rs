@@ -193,11 +193,13 @@ async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
             before.identity,
             &before.limits,
             before.kubeconfig_hours,
+            before.support,
         ) != (
             settings.listen,
             settings.identity,
             &settings.limits,
             settings.kubeconfig_hours,
+            settings.support,
         )
     {
         step.now("restarting with other settings");

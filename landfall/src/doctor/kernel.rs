@@ -65,6 +65,13 @@ const FEATURES: &[Feature] = &[
         config: "CONFIG_NFT_FIB_IPV4, CONFIG_NFT_NUMGEN and CONFIG_NF_CONNTRACK (kube-proxy needs them)",
     },
     Feature {
+        name: "nftables on bridges",
+        programs: &["unshare", "nft"],
+        script: "printf '%s\\n' 'table bridge t { chain m { ether saddr != 0a:6c:00:00:00:01 drop; arp saddr ip != 192.0.2.1 drop; ip saddr != 192.0.2.1 drop; }; \
+                 chain c { type filter hook prerouting priority -300; iifname vmap { \"p\" : goto m }; }; }' | nft -f -",
+        config: "CONFIG_NF_TABLES_BRIDGE (what machines may send is filtered where they are attached)",
+    },
+    Feature {
         name: "overlay file systems",
         programs: &["unshare", "mount"],
         script: "d=$(mktemp -d) && trap 'rmdir \"$d\"' EXIT && mount -t tmpfs none \"$d\" && mkdir \"$d/l\" \"$d/u\" \"$d/w\" \"$d/m\" && \
@@ -201,11 +208,11 @@ mod tests {
                 "seccomp filters"
             ]
         );
-        assert_eq!((plan.untried, plan.lacking.as_slice()), (2, &["nft"][..]));
+        assert_eq!((plan.untried, plan.lacking.as_slice()), (3, &["nft"][..]));
         let check = untried(&plan).unwrap();
         assert_eq!(
             check.found,
-            "2 features not tried: needs nft (Debian package nftables)"
+            "3 features not tried: needs nft (Debian package nftables)"
         );
         assert!(check.is_not_tried());
     }

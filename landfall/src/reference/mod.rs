@@ -6,6 +6,7 @@
 //! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
 //! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of the other namespaces |
 //! | `addons.md` | `cluster_addons::page()` |
+//! | `support-policies.md` | `policy_support::page()` |
 //! | `cli.md` | the binary's own command line |
 
 mod cli;
@@ -30,6 +31,7 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
     let mut pages = errors::pages();
     let mut add = |name: &str, text: String| pages.insert(name.to_owned(), text);
     add("addons.md", cluster_addons::page());
+    add("support-policies.md", policy_support::page());
     add("cli.md", format!("{}\n", cli::page().trim_end()));
     for text in pages.values_mut() {
         text.insert_str(0, HEAD);

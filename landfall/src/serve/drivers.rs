@@ -29,6 +29,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::{first::read, listener::Listener, open_files};
 use crate::{
+    catalogue::Knowledge,
     commands::Context,
     images::{ImagesOnDemand, NoImages},
     stamp::{self, Places, Settings},
@@ -71,6 +72,7 @@ pub(super) struct Drivers {
     agents_url: String,
     agents_ca: String,
     images: Arc<ImagesOnDemand>,
+    support: Arc<Knowledge>,
     hub: Hub,
     listener: TcpListener,
     limits: Limits,
@@ -103,14 +105,17 @@ impl Drivers {
         let directory = Arc::new(StoreDirectory::new(Arc::clone(store)));
         let sessions = Sessions::new(env.clone(), directory);
         sessions.offer_agent(fabric.agent_sha256());
+        let hub = Hub::new(env.clone(), ca, sessions.clone());
+        hub.offer_images(Arc::<ImagesOnDemand>::clone(&images));
         Ok(Self {
             fabric,
-            agents: Arc::new(sessions.clone()),
+            agents: Arc::new(sessions),
             connect: Arc::new(KubeConnect::new(env.clone(), &cluster_addons::watches())),
             agents_url: format!("https://{address}"),
             agents_ca,
             images,
-            hub: Hub::new(env.clone(), ca, sessions),
+            support: Arc::new(Knowledge::open(places)?),
+            hub,
             listener,
             limits: agent_hub::limits_for_open_files(open_files::raise()?),
             gateway,
@@ -136,6 +141,7 @@ impl Drivers {
             sealed,
             images: Arc::<ImagesOnDemand>::clone(&self.images),
             registries: Some(registries),
+            support: Arc::<Knowledge>::clone(&self.support),
         }
     }
 
@@ -179,7 +185,7 @@ impl Drivers {
         });
         self.hub.decide_reviews(service.reviews());
         if let Some(registries) = service.registries() {
-            self.hub.serve_images(registries, self.agents_url.clone());
+            self.hub.serve_registries(registries, self.agents_url.clone());
         }
     }
 

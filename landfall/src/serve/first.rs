@@ -128,7 +128,9 @@ pub(super) mod tests {
             backups_copy: None,
             cache: None,
             kubeconfig_hours: 8,
+            support: Default::default(),
             limits: crate::quotas::Quotas::default(),
+            catalogue_keys: Vec::new(),
             created_at: env.clock.now(),
         }
     }

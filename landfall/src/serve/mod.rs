@@ -290,6 +290,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
         audience: settings.audience(),
         limits: limits::limits(places, settings),
         credential_lifetime: Duration::from_secs(u64::from(settings.kubeconfig_hours) * 60 * 60),
+        support: settings.support,
     }
 }
 

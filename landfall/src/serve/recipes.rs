@@ -1,7 +1,7 @@
 //! Facts about this host for the recipes of clusters: its size, its name servers, and the address of the
 //! token service.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use cluster_addons::AddonOptions;
 use cluster_bootstrap::{RegistryAccess, TokenAuthority};
@@ -31,6 +31,8 @@ pub(super) fn of_this_host(
             authority: format!("{}/", authority.url),
             authority_ca: authority.ca.clone(),
             tenant: authority.tenant.clone(),
+            // Known to each cluster's loop.
+            images: BTreeSet::new(),
         },
         authority,
         registry: Some(registry),

@@ -1,17 +1,17 @@
 //! `landfall-agent`: first process of a Landfall machine, and the programs that run beside etcd in control plane machines and beside the
-//! kubelet in nodes. See the library, `machine/etcd`, `machine/backup`, `machine/vip` and `machine/csi`.
+//! kubelet in nodes. See the library, `machine/etcd`, `machine/backup`, `machine/vip`, `machine/csi` and `machine/image`.
 
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use agent_protocol::programs::{BACKUP, CSI, ETCD, MEMBERSHIP};
+use agent_protocol::programs::{BACKUP, CSI, ETCD, IMAGE, MEMBERSHIP};
 use machine_backup::restore::{FromBackup, Programs};
 use machine_etcd::{membership, prepare::Prepare};
 
 const USAGE: &str = "usage: landfall-agent [--root DIRECTORY [--adopt FILE] | --can-adopt FILE | --version]
-       landfall-agent etcd|etcd-keeper|etcd-backup|vip|csi-disk FILE";
+       landfall-agent etcd|etcd-keeper|etcd-backup|vip|csi-disk|image FILE";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,6 +45,10 @@ fn main() -> ExitCode {
         },
         (Some(BACKUP), Some(file)) => machine_backup::program::run(file, root),
         (Some(CSI), Some(file)) => match machine_csi::program::run(file, log) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => fail(&why),
+        },
+        (Some(IMAGE), Some(file)) => match machine_image::run(&machine_image::Place::default(), file) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),
         },

@@ -2,7 +2,6 @@
 
 use std::{fs::File, io::Read, path::Path, time::Duration};
 
-use agent_protocol::{SEED_PATH, Seed};
 use cluster_backup::ObjectName;
 use machine_program::https::{self, Bounds};
 
@@ -56,25 +55,9 @@ pub(crate) struct Service {
 impl Service {
     /// The service of the machine with this root, with the identity from its agent's enrolment.
     pub(crate) fn of_machine(root: &Path) -> Result<Self, String> {
-        let read = |path: &str| {
-            let path = root.join(path.trim_start_matches('/'));
-            std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-        };
-        let seed: Seed = serde_json::from_str(&read(SEED_PATH)?)
-            .map_err(|error| format!("the seed cannot be read: {error}"))?;
-        let shown = (
-            read("/var/lib/landfall-agent/client.crt")?,
-            read("/var/lib/landfall-agent/client.key")?,
-        );
-        let client = |bound| {
-            https::client(Some(&seed.ca), Some(&shown), Bounds::whole(bound))
-                .ok_or_else(|| "the agent's key cannot be read".to_owned())
-        };
-        Ok(Self {
-            short: client(BOUND)?,
-            long: client(LONG)?,
-            url: seed.service,
-        })
+        let (url, short) = https::service_of(root, Bounds::whole(BOUND))?;
+        let (_, long) = https::service_of(root, Bounds::whole(LONG))?;
+        Ok(Self { url, short, long })
     }
 
     fn address(&self, cluster: &str, object: &str) -> String {

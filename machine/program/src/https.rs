@@ -1,6 +1,8 @@
 //! HTTPS to one server with a known CA.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use agent_protocol::{SEED_PATH, Seed};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
@@ -38,6 +40,30 @@ impl Bounds {
             silence: Some(silence),
         }
     }
+}
+
+/// The certificate and key that the agent of a machine has enrolled with.
+const IDENTITY: [&str; 2] = [
+    "/var/lib/landfall-agent/client.crt",
+    "/var/lib/landfall-agent/client.key",
+];
+
+/// The URL of the service of the machine with this root, and a client with the identity of its agent's enrolment.
+///
+/// # Errors
+/// A sentence that names the file: the machine has not enrolled yet, or its seed or key cannot be read.
+pub fn service_of(root: &Path, bounds: Bounds) -> Result<(String, ureq::Agent), String> {
+    let read = |path: &str| {
+        let path = root.join(path.trim_start_matches('/'));
+        std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    let seed: Seed = serde_json::from_str(&read(SEED_PATH)?)
+        .map_err(|error| format!("the seed cannot be read: {error}"))?;
+    let [certificate, key] = IDENTITY;
+    let shown = (read(certificate)?, read(key)?);
+    let client = client(Some(&seed.ca), Some(&shown), bounds)
+        .ok_or_else(|| "the agent's key cannot be read".to_owned())?;
+    Ok((seed.service, client))
 }
 
 /// A client that trusts only this CA (`None`: no server) and presents this certificate (PEM certificate, PEM

@@ -5,7 +5,8 @@
 //! runtime: threads with small stacks, and system calls.
 //!
 //! Always true: a client trusts only the given CA and uses no proxy; a file has its old content or its new
-//! one, never a part of it. Called by `machine/agent`, `machine/etcd`, `machine/vip`, `machine/backup`.
+//! one, never a part of it. Called by `machine/agent`, `machine/etcd`, `machine/vip`, `machine/backup`,
+//! `machine/image`.
 
 pub mod disk;
 pub mod https;

@@ -33,6 +33,7 @@ mod properties;
 mod records;
 mod rehearsal;
 mod snapshots;
+mod support;
 mod types;
 mod usages;
 mod versions;
@@ -47,6 +48,7 @@ use control_records::usage::Limits;
 use control_store::Store;
 use futures::lock::Mutex;
 use ipnet::Ipv4Net;
+use policy_support::Profile;
 
 pub use api_versions::API_VERSIONS;
 pub use channels::{Next, NodeImages, SameImages};
@@ -63,9 +65,11 @@ pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
+    knowledge::{BuiltIn, InForce, SupportData},
     upgrade_plans::Rehearsals,
 };
 pub use rehearsal::{ClusterReader, UpgradeGuard};
+pub use support::Support;
 
 /// The provider's namespace.
 pub const NAMESPACE: &str = "Microsoft.ContainerService";
@@ -90,6 +94,8 @@ pub struct ProviderConfig {
     pub limits: Limits,
     /// How long credentials of clusters that are handed out are good.
     pub credential_lifetime: Duration,
+    /// The support policies that the stamp goes by.
+    pub support: Profile,
 }
 
 /// The provider.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use arm_ids::subscription_id;
 use arm_kernel::{Call, Mode, Namespace, Operation, ResourceType, Scope, Verb};
 use arm_wire::{ArmError, Response};
+use base_env::Env;
 use control_records::{SubscriptionState, key};
 use control_store::{Store, StoreError, Txn, put_record};
 use serde_json::json;
@@ -27,13 +28,14 @@ pub const SUBSCRIPTIONS_API_VERSIONS: &[&str] = &["2026-11-01"];
 
 /// The provider.
 pub struct Subscriptions {
+    env: Env,
     store: Arc<dyn Store>,
 }
 
 impl Subscriptions {
     /// A provider over the store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    pub fn new(env: Env, store: Arc<dyn Store>) -> Self {
+        Self { env, store }
     }
 
     /// Sets the state of a subscription. A repeated request writes nothing.
@@ -51,6 +53,7 @@ impl Subscriptions {
                 return Ok(Response::ok(told));
             }
             found.value.state = state;
+            found.value.state_since = Some(self.env.clock.now());
             let key = key::subscription(&found.value.id);
             let txn = Txn::default()
                 .at(&key, found.revision)

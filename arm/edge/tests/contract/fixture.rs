@@ -101,6 +101,7 @@ impl Stamp {
             registered: Vec::new(),
             unregistered: Vec::new(),
             state: SubscriptionState::Enabled,
+            state_since: None,
             created_at: env.clock.now(),
         };
         let key = key::subscription(SUBSCRIPTION);
@@ -155,7 +156,7 @@ impl Stamp {
             .chain([
                 Arc::new(own) as Arc<dyn Provider>,
                 Arc::new(IdentityApi::new(Arc::clone(&identity), sealing)),
-                Arc::new(Subscriptions::new(Arc::clone(&store))),
+                Arc::new(Subscriptions::new(env.clone(), Arc::clone(&store))),
             ])
             .collect();
         let guard = Arc::new(Guard {
@@ -260,6 +261,7 @@ impl Stamp {
             registered: Vec::new(),
             unregistered: Vec::new(),
             state: SubscriptionState::Disabled,
+            state_since: None,
             created_at: now,
         };
         let group = GroupRecord {

@@ -13,12 +13,15 @@ pub(crate) const NODE_PRESERVE: Addon = Addon {
     name: "node-preserve",
     about: "Only people, not nodes, keep a node from being repaired (`landfall.dev/preserve`)",
     images: &[],
+    built: &[],
     // A deleted policy is restored at the next apply of the add-ons: not worth two more watches.
     watches: &[],
     reads: &[],
     deployments: &[],
     health: health::available,
     edits: Edits::PutBack,
+    replaced_by: None,
+    leaves: &[],
     wanted: |_| true,
     objects: |_| objects(),
 };

@@ -24,12 +24,15 @@ pub(crate) const DISKS: Addon = Addon {
     name: "disks",
     about: "StorageClasses for disks that outlive pods and nodes (not with `storageProfile.diskCSIDriver.enabled: false`)",
     images: &[],
+    built: &[],
     // A deleted object is restored at the next apply of the add-ons: not worth two more watches.
     watches: &[],
     reads: &READS,
     deployments: &[],
     health: health::available,
     edits: Edits::Kept,
+    replaced_by: None,
+    leaves: &[],
     wanted: |spec| !spec.disks_off,
     objects,
 };

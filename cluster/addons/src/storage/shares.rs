@@ -12,12 +12,15 @@ pub(crate) const SHARES: Addon = Addon {
     name: "shares",
     about: "StorageClasses for shares that pods on all nodes use at the same time (not with `storageProfile.fileCSIDriver.enabled: false`)",
     images: &[],
+    built: &[],
     // As for disks.
     watches: &[],
     reads: &READS,
     deployments: &[],
     health: health::available,
     edits: Edits::Kept,
+    replaced_by: None,
+    leaves: &[],
     wanted: |spec| !spec.files_off,
     objects,
 };

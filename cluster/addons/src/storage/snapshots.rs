@@ -14,12 +14,15 @@ pub(crate) const SNAPSHOTS: Addon = Addon {
     name: "snapshots",
     about: "Snapshots of disks, VolumeSnapshots and their class (not with `storageProfile.snapshotController.enabled: false`)",
     images: &[],
+    built: &[],
     // As for disks.
     watches: &[],
     reads: &READS,
     deployments: &[],
     health: health::available,
     edits: Edits::Kept,
+    replaced_by: None,
+    leaves: &[],
     wanted: |spec| !spec.snapshots_off,
     objects,
 };

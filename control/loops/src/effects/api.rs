@@ -9,6 +9,7 @@ use cluster_api::{
 };
 use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
+use cluster_spec::AddonImage;
 use cluster_volumes::Storage;
 use control_planner::{
     AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, NamespaceSet, Reach, WorkSeen,
@@ -143,9 +144,17 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
                 storage,
             })
         }
-        ApiEffect::SetNode { machine, inputs, .. } => {
+        ApiEffect::SetNode {
+            machine,
+            images,
+            inputs,
+            ..
+        } => {
             let wish = recipes.wish(&job.site()?.cluster, job.machine(machine)?);
-            if let Some(wish) = wish {
+            if let Some(mut wish) = wish {
+                let images = images.iter().filter_map(|name| AddonImage::named(name));
+                wish.labels
+                    .extend(images.map(|image| (image.label(), image.tag().to_owned())));
                 job.api()?.set_node(&wish).await?;
             }
             Ok(ApiOutcome::NodeSet {
@@ -164,13 +173,19 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.approve_serving(&wishes).await?;
             Ok(ApiOutcome::Approved { change: job.change })
         }
-        ApiEffect::ApplyAddons { inputs } => {
+        ApiEffect::ApplyAddons { images, inputs } => {
             let (site, api) = (job.site()?, job.api()?);
             let read = api.read(&recipes.addons_read()).await?;
-            let objects = recipes.addons(&site.cluster, &read)?;
+            let objects = recipes.addons(&site.cluster, images, &read)?;
             let changed = api.apply(&objects).await?;
             if changed > 0 {
                 tracing::info!(cluster = job.uid, changed, "applied add-ons");
+            }
+            // Afterwards: what takes the place of another add-on is there by then.
+            let leaving = recipes.addons_leaving(&site.cluster, images, &read);
+            if !leaving.is_empty() {
+                let removed = api.delete_objects(&leaving).await?;
+                tracing::info!(cluster = job.uid, removed, "removed objects of add-ons");
             }
             Ok(ApiOutcome::AddonsApplied {
                 inputs: inputs.clone(),

@@ -60,13 +60,16 @@ pub(crate) enum FabricOutcome {
     VolumeDetached(String),
     /// The volume is gone.
     VolumeGone(String),
+    /// The image of the add-on exists.
+    AddonImage(String),
 }
 
 /// Its lane, and its cost in the tenant's share: making a machine consists of many small steps.
 pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
     match effect {
         // One listing is shared by all waiting loops.
-        FabricEffect::Look => (Lane::Call, 1),
+        // A build runs in the background.
+        FabricEffect::Look | FabricEffect::EnsureAddonImage(_) => (Lane::Call, 1),
         FabricEffect::AttachVolume { .. } | FabricEffect::DetachVolume(_) => (Lane::Host, 1),
         FabricEffect::EnsureMachine(_) | FabricEffect::RestartMachine { .. } => (Lane::Host, 4),
         FabricEffect::StopMachine(_)
@@ -93,7 +96,8 @@ pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
         | FabricEffect::EnsureVolume { .. }
         | FabricEffect::AttachVolume { .. }
         | FabricEffect::DetachVolume(_)
-        | FabricEffect::DeleteVolume(_) => settings.fabric_bound,
+        | FabricEffect::DeleteVolume(_)
+        | FabricEffect::EnsureAddonImage(_) => settings.fabric_bound,
     }
 }
 
@@ -118,6 +122,7 @@ pub(super) fn describe(job: &Job, effect: &FabricEffect) -> String {
         }
         FabricEffect::DetachVolume(id) => format!("detaching {}", job.volume_label(id)),
         FabricEffect::DeleteVolume(id) => format!("removing {}", job.volume_label(id)),
+        FabricEffect::EnsureAddonImage(name) => format!("building the image {name}"),
     }
 }
 
@@ -245,6 +250,10 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             fabric.delete_volume(&VolumeId::from(volume.as_str())).await?;
             Ok(FabricOutcome::VolumeGone(volume.clone()))
         }
+        FabricEffect::EnsureAddonImage(name) => {
+            fabric.ensure_addon_image(name).await?;
+            Ok(FabricOutcome::AddonImage(name.clone()))
+        }
     }
 }
 
@@ -284,6 +293,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
         FabricOutcome::VolumeAttached { volume, machine } => state.volume_given(&volume, Some(machine)),
         FabricOutcome::VolumeDetached(volume) => state.volume_given(&volume, None),
         FabricOutcome::VolumeGone(volume) => state.volume_gone(&volume),
+        FabricOutcome::AddonImage(name) => drop(state.images.insert(name)),
     }
 }
 
@@ -309,7 +319,10 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
         | FabricEffect::AttachVolume { volume, .. }
         | FabricEffect::DetachVolume(volume)
         | FabricEffect::DeleteVolume(volume) => state.doubt_volume(volume),
-        FabricEffect::Look | FabricEffect::DeleteMachine(_) | FabricEffect::DeleteNetwork => {}
+        FabricEffect::Look
+        | FabricEffect::DeleteMachine(_)
+        | FabricEffect::DeleteNetwork
+        | FabricEffect::EnsureAddonImage(_) => {}
     }
 }
 

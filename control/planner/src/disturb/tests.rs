@@ -21,7 +21,8 @@ fn permit(effect: &Effect) -> Option<(&'static str, &Permit)> {
             | FabricEffect::EnsureVolume { .. }
             | FabricEffect::AttachVolume { .. }
             | FabricEffect::DetachVolume(_)
-            | FabricEffect::DeleteVolume(_) => return None,
+            | FabricEffect::DeleteVolume(_)
+            | FabricEffect::EnsureAddonImage(_) => return None,
         },
         Effect::Config(effect) => match effect {
             ConfigEffect::Render { machine, .. } => ("configure", machine),

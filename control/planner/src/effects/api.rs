@@ -1,5 +1,7 @@
 //! Effects on a cluster by way of its API.
 
+use std::collections::BTreeSet;
+
 use cluster_api::{NamespaceWish, ServiceWish, VolumeWish, WorkNotes};
 
 use super::{credentials::CredentialsWish, subject::Subject};
@@ -16,6 +18,8 @@ pub enum ApiEffect {
         machine: String,
         /// The node.
         node: String,
+        /// The images of add-ons that it has.
+        images: BTreeSet<String>,
         /// [`crate::wish_inputs`] it is computed from.
         inputs: String,
     },
@@ -23,6 +27,8 @@ pub enum ApiEffect {
     ApproveServing,
     /// Apply the add-ons.
     ApplyAddons {
+        /// The images of add-ons that nodes can have.
+        images: BTreeSet<String>,
         /// [`crate::addons_inputs`] they are computed from.
         inputs: String,
     },

@@ -56,6 +56,8 @@ pub enum FabricEffect {
     DetachVolume(String),
     /// Remove a volume and what is on it.
     DeleteVolume(String),
+    /// Make the image of an add-on be there, for nodes to ask for.
+    EnsureAddonImage(String),
 }
 
 impl FabricEffect {
@@ -73,6 +75,7 @@ impl FabricEffect {
             | Self::AttachVolume { volume, .. }
             | Self::DetachVolume(volume)
             | Self::DeleteVolume(volume) => Subject::Volume(volume.clone()),
+            Self::EnsureAddonImage(name) => Subject::Image(name.clone()),
         }
     }
 }

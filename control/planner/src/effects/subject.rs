@@ -28,6 +28,8 @@ pub enum Subject {
     Service(String),
     /// A volume in the fabric, by its id.
     Volume(String),
+    /// The image of an add-on, by its name.
+    Image(String),
     /// An object in the cluster that has to do with a volume: [`cluster_api::VolumeWish::object`].
     VolumeObject(String),
     /// The look at the cluster's pods and nodes for the autoscaler.

@@ -20,6 +20,7 @@ pub(crate) mod credentials;
 pub(crate) mod deletion;
 pub(crate) mod halt;
 pub(crate) mod heal;
+pub(crate) mod images;
 pub(crate) mod machines;
 pub(crate) mod members;
 pub(crate) mod namespaces;
@@ -47,6 +48,7 @@ pub(crate) const FEATURES: &[Feature] = &[
     upgrade::FEATURE,
     members::FEATURE,
     nodes::FEATURE,
+    images::FEATURE,
     addons::FEATURE,
     rotation::FEATURE,
     credentials::FEATURE,

@@ -1,6 +1,7 @@
 //! A world where what is planned happens at once.
 
 use cluster_api::Ingress;
+use cluster_spec::{ADDON_IMAGES, AddonImage};
 use control_records::balancer::BalancerRecord;
 
 use super::*;
@@ -398,11 +399,24 @@ impl Ideal {
                 api.looked_at = Some(self.now);
                 api.reach = if answers { Reach::Ready } else { Reach::Away };
             }
-            Effect::Api(ApiEffect::SetNode { machine, inputs, .. }) => {
+            Effect::Fabric(FabricEffect::EnsureAddonImage(name)) => {
+                assert!(self.seen.images.insert(name.clone()), "once");
+            }
+            Effect::Api(ApiEffect::SetNode {
+                machine,
+                node,
+                images,
+                inputs,
+            }) => {
                 api.set.insert(machine.clone(), inputs.clone());
+                let images = images.iter().filter_map(|name| AddonImage::named(name));
+                let labels = images.map(|image| (image.label(), image.tag().to_owned()));
+                if let Some(node) = api.nodes.iter_mut().find(|seen| seen.name == *node) {
+                    node.labels.extend(labels);
+                }
             }
             Effect::Api(ApiEffect::ApproveServing) => api.approved = Some(api.change),
-            Effect::Api(ApiEffect::ApplyAddons { inputs }) => {
+            Effect::Api(ApiEffect::ApplyAddons { inputs, .. }) => {
                 api.addons = Some(AddonsSeen {
                     inputs: inputs.clone(),
                     at: self.now,
@@ -593,6 +607,9 @@ impl Ideal {
                         .extend(backup.map(|backup| ("etcd-backup".to_owned(), backup)));
                 }
                 Some(name) if answers && !machine.record.deleting => {
+                    let there = &self.seen.images;
+                    let brought = ADDON_IMAGES.iter().filter(|image| there.contains(image.name));
+                    report.tasks_done.extend(brought.map(AddonImage::task));
                     let node = self.seen.api.nodes.iter_mut().find(|node| node.name == name);
                     match node {
                         Some(node) => node.ready = true,

@@ -46,6 +46,8 @@ mod healing_members;
 mod ideal;
 mod ideal_namespaces;
 mod ideal_volumes;
+#[path = "../features/images_tests.rs"]
+mod images;
 #[path = "../features/members/tests.rs"]
 mod members;
 #[path = "../features/namespaces/tests.rs"]
@@ -129,6 +131,7 @@ fn nothing_yet() -> Observation {
         volumes: Vec::new(),
         volumes_there: None,
         commands: BTreeMap::new(),
+        images: BTreeSet::new(),
         busy: BTreeSet::new(),
         held: BTreeMap::new(),
     }

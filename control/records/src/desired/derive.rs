@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{
-    ApiAccess, AutoscalerProfile, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkProfile, PodNetworking,
-    PoolMode, PoolRange, PoolSpec, Tier, Undrainable, count_or_percent, ip_range, taint,
+    ApiAccess, AutoscalerProfile, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkPolicy, NetworkProfile,
+    PodNetworking, PoolMode, PoolRange, PoolSpec, Tier, Undrainable, count_or_percent, ip_range, taint,
 };
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -162,6 +162,12 @@ pub fn network(profile: &Value, ranges: &Ranges) -> Result<NetworkProfile, Malfo
         dns_service_ip: required::<Ipv4Addr>(profile, "/dnsServiceIP")?,
         outbound: optional::<String>(profile, "/outboundType")?.as_deref() != Some("none"),
         vnet: None,
+        policy: match optional::<String>(profile, "/networkPolicy")?.as_deref() {
+            None | Some("none") => NetworkPolicy::None,
+            Some("azure") => NetworkPolicy::Azure,
+            Some("calico") => NetworkPolicy::Calico,
+            Some(_) => return Err(malformed("/networkPolicy", "is not known")),
+        },
     })
 }
 

@@ -55,6 +55,7 @@ impl DesiredState {
                     "serviceCidr": spec.network.service_range,
                     "dnsServiceIP": spec.network.dns_service_ip,
                     "outboundType": if spec.network.outbound { "loadBalancer" } else { "none" },
+                    "networkPolicy": spec.network.policy.name(),
                 },
                 "upgradeSettings": spec.forced_until.and_then(|until| Timestamp::from_millisecond(until).ok()).map(|until| json!({
                     "overrideSettings": { "forceUpgrade": true, "until": until.to_string() },

@@ -10,6 +10,7 @@
 )]
 
 mod balancers;
+mod containment;
 mod disks;
 mod filters;
 #[path = "../stand/mod.rs"]

@@ -328,6 +328,7 @@ pub(crate) fn network(stand: &Stand, id: &str, uplink: u32) -> NetworkSpec {
         range: range.parse().unwrap(),
         gateway: gateway.parse().unwrap(),
         filter: None,
+        serves: None,
     };
     NetworkSpec {
         id: NetworkId::from(id),
@@ -360,6 +361,7 @@ pub(crate) fn on_subnet(network: &str, address: &str) -> NicSpec {
         extra: Vec::new(),
         gateway: Some(gateway.parse().unwrap()),
         routes: Vec::new(),
+        sending: None,
     }
 }
 
@@ -373,6 +375,7 @@ pub(crate) fn on_stamp(stand: &Stand, number: u32, vip: Option<u32>) -> NicSpec 
         extra: vip.map(|number| stand.address(number)).into_iter().collect(),
         gateway: Some(stand.network.gateway()),
         routes: Vec::new(),
+        sending: None,
     }
 }
 

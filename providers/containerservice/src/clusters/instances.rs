@@ -170,6 +170,7 @@ impl Resource for Instances {
             let record = MachineRecord {
                 healing: Healing {
                     off,
+                    off_since: off.then(|| before.off_since.unwrap_or(context.now)),
                     asked,
                     ..before.clone()
                 },

@@ -5,13 +5,14 @@ use std::net::Ipv4Addr;
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{NetworkProfile, PodNetworking};
-use control_records::{DesiredPool, Ranges, network_profile};
+use control_records::{ClusterRecord, DesiredPool, Ranges, network_profile};
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
 use crate::formats::cidr;
 
 const TARGET: &str = "properties.networkProfile";
+const POLICY: &str = "networkPolicy";
 
 /// AKS' default range of pods, which older SDKs send with any plugin.
 pub(crate) const POD_RANGE: &str = "10.244.0.0/16";
@@ -163,6 +164,10 @@ pub(crate) fn decide(
     let space = space.unwrap_or(std::slice::from_ref(&ranges.vnet));
     check_ranges(pods, service_range, space, reserved, problems);
     let dns_service_ip = dns_service_ip(&profile, service_range, problems);
+    if !check_policy(&profile, plugin, problems) {
+        // What follows can be decided all the same.
+        profile.remove(POLICY);
+    }
 
     let text = |value: &str| Value::String(value.to_owned());
     let name = match plugin {
@@ -178,7 +183,7 @@ pub(crate) fn decide(
         profile.entry("networkDataplane").or_insert_with(|| text("azure"));
     }
     for (name, default) in [
-        ("networkPolicy", "none"),
+        (POLICY, "none"),
         ("outboundType", "loadBalancer"),
         ("loadBalancerSku", "standard"),
     ] {
@@ -198,6 +203,49 @@ pub(crate) fn decide(
     let profile = Value::Object(profile);
     let network = network_profile(&profile, ranges).map_err(ArmError::internal)?;
     Ok((profile, network))
+}
+
+/// Whether the engine of network policies can be had with this plugin.
+fn check_policy(profile: &Map<String, Value>, plugin: PodNetworking, problems: &mut Problems) -> bool {
+    let asked = profile.get(POLICY).and_then(Value::as_str).unwrap_or("none");
+    let (code, why) = match (asked, plugin) {
+        ("none", _) => return true,
+        ("cilium", _) => (
+            ErrorCode::PROPERTY_NOT_SUPPORTED,
+            "The engine 'cilium' is the data plane of nodes as well, in the place of kube-proxy, which is not supported; set networkPolicy to \
+             'calico' or 'azure'."
+                .to_owned(),
+        ),
+        (_, PodNetworking::None) => (
+            ErrorCode::INVALID_PARAMETER,
+            format!(
+                "With networkPlugin 'none' the plugin that you install enforces network policies: leave networkPolicy out in the place of {}.",
+                quote(asked)
+            ),
+        ),
+        ("azure", PodNetworking::Kubenet) => (
+            ErrorCode::INVALID_PARAMETER,
+            "The engine 'azure' needs networkPlugin 'azure'; with 'kubenet', set networkPolicy to 'calico'.".to_owned(),
+        ),
+        ("calico" | "azure", _) => return true,
+        // No engine at all: that was told.
+        _ => return false,
+    };
+    problems.add(code, format!("{TARGET}.{POLICY}"), why);
+    false
+}
+
+/// What a profile that does not name an engine of network policies leaves as it is.
+pub(crate) fn carry_policy(profile: &mut Map<String, Value>, present: Option<&ClusterRecord>) {
+    if let Some(present) = present {
+        let policy = present.spec().network.policy.name();
+        profile.entry(POLICY).or_insert_with(|| json!(policy));
+    }
+}
+
+/// Whether an engine of network policies goes. Its rules stay in the packet filters of the nodes that there are.
+pub(crate) fn loses_engine(present: &ClusterRecord, network: &NetworkProfile) -> bool {
+    present.spec().network.policy.is_enforced() && !network.policy.is_enforced()
 }
 
 fn check_ranges(

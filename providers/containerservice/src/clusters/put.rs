@@ -2,7 +2,8 @@
 //! and identifiers are handed in, nothing is read or written.
 //!
 //! What a PUT means where it is silent: what can only be set at creation, versions and node counts stay as they are; pools
-//! that are not listed stay (nothing is deleted because a template does not know it); everything else gets its default.
+//! that are not listed stay (nothing is deleted because a template does not know it), and so does the engine of network policies; everything else
+//! gets its default.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use base_env::Seed;
 use cluster_spec::{AutoscalerProfile, PoolMode, autoscaler};
 use cluster_versions::{Version, check_skew};
 use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -83,10 +85,11 @@ pub(crate) fn put(
     access::decide(&mut properties, &mut problems);
     authentication::decide(context.config, &mut properties, before, &mut problems);
     local_accounts::decide(&properties, present, &mut problems);
-    let profile = match properties.remove("networkProfile") {
+    let mut profile = match properties.remove("networkProfile") {
         Some(Value::Object(profile)) => profile,
         _ => Map::new(),
     };
+    network::carry_policy(&mut profile, present);
     let place = subnets::Place::of(context.vnets, present, asked_pools.as_ref());
     let new_ranges = || place.ranges().unwrap_or_else(network::new_ranges);
     let ranges = present.map_or_else(new_ranges, |present| present.state.decided().ranges);
@@ -105,7 +108,10 @@ pub(crate) fn put(
         shown_stopped: context.shown_stopped,
         alone: false,
     };
-    let pools = pools(asked_pools, present, surroundings, &mut problems)?;
+    let mut pools = pools(asked_pools, present, surroundings, &mut problems)?;
+    if present.is_some_and(|present| network::loses_engine(present, &network)) {
+        pools = renewed(pools, context.now)?;
+    }
     for (index, pool) in pools.iter().enumerate() {
         let skew = |node| check_skew(node, version);
         if let Err(error) = pool.spec().kubernetes_version.parse().and_then(skew) {
@@ -157,6 +163,15 @@ pub(crate) fn put(
     draft.secrets = cleaned.secrets;
     draft.makes_groups = true;
     Ok(draft)
+}
+
+/// The pools, all of whose nodes are to be replaced by new ones.
+fn renewed(pools: Vec<DesiredPool>, now: Timestamp) -> Result<Vec<DesiredPool>, ArmError> {
+    let at = now.as_millisecond();
+    let renewed = pools
+        .iter()
+        .map(|pool| pool.with(|_, decided| decided.renewed = Some(at)));
+    renewed.collect::<Result<_, _>>().map_err(ArmError::internal)
 }
 
 fn check_name(name: &str) -> Result<(), ArmError> {

@@ -21,7 +21,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
 use super::network::{control_plane_range, forbidden, overlap};
-use crate::{ContainerService, NAMESPACE, snapshots::named::check_reads};
+use crate::{ContainerService, NAMESPACE, snapshots::named::check_reads, support::warning::warned};
 
 /// What whoever puts nodes into a subnet has to be allowed there.
 const JOIN: &str = "Microsoft.Network/virtualNetworks/subnets/join/action";
@@ -366,5 +366,6 @@ pub(crate) async fn put_joined<R: Resource<Provider = ContainerService>>(
 ) -> Result<Response, ArmError> {
     check_joins(call, &call.request.path, &call.request.body).await?;
     check_reads(provider, call).await?;
-    put::<R>(provider, call, mode).await
+    let response = put::<R>(provider, call, mode).await?;
+    Ok(warned(provider, response))
 }

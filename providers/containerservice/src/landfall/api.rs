@@ -1,12 +1,18 @@
-//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`]) read and write through.
+//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`], [`super::upgrade_plans`],
+//! [`super::support`], [`super::cves`] …) read and write through.
 
 use std::sync::Arc;
 
 use arm_kernel::Host;
 use base_env::Env;
+use cluster_versions::Offered;
 use control_store::Store;
 
-use super::upgrade_plans::Rehearsals;
+use super::{
+    knowledge::{BuiltIn, SupportData},
+    upgrade_plans::Rehearsals,
+};
+use crate::Support;
 
 /// The namespace.
 pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
@@ -18,6 +24,11 @@ pub struct HistoryApi {
     pub(super) env: Env,
     pub(super) store: Arc<dyn Store>,
     pub(super) rehearsals: Option<Rehearsals>,
+    pub(super) support: Support,
+    /// The version catalogue and the bills of materials of node images.
+    pub(super) known: Arc<dyn SupportData>,
+    /// The versions that are offered.
+    pub(super) offered: Offered,
 }
 
 impl HistoryApi {
@@ -27,6 +38,9 @@ impl HistoryApi {
             env,
             store,
             rehearsals: None,
+            support: Support::default(),
+            known: Arc::new(BuiltIn),
+            offered: Offered::pinned(),
         }
     }
 
@@ -35,6 +49,22 @@ impl HistoryApi {
     pub fn rehearsing(self, rehearsals: Rehearsals) -> Self {
         Self {
             rehearsals: Some(rehearsals),
+            ..self
+        }
+    }
+
+    /// The provider with other support policies than AKS' own, or with what is known of node images.
+    #[must_use]
+    pub fn supporting(self, support: Support) -> Self {
+        Self { support, ..self }
+    }
+
+    /// The provider with a stamp's own catalogue and node images, and the versions that it offers.
+    #[must_use]
+    pub fn knowing(self, known: Arc<dyn SupportData>, offered: Offered) -> Self {
+        Self {
+            known,
+            offered,
             ..self
         }
     }

@@ -10,8 +10,14 @@
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/supportState` | whether and why it is supported; [`super::support`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/cves/default` | vulnerabilities of what its machines run; [`super::cves`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/knownIssues/default` | known issues that it has; [`super::issues`] |
+//! | `{SUB}/providers/Landfall.ContainerService/knownIssues` | the same of all clusters, from the records alone |
+//!
+//! | `/providers/Landfall.ContainerService/catalogue/stamp` | the version catalogue that is in force; [`super::catalogue`] |
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
 //!
 //! Always true: except for credentials, unknown objects and maintenance, it only reads.
@@ -29,8 +35,12 @@ use serde_json::{Value, json};
 
 use super::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
+    catalogue::CATALOGUE,
     credentials::CREDENTIALS,
+    cves::CVES,
+    issues::{CLUSTER_ISSUES, ISSUES},
     maintenance::MAINTENANCE,
+    support::{SUPPORT_SCOPE, SUPPORT_STATE},
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
 };
@@ -96,7 +106,13 @@ impl Namespace for HistoryApi {
         &CREDENTIALS,
         &UNKNOWN,
         &UPGRADE_PLANS,
+        &CVES,
+        &CLUSTER_ISSUES,
+        &ISSUES,
+        &CATALOGUE,
         &MAINTENANCE,
+        &SUPPORT_STATE,
+        &SUPPORT_SCOPE,
     ];
 }
 

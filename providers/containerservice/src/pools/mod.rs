@@ -57,13 +57,15 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             |provider, call| Box::pin(delete_machines(provider, call, Mode::Commit)),
             |provider, call| Box::pin(delete_machines(provider, call, Mode::Preview)),
         )
-        .since("2024-07-01"),
+        .since("2024-07-01")
+        .ends_with_200(),
         Row::write(
             Verb::Action("upgradeNodeImageVersion"),
             nodes::UPGRADE_IMAGE,
             |provider, call| Box::pin(act::<Pools>(provider, call, &Action::UpgradeImage, Mode::Commit)),
             |provider, call| Box::pin(act::<Pools>(provider, call, &Action::UpgradeImage, Mode::Preview)),
-        ),
+        )
+        .ends_with_resource(),
     ],
 };
 

@@ -14,7 +14,7 @@ pub(crate) const METRICS: &str = "/metrics";
 const PODS: &str = "/api/v1/pods?resourceVersion=0";
 const VOLUMES: &str = "/api/v1/persistentvolumes?resourceVersion=0";
 const BUDGETS: &str = "/apis/policy/v1/poddisruptionbudgets?resourceVersion=0";
-const ENDPOINTS: &str = "/apis/discovery.k8s.io/v1/endpointslices?resourceVersion=0";
+pub(crate) const ENDPOINTS: &str = "/apis/discovery.k8s.io/v1/endpointslices?resourceVersion=0";
 const WEBHOOKS: [&str; 2] = [
     "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations?resourceVersion=0",
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations?resourceVersion=0",
@@ -108,7 +108,7 @@ pub(crate) async fn read(reader: &dyn ClusterReader, uid: &str) -> Seen {
 }
 
 /// The objects of a list of the API server.
-async fn list(reader: &dyn ClusterReader, uid: &str, path: &str) -> Part<Vec<Value>> {
+pub(crate) async fn list(reader: &dyn ClusterReader, uid: &str, path: &str) -> Part<Vec<Value>> {
     let text = reader.text(uid, path).await?;
     let mut list: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     match list.get_mut("items").map(Value::take) {

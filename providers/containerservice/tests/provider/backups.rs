@@ -143,6 +143,7 @@ impl World {
                 offered: Offered::pinned(),
                 reserved_ranges: Vec::new(),
                 credential_lifetime: std::time::Duration::from_secs(60),
+                support: Default::default(),
                 limits: control_records::usage::Limits::default(),
             },
             Arc::new(Kubeconfigs),

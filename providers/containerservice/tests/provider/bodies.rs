@@ -169,6 +169,8 @@ fn networks() -> Vec<Value> {
         json!({ "networkPlugin": "azure", "podCidr": "10.244.0.0/16" }),
         json!({ "networkPlugin": "Azure", "networkPluginMode": "Overlay", "podCidrs": ["10.64.0.0/10"] }),
         json!({ "networkPlugin": "none", "outboundType": "none" }),
+        json!({ "networkPlugin": "azure", "networkPluginMode": "overlay", "networkPolicy": "calico" }),
+        json!({ "networkPolicy": "azure" }),
         json!({ "serviceCidr": "10.5.0.0/24", "loadBalancerSku": "Standard", "networkPolicy": "none", "networkDataplane": "azure",
             "loadBalancerProfile": { "managedOutboundIPs": { "count": 1 }, "idleTimeoutInMinutes": 30 } }),
     ]

@@ -306,6 +306,7 @@ impl Stamp {
             registered: Vec::new(),
             unregistered: Vec::new(),
             state,
+            state_since: Some(self.env.clock.now()),
             created_at: self.env.clock.now(),
         };
         self.write(put_record(key::subscription(SUBSCRIPTION), &record))

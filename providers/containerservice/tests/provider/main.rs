@@ -27,10 +27,13 @@ mod history;
 mod identities;
 #[cfg(test)]
 mod kept;
+#[cfg(test)]
+mod known;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
 mod namespaces;
+mod network_policies;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
@@ -49,6 +52,7 @@ mod stamp;
 mod states;
 #[cfg(test)]
 mod subnets;
+mod support;
 mod upgrades;
 #[cfg(test)]
 mod versions;

@@ -435,6 +435,9 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
             properties(json!({ "networkProfile": { "networkPlugin": "azure" } })),
             vec![json!("overlay")],
         ),
+        ("cluster", "properties.networkProfile.networkPolicy") => {
+            (body, vec![json!("calico"), json!("azure")])
+        }
         ("cluster", "properties.networkProfile.podCidr") => (body, vec![json!("10.100.0.0/16")]),
         ("cluster", "properties.networkProfile.podCidrs") => (body, vec![json!(["10.100.0.0/16"])]),
         ("cluster", "properties.networkProfile.serviceCidr") => (body, vec![json!("10.5.0.0/16")]),

@@ -17,6 +17,7 @@ use control_records::{
 };
 use control_store::{Store, Txn, get_record, list_records, put_record};
 use http::Method;
+use policy_support::Profile;
 pub(crate) use providers_containerservice::NAMESPACE;
 use providers_containerservice::{ContainerService, Credentials, ProviderConfig};
 use serde_json::{Value, json};
@@ -113,15 +114,20 @@ impl Stamp {
     }
 
     pub(crate) async fn offering(offered: Offered) -> Self {
-        Self::made(offered, Limits::default()).await
+        Self::made(offered, Limits::default(), Profile::default()).await
     }
 
     /// With limits.
     pub(crate) async fn limited(limits: Limits) -> Self {
-        Self::made(Offered::pinned(), limits).await
+        Self::made(Offered::pinned(), limits, Profile::default()).await
     }
 
-    async fn made(offered: Offered, limits: Limits) -> Self {
+    /// By other support policies.
+    pub(crate) async fn supporting(profile: Profile) -> Self {
+        Self::made(Offered::pinned(), Limits::default(), profile).await
+    }
+
+    async fn made(offered: Offered, limits: Limits, support: Profile) -> Self {
         let env = Env::simulated(7);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let sealer = Arc::new(Sealer::from_key(&[7; 32]));
@@ -134,6 +140,7 @@ impl Stamp {
             reserved_ranges: vec![("100.64.0.0/16".parse().unwrap(), "the machine network".to_owned())],
             limits,
             credential_lifetime: Duration::from_secs(8 * 60 * 60),
+            support,
         };
         let provider = Arc::new(ContainerService::new(
             env.clone(),

@@ -20,29 +20,33 @@ pub(crate) const FEATURE: Feature = Feature {
 /// An add-on that does not work for so long is told of: pods that start, or move, take less.
 const PATIENCE: Duration = Duration::from_secs(2 * 60);
 
+/// To apply them as they are to be now.
+pub(crate) fn apply(draft: &Draft<'_>) -> ApiEffect {
+    ApiEffect::ApplyAddons {
+        images: draft.seen.images.clone(),
+        inputs: addons_inputs(draft.desired.spec(), &draft.seen.images),
+    }
+}
+
 fn act(draft: &mut Draft<'_>) {
     let api = &draft.seen.api;
     if api.reach != Reach::Ready {
         return;
     }
-    let inputs = addons_inputs(draft.desired.spec());
+    let inputs = addons_inputs(draft.desired.spec(), &draft.seen.images);
     match &api.addons {
         Some(applied) if applied.inputs == inputs => {
             if applied.change < api.change {
                 let due = draft.after(applied.at, draft.policy.addons_pause);
                 if due <= draft.now {
-                    draft.act_quietly(ApiEffect::ApplyAddons { inputs });
+                    draft.act_quietly(apply(draft));
                 } else {
                     // Nothing is amiss as far as known: no reason to call the cluster unfinished.
                     draft.look_again_at(due);
                 }
             }
         }
-        before => draft.act_or_adopt(
-            before.is_none(),
-            ApiEffect::ApplyAddons { inputs },
-            "installing add-ons",
-        ),
+        before => draft.act_or_adopt(before.is_none(), apply(draft), "installing add-ons"),
     }
 }
 
@@ -98,7 +102,7 @@ fn subject(addon: &str) -> String {
 
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     let applied = match &draft.seen.api.addons {
-        Some(applied) => applied.inputs == addons_inputs(draft.desired.spec()),
+        Some(applied) => applied.inputs == addons_inputs(draft.desired.spec(), &draft.seen.images),
         None => draft.reached_before(),
     };
     checks.cluster(Stage::Service, "installing add-ons", applied);

@@ -1,12 +1,12 @@
 //! Fingerprints of what things are computed from. A configuration holds fresh certificates each time it is computed, so
 //! two of them cannot be compared; what they were computed from can.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use agent_protocol::LEVEL;
 use cluster_spec::{
-    ApiAccess, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkProfile, PoolSpec, Rotations, TenantVnet,
-    Tier, Undrainable,
+    AddonImage, ApiAccess, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkPolicy, NetworkProfile,
+    PoolSpec, Rotations, TenantVnet, Tier, Undrainable,
 };
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
@@ -49,6 +49,12 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
                 subnets: Default::default(),
                 ..vnet.clone()
             }),
+            // There is one engine, whatever it is called.
+            policy: if spec.network.policy.is_enforced() {
+                NetworkPolicy::Calico
+            } else {
+                NetworkPolicy::None
+            },
             ..spec.network.clone()
         },
         ..spec.clone()
@@ -59,6 +65,7 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
 /// permitted. Whose tokens it takes is in a file that it reads again.
 fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
     let asks = spec.directory.as_ref().filter(|directory| directory.roles);
+    let frame = frame(spec);
     ClusterSpec {
         issuer: spec.issuer.clone(),
         directory: asks.map(|_| DirectoryAccess {
@@ -69,7 +76,12 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
         // The drivers of disks and shares run on nodes.
         disks_off: false,
         files_off: false,
-        ..frame(spec)
+        // And so does the engine of network policies.
+        network: NetworkProfile {
+            policy: NetworkPolicy::None,
+            ..frame.network
+        },
+        ..frame
     }
 }
 
@@ -210,7 +222,7 @@ fn pool_frame(pool: &PoolSpec) -> PoolSpec {
 }
 
 /// What a node object's labels, taints and pod range are computed from. Kept in memory only: a new process sets them anew.
-pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
+pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord, images: &BTreeSet<String>) -> String {
     let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
     let pool = match role {
         Some(Role::Node { pool, .. }) => spec.pools.iter().find(|spec| spec.name == *pool).map(one_of),
@@ -222,20 +234,36 @@ pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
         .as_ref()
         .and_then(|emptying| emptying.given_up.as_ref());
     let quarantined = given_up.map(|given_up| given_up.quarantined);
-    if quarantined.is_none() && machine.inherited.is_none() {
-        return fingerprint(&(frame(spec), &machine.image, role, pool));
+    let plain = if quarantined.is_none() && machine.inherited.is_none() {
+        fingerprint(&(frame(spec), &machine.image, role, pool))
+    } else {
+        fingerprint(&(
+            frame(spec),
+            &machine.image,
+            role,
+            pool,
+            quarantined,
+            &machine.inherited,
+        ))
+    };
+    with_images(spec, plain, images)
+}
+
+/// With those of some images of add-ons that the cluster asks for. One that asks for none counts nothing.
+fn with_images(spec: &ClusterSpec, plain: String, there: &BTreeSet<String>) -> String {
+    let counted: Vec<&AddonImage> = spec
+        .addon_images()
+        .filter(|image| there.contains(image.name))
+        .collect();
+    if counted.is_empty() {
+        return plain;
     }
-    fingerprint(&(
-        frame(spec),
-        &machine.image,
-        role,
-        pool,
-        quarantined,
-        &machine.inherited,
-    ))
+    let references: Vec<&str> = counted.iter().map(|image| image.reference).collect();
+    fingerprint(&(plain, references))
 }
 
 /// What the add-ons are computed from. Kept in memory only: a new process applies them anew.
-pub fn addons_inputs(spec: &ClusterSpec) -> String {
-    fingerprint(&(frame(spec), &spec.issuer, spec.workload_identity, &spec.directory))
+pub fn addons_inputs(spec: &ClusterSpec, images: &BTreeSet<String>) -> String {
+    let plain = fingerprint(&(frame(spec), &spec.issuer, spec.workload_identity, &spec.directory));
+    with_images(spec, plain, images)
 }

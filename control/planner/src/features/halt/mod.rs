@@ -29,6 +29,7 @@ fn plan(draft: &mut Draft<'_>) {
     draft.observed.addons.clear();
     draft.observed.namespaces.clear();
     draft.observed.ready_nodes.clear();
+    draft.observed.unready_since = None;
     draft.observed.kubernetes_version = None;
     draft.observed.upgrading_to = None;
     for (id, machine) in &seen.machines {

@@ -14,6 +14,7 @@ use crate::{
     checks::{Checks, Stage},
     disturb::Disturb,
     feature::Feature,
+    features::images::brought,
     view::{
         control_plane::allows_nodes_of,
         machines::{counts, given_up, index_in, is_current, is_emptied, joined, part_of},
@@ -290,7 +291,8 @@ fn objects(draft: &mut Draft<'_>) {
             draft.wait_or_adopt(unknown, format!("waiting for node {name}"));
         }
         if seen.api.reach == Reach::Ready && seen.api.node(name).is_some() {
-            let inputs = wish_inputs(draft.desired.spec(), &machine.record);
+            let images = brought(draft, machine);
+            let inputs = wish_inputs(draft.desired.spec(), &machine.record, &images);
             let before = seen.api.set.get(id);
             if before != Some(&inputs) {
                 draft.act_or_adopt(
@@ -298,6 +300,7 @@ fn objects(draft: &mut Draft<'_>) {
                     ApiEffect::SetNode {
                         machine: id.clone(),
                         node: name.to_owned(),
+                        images,
                         inputs,
                     },
                     format!("labelling node {name}"),
@@ -345,9 +348,18 @@ fn ready_nodes(draft: &mut Draft<'_>) {
             ready.insert(pool.name.clone(), count);
         }
     }
-    if ready.values().any(|count| *count > 0) {
+    let any = ready.values().any(|count| *count > 0);
+    if any {
         draft.milestone(Milestone::NodeReady);
     }
+    // None is missed in a cluster that never had a ready one, or is to have none.
+    let had = draft
+        .observed
+        .milestones
+        .contains_key(Milestone::NodeReady.as_str());
+    let missed = !any && had && draft.desired.spec().pools.iter().any(|pool| pool.wanted() > 0);
+    let since = draft.seen.observed.unready_since.unwrap_or(draft.now);
+    draft.observed.unready_since = missed.then_some(since);
     draft.observed.ready_nodes = ready;
 }
 
@@ -358,7 +370,10 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
             continue;
         };
         let wished = match seen.api.set.get(id) {
-            Some(inputs) => *inputs == wish_inputs(draft.desired.spec(), &machine.record),
+            Some(inputs) => {
+                let images = brought(draft, machine);
+                *inputs == wish_inputs(draft.desired.spec(), &machine.record, &images)
+            }
             None => draft.reached_before(),
         };
         // One that is off is none that is waited for.

@@ -57,6 +57,7 @@ fn stop(draft: &mut Draft<'_>) {
         .ready_nodes
         .values_mut()
         .for_each(|ready| *ready = 0);
+    draft.observed.unready_since = None;
     if !seen.busy.is_empty() {
         // What began before may still make a machine run, or write.
         draft.wait_or_adopt(true, "stopping machines");

@@ -9,10 +9,10 @@ use cluster_spec::RestoreSpec;
 use control_records::{EtcdLost, EventKind, RepairStep, Restored};
 
 use crate::{
-    ApiEffect, Draft, Machine, Reach, addons_inputs,
+    ApiEffect, Draft, Machine, Reach,
     checks::Checks,
     feature::Feature,
-    features::nodes::placement::NAME_PREFIX,
+    features::{addons, nodes::placement::NAME_PREFIX},
     view::{
         control_plane::staying,
         etcd::{empty, majority_bereft, members, outdated, restored},
@@ -144,8 +144,7 @@ fn settle(draft: &mut Draft<'_>) {
     let since = draft.observed.restored.as_ref().map(|restored| restored.at);
     let applied = draft.seen.api.addons.as_ref().map(|addons| addons.at);
     if applied.zip(since).is_some_and(|(applied, since)| applied < since) {
-        let inputs = addons_inputs(draft.desired.spec());
-        draft.act(ApiEffect::ApplyAddons { inputs }, "installing add-ons");
+        draft.act(addons::apply(draft), "installing add-ons");
     }
     let seen = draft.seen;
     for node in &seen.api.nodes {

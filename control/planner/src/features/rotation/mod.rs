@@ -21,9 +21,10 @@ use control_records::{EventKind, KeyStep, Phase};
 use jiff::Timestamp;
 
 use crate::{
-    ApiEffect, ConfigSeen, Draft, Machine, Presence, Reach, Subject, Write, addons_inputs,
+    ConfigSeen, Draft, Machine, Presence, Reach, Subject, Write,
     checks::{Checks, Stage},
     feature::Feature,
+    features::addons,
     view::{
         control_plane::healthy,
         etcd,
@@ -195,8 +196,7 @@ fn follows(draft: &mut Draft<'_>, since: Timestamp) -> bool {
         return false;
     }
     if !applied {
-        let inputs = addons_inputs(draft.desired.spec());
-        draft.act_quietly(ApiEffect::ApplyAddons { inputs });
+        draft.act_quietly(addons::apply(draft));
         return false;
     }
     if draft.now < known {

@@ -1,0 +1,82 @@
+//! Arguments of `landfall support`, and whose support policies a stamp goes by.
+
+use clap::{Args, Subcommand, ValueEnum};
+use policy_support::Profile;
+
+/// `landfall support`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  landfall support status
+  landfall support cves mygroup/mycluster --output json
+  landfall support issues")]
+pub(crate) enum Support {
+    /// Show whether clusters are supported, why not, what to do and by when
+    Status(SupportStatus),
+    /// Show what support covers, and what it does not
+    Scope {
+        /// By these policies [default: the stamp's]
+        #[arg(long, value_enum)]
+        profile: Option<ProfileArg>,
+    },
+    /// List vulnerabilities of the components that a cluster's machines run, with the fix, whose turn it is, and the upgrade that brings it
+    Cves {
+        /// The cluster, as NAME or GROUP/NAME [default: the only one]
+        cluster: Option<String>,
+    },
+    /// List known issues of a cluster, with a workaround; of all clusters without one
+    Issues {
+        /// The cluster, as NAME or GROUP/NAME [default: all, from what is recorded of them]
+        cluster: Option<String>,
+    },
+}
+
+/// `landfall support status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  landfall support status
+  landfall support status mygroup/mycluster
+  landfall support status mycluster --profile arc --at 2028-01-01T00:00:00Z
+
+A moment of the past has the facts that had begun by then, one of the future those of now. Which rules there are, and what is true of each:
+docs/reference/support-policies.md.")]
+pub(crate) struct SupportStatus {
+    /// A cluster, as NAME or GROUP/NAME, with all its reasons [default: a line for each]
+    pub(crate) cluster: Option<String>,
+
+    /// By these policies [default: the stamp's]
+    #[arg(long, value_enum)]
+    pub(crate) profile: Option<ProfileArg>,
+
+    /// At another moment, as 2027-01-31T00:00:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+}
+
+/// A set of support policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileArg {
+    /// AKS
+    Aks,
+    /// AKS enabled by Arc
+    Arc,
+    /// AKS on Azure Stack HCI
+    Hci,
+    /// AKS engine on Azure Stack Hub
+    HubEngine,
+    /// AKS on Azure Stack Hub
+    Hub,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(profile: ProfileArg) -> Self {
+        match profile {
+            ProfileArg::Aks => Self::Aks,
+            ProfileArg::Arc => Self::Arc,
+            ProfileArg::Hci => Self::Hci,
+            ProfileArg::HubEngine => Self::HubEngine,
+            ProfileArg::Hub => Self::Hub,
+        }
+    }
+}

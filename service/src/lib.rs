@@ -50,7 +50,6 @@ use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use policy_support::Profile;
 use providers_authorization::{Authorization, RoleAuthorizer};
-use providers_containerregistry::{ContainerRegistry, ContainerRegistryConfig, Occupancy};
 use providers_containerservice::{
     BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
     Rehearsals, Support, SupportData, UpgradeGuard,
@@ -71,7 +70,6 @@ use issuers::ClusterIssuers;
 use nodes::Nodes;
 use readings::ClusterReadings;
 pub use recipes::KubernetesRecipes;
-use registries::{Counted, RegistryGate};
 
 /// Threads for the upkeep of backups and for copies.
 pub(crate) static UPKEEP: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPKEEP));
@@ -300,29 +298,8 @@ impl Service {
         tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
         let tokens = Arc::new(tokens);
         let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
-        let of_registries = ContainerRegistryConfig {
-            location: config.location.clone(),
-            location_display: "Local".to_owned(),
-            host: config.registry_host().to_owned(),
-        };
-        let images = drivers.registries.map(|images| {
-            let gate = RegistryGate {
-                env: env.clone(),
-                store: Arc::clone(&store),
-                roles: Arc::clone(&roles),
-                tokens: Arc::clone(&tokens),
-                config: of_registries.clone(),
-            };
-            Registries::new(env.clone(), images, Arc::new(gate))
-        });
-        let registries: Arc<dyn Provider> = Arc::new(ContainerRegistry::new(
-            of_registries,
-            env.clone(),
-            Arc::clone(&store),
-            images
-                .clone()
-                .map(|images| Arc::new(Counted(images)) as Arc<dyn Occupancy>),
-        ));
+        let (images, registries) =
+            registries::assemble(env, &config, &store, &roles, &tokens, drivers.registries);
         let history = Arc::new(History::new(env.clone(), readings));
         let insights: Arc<dyn Provider> = Arc::new(Insights::new(
             env.clone(),

@@ -7,7 +7,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arm_ids::ResourcePath;
-use arm_kernel::Authorizer as _;
+use arm_kernel::{Authorizer as _, Provider};
 use arm_wire::{Principal, PrincipalKind};
 use async_trait::async_trait;
 use base_env::Env;
@@ -17,9 +17,14 @@ use control_store::{Store, Txn, get_record, list_records};
 use identity::{Caller, TokenError, TokenService, find_principal};
 use jiff::SignedDuration;
 use providers_authorization::RoleAuthorizer;
-use providers_containerregistry::{ContainerRegistryConfig, Occupancy, OccupancyError, registry_id};
+use providers_containerregistry::{
+    ContainerRegistry, ContainerRegistryConfig, Occupancy, OccupancyError, registry_id,
+};
 use registry::{Claims, Gate, GateError, KnownRegistry, Registries, Right};
 use serde_json::Value;
+use storage_images::Images;
+
+use crate::Config;
 
 /// The audience of tokens of the directory for registries, as clients ask for it.
 pub(crate) const AUDIENCE: &str = "https://containerregistry.azure.net";
@@ -33,12 +38,43 @@ const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 const SKEW: i64 = 60;
 
 /// See the module.
-pub(crate) struct RegistryGate {
-    pub(crate) env: Env,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) roles: Arc<RoleAuthorizer>,
-    pub(crate) tokens: Arc<TokenService>,
-    pub(crate) config: ContainerRegistryConfig,
+struct RegistryGate {
+    env: Env,
+    store: Arc<dyn Store>,
+    roles: Arc<RoleAuthorizer>,
+    tokens: Arc<TokenService>,
+    config: ContainerRegistryConfig,
+}
+
+/// What serves these images, and the registries as resources, which are there without images too.
+pub(crate) fn assemble(
+    env: &Env,
+    config: &Config,
+    store: &Arc<dyn Store>,
+    roles: &Arc<RoleAuthorizer>,
+    tokens: &Arc<TokenService>,
+    images: Option<Arc<Images>>,
+) -> (Option<Registries>, Arc<dyn Provider>) {
+    let of_registries = ContainerRegistryConfig {
+        location: config.location.clone(),
+        location_display: "Local".to_owned(),
+        host: config.registry_host().to_owned(),
+    };
+    let served = images.map(|images| {
+        let gate = RegistryGate {
+            env: env.clone(),
+            store: Arc::clone(store),
+            roles: Arc::clone(roles),
+            tokens: Arc::clone(tokens),
+            config: of_registries.clone(),
+        };
+        Registries::new(env.clone(), images, Arc::new(gate))
+    });
+    let counted = served
+        .clone()
+        .map(|served| Arc::new(Counted(served)) as Arc<dyn Occupancy>);
+    let resources = ContainerRegistry::new(of_registries, env.clone(), Arc::clone(store), counted);
+    (served, Arc::new(resources))
 }
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> GateError {
@@ -194,7 +230,7 @@ impl Gate for RegistryGate {
 }
 
 /// How much registries hold, for ARM.
-pub(crate) struct Counted(pub(crate) Registries);
+struct Counted(Registries);
 
 #[async_trait]
 impl Occupancy for Counted {
@@ -276,7 +312,6 @@ mod tests {
     use control_store::put_record;
     use identity::{IdentityConfig, Shape, SigningKey};
     use jiff::Timestamp;
-    use storage_images::Images;
     use storage_redb::MemoryStore;
 
     use super::*;

@@ -133,9 +133,6 @@ pub(crate) enum Command {
     /// Upgrades of clusters: report obstacles before an upgrade
     #[command(subcommand)]
     Upgrade(Upgrade),
-    /// What the service owes clusters: vulnerabilities of what they run, and known issues
-    #[command(subcommand)]
-    Support(Support),
     /// The version catalogue: show it, and import a newer one that is signed
     #[command(subcommand)]
     Catalogue(Catalogue),
@@ -148,7 +145,7 @@ pub(crate) enum Command {
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),
-    /// Support: whether clusters are supported and why not, and what support covers
+    /// Support: whether clusters are supported and why not, what it covers, vulnerabilities and known issues
     #[command(subcommand)]
     Support(Support),
     /// Role assignments: list, create and delete

@@ -5,7 +5,8 @@ use agent_protocol::File;
 use crate::{RegistryAccess, images, paths::AGENT, plain};
 
 pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
-/// What it knows of each registry, in a directory for each.
+/// What it knows of each registry, in a directory for each. Its default is two directories in one setting, which its transfer service, by which it
+/// pulls, takes for a single path.
 const REGISTRIES: &str = "/etc/containerd/certs.d";
 pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
 

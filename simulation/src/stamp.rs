@@ -212,6 +212,7 @@ impl Stamp {
                 issuers: None,
                 sealed: Vec::new(),
                 images: Arc::new(SameImages),
+                registries: None,
                 support: Arc::new(BuiltIn),
             },
             login::signing_key()?,

@@ -18,6 +18,8 @@ pub struct OtherRoutes {
     pub authorization: Vec<Route>,
     /// Of `Microsoft.ManagedIdentity`.
     pub identities: Vec<Route>,
+    /// Of `Microsoft.ContainerRegistry`.
+    pub registries: Vec<Route>,
     /// Of `Microsoft.Insights`.
     pub insights: Vec<Route>,
     /// Of `Microsoft.Compute`.
@@ -115,6 +117,15 @@ pub fn compatibility(others: &OtherRoutes) -> String {
          its federated credentials names; there is no metadata service that hands out tokens.\n\n",
     );
     operations(&mut page, &others.identities);
+    page.push_str(
+        "\n## Registries of images\n\n\
+         Of `Microsoft.ContainerRegistry` ([guide](../guides/registry.md)). A registry's login server is the stamp's own endpoint and the registry's \
+         name, `HOST:PORT/NAME`; tiers differ in how much a registry holds. The image API works as far as clients of the distribution specification \
+         and `az acr repository` need it; attributes of repositories cannot be changed. There are no admin users, tokens with scope maps, \
+         webhooks, replications, tasks, caches of other registries (no pull-through), imports and private endpoints; `az aks check-acr` runs an image \
+         of another registry and works only where that can be pulled.\n\n",
+    );
+    operations(&mut page, &others.registries);
     page.push_str(
         "\n## The activity log and metrics\n\n\
          Of `Microsoft.Insights`. The log has each write, each credential that was handed out and each refusal, as long as they are kept (90 days, 5,000 \

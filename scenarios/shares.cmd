@@ -30,6 +30,16 @@ settle
 volumes c1
 heal
 settle
+# A snapshot of it, and a share that begins with that; it goes before the share does.
+snapshot c1 before files
+claim c1 again 8 class=azurefile-csi modes=ReadWriteMany snapshot=before
+settle
+volumes c1
+drop-snapshot c1 before
+settle
+drop-claim c1 again
+settle
+volumes c1
 # Stopped and started, all machines find it again.
 power c1 off
 settle

@@ -30,6 +30,7 @@ mod plugins;
 mod pools;
 mod power;
 mod reach;
+mod registry;
 mod rotation;
 mod sdk;
 mod secrets;
@@ -125,6 +126,7 @@ const CLUSTERS: &[&str] = &[
     balancers::NAME,
     volumes::NAME,
     namespaces::NAME,
+    registry::NAME,
     breakout::NAME,
     "pools",
     autoscaler::NAME,
@@ -384,6 +386,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has(namespaces::NAME) {
         namespaces::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
+    if wanted.has(registry::NAME) {
+        registry::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has(breakout::NAME) {
         breakout::walk(journal, stamp, az, &clusters)?;

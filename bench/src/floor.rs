@@ -67,6 +67,7 @@ impl Floor {
             host_cores: 2,
             host_memory_mib: 8192,
             own_disk: false,
+            registry: None,
         };
         let place = ControlPlanePlace::alone("floor", at);
         let mut control_plane = cluster_bootstrap::control_plane_config(spec, &pki, &place, now, 1)?;

@@ -12,6 +12,7 @@ use base_env::Env;
 use bytes::Bytes;
 use control_store::Store;
 use http::{Method, Request, Response, StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
@@ -182,9 +183,28 @@ impl TokenService {
     pub async fn bearer(&self, token: &str, audiences: &[String]) -> Result<Principal, TokenError> {
         let signed = self.tokens.check(token, audiences, self.env.clock.now())?;
         let claims = &signed.claims;
-        let found = self.known.principal(&*self.store, &claims.oid).await?;
+        self.principal_since(&claims.oid, claims.iat).await
+    }
+
+    /// Claims of another API of the stamp as a token, signed with the present key. Their audience has to be that API's own, and they may not
+    /// be valid for longer than [`crate::TOKEN_LIFETIME`].
+    pub fn sign_claims<T: Serialize>(&self, claims: &T) -> String {
+        self.tokens.sign(claims, self.env.clock.now())
+    }
+
+    /// The claims of such a token, if one of our keys has signed it. Audience and times are the caller's to check.
+    pub fn signed_claims<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
+        self.tokens.read(token, self.env.clock.now())
+    }
+
+    /// The principal with this object id, if tokens that were issued at this second are valid for it.
+    ///
+    /// # Errors
+    /// When there is no such principal, or it is disabled, or tokens of that time were revoked.
+    pub async fn principal_since(&self, object_id: &str, iat: i64) -> Result<Principal, TokenError> {
+        let found = self.known.principal(&*self.store, object_id).await?;
         let found = found.ok_or(TokenError::Gone)?;
-        admits(&found.value, claims.iat)?;
+        admits(&found.value, iat)?;
         Ok(principal(&found.value, &self.config.tenant_id))
     }
 

@@ -40,6 +40,7 @@ mod lock;
 mod manifest;
 mod oci;
 mod packages;
+mod packed;
 mod place;
 mod plan;
 mod process;
@@ -75,12 +76,13 @@ pub use source::{Release, Source};
 pub use store::{ImageStore, NodeImage, Tools};
 pub use verify::{Difference, Verification};
 
-/// Container images as archives that a node can import. Called by: conformance, for the images of upstream's
-/// tests.
+/// Container images as archives: those that a node can import, written for conformance's images of upstream's
+/// tests, and those of others, read by `landfall image push`.
 pub mod container {
     pub use crate::{
         containers::{busybox, pause},
         oci::{Image, Member, Written, write},
+        packed::{Packed, PackedBlob, PackedManifest, read},
     };
 }
 

@@ -32,7 +32,7 @@ pub(crate) use identity::{
     Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
     ServicePrincipal, User, UserCreate,
 };
-pub(crate) use image::{Image, ImageBuild, SourceArg};
+pub(crate) use image::{Image, ImageBuild, ImagePush, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
@@ -141,9 +141,6 @@ pub(crate) enum Command {
     /// Upgrades of clusters: report obstacles and times before an upgrade; upgrade a control plane with a way back
     #[command(subcommand)]
     Upgrade(Upgrade),
-    /// What the service owes clusters: vulnerabilities of what they run, and known issues
-    #[command(subcommand)]
-    Support(Support),
     /// The version catalogue: show it, and import a newer one that is signed
     #[command(subcommand)]
     Catalogue(Catalogue),
@@ -156,7 +153,7 @@ pub(crate) enum Command {
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),
-    /// Support: whether clusters are supported and why not, and what support covers
+    /// Support: whether clusters are supported and why not, what it covers, vulnerabilities and known issues
     #[command(subcommand)]
     Support(Support),
     /// Role assignments: list, create and delete
@@ -185,7 +182,7 @@ pub(crate) enum Command {
     /// Certificates and keys of the stamp and its clusters: list them, without any secret
     #[command(subcommand)]
     Certificate(Certificates),
-    /// Build, list, move and verify node images
+    /// Build, list, move and verify node images; push container images to a registry
     #[command(subcommand)]
     Image(Image),
     /// Print the version

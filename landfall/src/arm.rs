@@ -136,6 +136,21 @@ impl ArmClient {
         Ok((client, audience))
     }
 
+    /// The HTTP client, which trusts the stamp's certificate only and connects to this host only.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// The URL of the ARM API, without a trailing slash.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The path of the stamp's first subscription.
     pub(crate) fn subscription(&self) -> String {
         format!("/subscriptions/{}", self.subscription)

@@ -22,6 +22,7 @@ mod printer;
 mod problem;
 mod quotas;
 mod reference;
+mod registry;
 mod serve;
 mod stamp;
 mod systemd;
@@ -123,7 +124,6 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Secrets(command) => Box::pin(commands::secrets::run(context, &command)).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
         Command::Upgrade(command) => Box::pin(commands::upgrade::run(context, &command)).await,
-        Command::Support(command) => Box::pin(commands::support::run(context, &command)).await,
         Command::Catalogue(command) => commands::catalogue::run(context, &command),
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,
         Command::Events(args) => Box::pin(commands::events::run(context, &args)).await,

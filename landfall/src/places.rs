@@ -5,6 +5,7 @@
 //! | `/var/lib/landfall/STAMP/stamp.toml` | [`crate::stamp::Settings`] |
 //! | `…/secrets/` | the sealing keys, the service principal's secret, CA keys; directory 0700, files 0600 |
 //! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
+//! | `…/registries/` | images of registries |
 //! | `…/log/` | the service's log, bounded |
 //! | `…/catalogue.signed` | a version catalogue that was imported, with its signature |
 //! | `…/ca.pem` | the certificate that clients of the ARM API trust |
@@ -76,6 +77,10 @@ impl Places {
     }
     pub(crate) fn fabric(&self) -> PathBuf {
         self.state.join("fabric")
+    }
+    /// The images of registries.
+    pub(crate) fn registries(&self) -> PathBuf {
+        self.state.join("registries")
     }
     pub(crate) fn log(&self) -> PathBuf {
         self.state.join("log/serve.log")

@@ -25,6 +25,7 @@ mod nodes;
 pub mod operator;
 mod readings;
 mod recipes;
+mod registries;
 pub mod store_copies;
 
 use std::{
@@ -58,6 +59,8 @@ use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
 use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
 use providers_resources::{Features, ResourcesConfig, ResourcesProvider, Subscriptions};
+use registry::Registries;
+use storage_images::Images;
 use tokio::sync::watch;
 
 use channels::Channels;
@@ -103,6 +106,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Host and port of the stamp's registries of images: those of the ARM API.
+    pub fn registry_host(&self) -> &str {
+        let url = self.base_url.trim_end_matches('/');
+        url.split_once("://").map_or(url, |(_, host)| host)
+    }
+
     /// The configuration of the token service.
     pub fn identity(&self) -> IdentityConfig {
         IdentityConfig {
@@ -118,6 +127,7 @@ impl Config {
             resources: vec![
                 format!("{}/{}", self.base_url, identity_graph::ROOT),
                 cluster_bootstrap::SERVER_APPLICATION.to_owned(),
+                registries::AUDIENCE.to_owned(),
             ],
         }
     }
@@ -156,6 +166,8 @@ pub struct Drivers {
     pub sealed: Vec<Arc<dyn SealedPlace>>,
     /// What is known of node images.
     pub images: Arc<dyn NodeImages>,
+    /// The images of registries; `None`: none are kept, and registries are resources only.
+    pub registries: Option<Arc<Images>>,
     /// The version catalogue, and the bills of materials of node images.
     pub support: Arc<dyn SupportData>,
 }
@@ -189,6 +201,8 @@ pub struct Service {
     edge: Edge,
     tokens: Arc<TokenService>,
     reviews: Arc<dyn AccessReviews>,
+    registries: Option<Registries>,
+    store: Arc<dyn Store>,
     routes: Vec<(&'static str, Route)>,
     controller: Controller,
     reaper: GroupReaper,
@@ -275,6 +289,21 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
         ));
+        let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
+        if let Some(issuers) = drivers.issuers {
+            tokens.ask_first(issuers);
+        }
+        let issuers = Arc::new(ClusterIssuers {
+            store: Arc::clone(&store),
+            sealer: Arc::clone(&sealer),
+        });
+        // Before other sources: the keys of issuers in the records are always available here, and are fetched
+        // nowhere else.
+        tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
+        let tokens = Arc::new(tokens);
+        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
+        let (images, registries) =
+            registries::assemble(env, &config, &store, &roles, &tokens, drivers.registries);
         let history = Arc::new(History::new(env.clone(), readings));
         let insights: Arc<dyn Provider> = Arc::new(Insights::new(
             env.clone(),
@@ -292,13 +321,13 @@ impl Service {
         let compute: Arc<dyn Provider> = Arc::new(Compute {
             stamp: around.clone(),
             machines: nodes,
+            env: env.clone(),
         });
         let network: Arc<dyn Provider> = Arc::new(Network {
             stamp: around,
             env: env.clone(),
         });
         let features: Arc<dyn Provider> = Arc::new(Features);
-        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
         let reviews = Arc::new(ClusterReviews {
             store: Arc::clone(&store),
             roles: Arc::clone(&roles),
@@ -316,6 +345,7 @@ impl Service {
                 Arc::clone(&clusters),
                 Arc::clone(&authorization),
                 Arc::clone(&identities),
+                Arc::clone(&registries),
                 Arc::clone(&insights),
                 Arc::clone(&compute),
                 Arc::clone(&network),
@@ -337,18 +367,6 @@ impl Service {
             .knowing(drivers.support, Offered::pinned())
             .unsealing(Arc::clone(&sealer));
         let own: Arc<dyn Provider> = Arc::new(own);
-        let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
-        if let Some(issuers) = drivers.issuers {
-            tokens.ask_first(issuers);
-        }
-        let issuers = Arc::new(ClusterIssuers {
-            store: Arc::clone(&store),
-            sealer: Arc::clone(&sealer),
-        });
-        // Before other sources: the keys of issuers in the records are always available here, and are fetched
-        // nowhere else.
-        tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
-        let tokens = Arc::new(tokens);
         let sealing = Arc::new(Sealing::new(
             env,
             Arc::clone(&store),
@@ -363,6 +381,7 @@ impl Service {
             resources,
             authorization,
             Arc::clone(&identities),
+            Arc::clone(&registries),
             insights,
             compute,
             network,
@@ -395,6 +414,9 @@ impl Service {
             },
         );
         edge.publish(issuers);
+        if let Some(images) = &images {
+            edge.serve_images(images.clone());
+        }
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),
             store: Arc::clone(&store),
@@ -413,12 +435,14 @@ impl Service {
             edge,
             tokens,
             reviews,
+            registries: images,
+            store: Arc::clone(&store),
             routes,
             controller,
             history,
             sealing,
             channels,
-            reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities]),
+            reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities, registries]),
             env: env.clone(),
         }
     }
@@ -436,6 +460,11 @@ impl Service {
     /// The decisions of role assignments in clusters.
     pub fn reviews(&self) -> Arc<dyn AccessReviews> {
         Arc::clone(&self.reviews)
+    }
+
+    /// The registries of images, if their images are kept.
+    pub fn registries(&self) -> Option<Registries> {
+        self.registries.clone()
     }
 
     /// All that the ARM API offers, by namespace.
@@ -459,6 +488,8 @@ impl Service {
             edge: _,
             tokens,
             reviews: _,
+            registries,
+            store,
             routes: _,
             controller,
             reaper,
@@ -522,6 +553,19 @@ impl Service {
             }),
         ];
         parts.extend(looked_after);
+        parts.extend(registries.map(|registries| {
+            let (of_part, stopped) = (env.clone(), stopped.clone());
+            Part::new("images of registries", &env, &stopped.clone(), move || {
+                let work = registries::tend(of_part.clone(), Arc::clone(&store), registries.clone());
+                let ending = until(stopped.clone());
+                async move {
+                    tokio::select! {
+                        () = work => {}
+                        () = ending => {}
+                    }
+                }
+            })
+        }));
         parts.push(Part::new("sealing keys", &env, stopped, {
             let stopped = stopped.clone();
             move || {

@@ -9,8 +9,9 @@ use cluster_addons::{
 };
 use cluster_api::{AddonAilment, Endpoint, NodeMarks, NodeWish, ObjectRef, QUARANTINED};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, NodePlace, TokenAuthority, admin_endpoint, command_objects,
-    control_plane_config, control_plane_nics, guard, network, node_config, node_nics, node_wish,
+    ControlPlaneAddresses, ControlPlanePlace, NodePlace, RegistryAccess, TokenAuthority, admin_endpoint,
+    command_objects, control_plane_config, control_plane_nics, guard, network, node_config, node_nics,
+    node_wish,
     renderer::{Sample, renderer_version},
 };
 use cluster_pki::ClusterPki;
@@ -20,6 +21,7 @@ use control_planner::{ControlPlane, CredentialsWish, NetworkLayout, RendererVers
 use control_records::{ClusterRecord, KeyStep, MachineRecord, Role, command::CommandInput};
 use fabric_api::{NetworkSpec, NicSpec};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -37,6 +39,8 @@ pub struct KubernetesRecipes {
     pub addons: AddonOptions,
     /// The token service for principals of the directory.
     pub authority: TokenAuthority,
+    /// The stamp's registries of images, as nodes reach them.
+    pub registry: Option<RegistryAccess>,
 }
 
 impl KubernetesRecipes {
@@ -62,6 +66,7 @@ impl KubernetesRecipes {
             machine: machine.id.clone(),
             host_cores: self.host_cores,
             host_memory_mib: self.host_memory_mib,
+            registry: self.registry.clone(),
         };
         Some((pool.clone(), place))
     }
@@ -74,13 +79,11 @@ impl KubernetesRecipes {
     }
 }
 
-impl KubernetesRecipes {
-    /// A version of configurations that name the token service.
-    fn with_authority(&self, version: &str) -> Result<String, RecipeError> {
-        let parts = serde_json::to_string(&(version, &self.authority))
-            .map_err(|error| RecipeError::new("the version of configurations", error))?;
-        Ok(format!("{:016x}", base_env::Seed::new(0).child(&parts).value()))
-    }
+/// A version of configurations that name a part of the stamp.
+fn with(version: &str, part: &impl Serialize) -> Result<String, RecipeError> {
+    let parts = serde_json::to_string(&(version, part))
+        .map_err(|error| RecipeError::new("the version of configurations", error))?;
+    Ok(format!("{:016x}", base_env::Seed::new(0).child(&parts).value()))
 }
 
 fn role(machine: &MachineRecord) -> Option<&Role> {
@@ -278,12 +281,13 @@ impl Recipes for KubernetesRecipes {
             version(Sample::MEMBERS)?
         };
         if spec.directory.is_some() {
-            members = self.with_authority(&members)?;
+            members = with(&members, &self.authority)?;
         }
-        Ok(RendererVersions {
-            members,
-            nodes: version(Sample::NODES)?,
-        })
+        let mut nodes = version(Sample::NODES)?;
+        if let Some(registry) = &self.registry {
+            nodes = with(&nodes, registry)?;
+        }
+        Ok(RendererVersions { members, nodes })
     }
 
     fn network(&self, site: &Site, layout: &NetworkLayout) -> NetworkSpec {
@@ -292,6 +296,9 @@ impl Recipes for KubernetesRecipes {
         // The addresses of the API for nodes, and of the service for their agents.
         guard(&mut made, spec, &layout.guards, &[at.vip, site.stamp.gateway()]);
         made.balancers.clone_from(&layout.balancers);
+        // With `outboundType` none, the router keeps inside what nodes would let out.
+        let needed = || vec![at.vip, site.stamp.gateway()];
+        made.egress = (!spec.network.outbound).then(needed);
         made
     }
 
@@ -512,6 +519,7 @@ mod tests {
             disk_limits: false,
             addons: AddonOptions::default(),
             authority: TokenAuthority::default(),
+            registry: None,
         }
     }
 

@@ -119,10 +119,10 @@ impl Stamp {
                 ));
             }
             for record in records.values() {
-                if !record.internal && !outside.insert(record.address) {
+                if !record.internal && record.public.is_none() && !outside.insert(record.address) {
                     problems.push(format!("{name}: {} is another's address too", record.address));
                 }
-                let lease = BalancerRecord::lease(record.internal, record.address, None);
+                let lease = record.own_lease(None);
                 let holder = BalancerRecord::holder(uid, &record.uid);
                 let held = |key: String| leases.get(&key).is_some_and(|lease| lease.owner == holder);
                 if !lease.is_none_or(held) {
@@ -182,7 +182,13 @@ impl Stamp {
                 .iter()
                 .map(|port| (port.port, port.node_port))
                 .collect();
-            let balancer = made.iter().find(|made| made.address == record.address);
+            // Services may share an address.
+            let mut here = made.iter().filter(|made| made.address == record.address);
+            let balancer = here.find(|made| {
+                made.ports
+                    .iter()
+                    .any(|port| ports.contains(&(port.port, port.target)))
+            });
             let right = balancer.is_some_and(|made| {
                 let there = made.ports.iter().map(|port| (port.port, port.target));
                 there.collect::<BTreeSet<_>>() == ports

@@ -11,7 +11,11 @@ use cluster_spec::PodNetworking;
 use cluster_versions::Version;
 use control_records::{
     ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
-    Owner, OwnerRecord, Phase, PkiRecord, Role, SealedRecord, Turn, directory, key, unknown,
+    Owner, OwnerRecord, Phase, PkiRecord, Role, SealedRecord, Turn, directory,
+    disk::{DISKS, DiskRecord},
+    key,
+    network::{self, NetworkRecord},
+    unknown,
     usage::{self, UsageRecord},
 };
 use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkSpec, Power};
@@ -32,6 +36,17 @@ struct Records {
 impl Stamp {
     /// The first pending work; `None` when it is settled.
     pub async fn unsettled(&self) -> Result<Option<String>> {
+        for (key, disk) in self.records::<DiskRecord>(DISKS).await? {
+            if !disk.is_settled() && disk.failure.is_none() {
+                return Ok(Some(format!("{key}: not made")));
+            }
+        }
+        let publics = format!("{}{}/", network::NETWORK, network::PUBLIC_ADDRESSES);
+        for (key, public) in self.records::<NetworkRecord>(&publics).await? {
+            if public.public_address().is_none() {
+                return Ok(Some(format!("{key}: no address")));
+            }
+        }
         let observed = self.of_clusters::<ObservedRecord>("observed").await?;
         for (uid, cluster) in self.clusters().await? {
             let key = cluster.name_key();
@@ -263,11 +278,15 @@ impl Stamp {
             problems.push(format!("{managed} groups of nodes, {} clusters", uids.len()));
         }
         let leases = self.records::<LeaseRecord>(key::LEASES).await?;
+        let publics = format!("{}{}/", network::NETWORK, network::PUBLIC_ADDRESSES);
+        let publics = self.records::<NetworkRecord>(&publics).await?;
+        let publics: BTreeSet<_> = publics.into_values().map(|public| public.uid).collect();
         let mut owners = BTreeSet::new();
         for (key, lease) in &leases {
             let uid = lease.owner.split('/').nth(1).unwrap_or_default();
             let machine = lease.owner.starts_with("machine/") && records.machines.contains_key(uid);
-            if !uids.contains(uid) && !machine {
+            let public = lease.owner.starts_with("publicip/") && publics.contains(uid);
+            if !uids.contains(uid) && !machine && !public {
                 problems.push(format!(
                     "{key} is leased by {}, which does not exist",
                     lease.owner

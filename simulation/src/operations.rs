@@ -356,4 +356,16 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1 tier=Standard"],
         &["stop", "lose-store", "start", "create c2 np1=1"],
     ),
+    operation(
+        "share-snapshot",
+        &[
+            "create c1 np1=2",
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
+        &[
+            "snapshot c1 before files",
+            "claim c1 again 5 class=azurefile-csi modes=ReadWriteMany snapshot=before",
+        ],
+    ),
 ];

@@ -655,6 +655,7 @@ fn orphans(stamp: &Stamp) {
         routes: Vec::new(),
         uplink: std::net::Ipv4Addr::new(100, 64, 7, 250),
         balancers: Vec::new(),
+        egress: None,
     });
 }
 

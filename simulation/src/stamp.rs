@@ -216,6 +216,7 @@ impl Stamp {
                 issuers: None,
                 sealed: Vec::new(),
                 images: Arc::<SimImages>::clone(&self.images),
+                registries: None,
                 support: Arc::new(BuiltIn),
             },
             login::signing_key()?,

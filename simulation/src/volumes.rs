@@ -4,7 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cluster_volumes::{Claim, SnapshotStage, Stage, Storage};
-use control_records::{ClusterRecord, MachineRecord, ObservedRecord, Role, unknown, volume::VolumeRecord};
+use control_records::{
+    ClusterRecord, MachineRecord, ObservedRecord, Role,
+    disk::{DISK_LABEL, DISKS, DiskRecord},
+    unknown,
+    volume::VolumeRecord,
+};
 use fabric_api::{Power, VolumeSeen};
 use fabric_sim::{PlantedClaim, SimWorld};
 use serde_json::{Value, json};
@@ -195,6 +200,24 @@ impl Stamp {
         let there: BTreeMap<String, VolumeSeen> =
             there.map(|volume| (volume.id.to_string(), volume)).collect();
         let mut unknown: BTreeSet<String> = there.keys().cloned().collect();
+        for disk in self.records::<DiskRecord>(DISKS).await?.into_values() {
+            let volume = disk.volume();
+            unknown.remove(&volume);
+            let found = there.get(&volume);
+            if disk.failure.is_none() && found.is_none_or(|found| found.bytes < disk.bytes) {
+                problems.push(format!(
+                    "the disk {} is to be of {}: {found:?}",
+                    disk.name, disk.bytes
+                ));
+            }
+            let holder = disk.holder.as_ref();
+            if let Some(uid) = holder.filter(|uid| !clusters.contains_key(*uid)) {
+                problems.push(format!(
+                    "the disk {} is had by {uid}, which is no cluster",
+                    disk.name
+                ));
+            }
+        }
         for (uid, cluster) in clusters {
             let name = &cluster.name;
             let records = self.records::<VolumeRecord>(&VolumeRecord::all(uid)).await?;
@@ -214,6 +237,8 @@ impl Stamp {
                 cluster,
                 records: records
                     .values()
+                    // Tenants' disks are not made for the cluster.
+                    .filter(|record| record.disk.is_none())
                     .map(|record| (record.id.as_str(), record))
                     .collect(),
                 there: &there,
@@ -232,6 +257,11 @@ impl Stamp {
             }
         }
         for id in unknown {
+            // A tenant's disk goes with the sweep after its record.
+            let of_disk = there[&id].labels.contains_key(DISK_LABEL);
+            if of_disk && unknown::is_removed(&*self.disk, unknown::Kind::Volume, &id).await? {
+                continue;
+            }
             problems.push(format!("the volume {id} is in no record"));
         }
         Ok(())
@@ -355,6 +385,10 @@ impl Held<'_> {
             .volumes
             .iter()
             .find(|volume| volume.name == claim.volume);
+        if volume.is_some_and(|volume| volume.disk.is_some()) {
+            // It stands for a tenant's disk.
+            return;
+        }
         let id = volume.and_then(|volume| volume.id.as_deref());
         let record = id.and_then(|id| self.records.get(id));
         let (Some(volume), Some(record)) = (volume, record) else {
@@ -411,7 +445,7 @@ impl Held<'_> {
                     record.bytes
                 ));
             }
-            if record.shared && there.is_some_and(|volume| !volume.open) {
+            if record.shared && !record.snapshot && there.is_some_and(|volume| !volume.open) {
                 problems.push(format!("{name}: no machine finds the share {called}"));
             }
             if record.snapshot {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    guide,
+    GROUP, guide,
     workload::{BUSYBOX, Cluster},
 };
 use crate::{
@@ -30,23 +30,23 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// reachable from here.
 const SERVICES: [&str; 4] = ["outside", "inside", "near", "closed"];
 
-/// Its block is run verbatim.
+/// Its blocks are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/load-balancers.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
+    let [block, own] = guide::exactly(GUIDE)?;
     journal.step(NAME, "the guide: a Deployment behind an address", || {
-        let [block] = guide::exactly::<1>(GUIDE)?;
-        let kubectl = &cluster.kubectl;
-        let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
-        shell
-            .env("KUBECONFIG", &kubectl.kubeconfig)
-            // There is no registry to reach from here.
-            .env("IMAGE", BUSYBOX);
-        let said = run(&mut shell)?;
+        let said = follow(stamp, az, cluster, &block)?;
         let pod = said.lines().last().unwrap_or_default();
         ensure!(pod.starts_with("hello-"), "{said}");
+        let kubectl = &cluster.kubectl;
         kubectl.text(&["delete", "service,deployment", "hello"]).map(drop)
     })?;
+    journal.step(
+        NAME,
+        "the guide: two Services with an address of one's own, which stays without them",
+        || of_ones_own(stamp, az, cluster, &own),
+    )?;
     let addresses = journal.step(NAME, "each Service gets an address, told in its status", || {
         cluster.apply(&objects())?;
         cluster.rolled_out("deployment/balanced")?;
@@ -137,6 +137,79 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
             .kubectl
             .text(&["delete", "deployment", "balanced"])
             .map(drop)
+    })
+}
+
+/// Runs a block of the guide.
+fn follow(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<String> {
+    let kubectl = &cluster.kubectl;
+    let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
+    shell
+        .env("KUBECONFIG", &kubectl.kubeconfig)
+        .env("GROUP", GROUP)
+        .env("CLUSTER", cluster.name)
+        // There is no registry to reach from here.
+        .env("IMAGE", BUSYBOX);
+    run(&mut shell)
+}
+
+fn of_ones_own(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let own = |verb: &'static str| {
+        [
+            "network",
+            "public-ip",
+            verb,
+            "--resource-group",
+            GROUP,
+            "--name",
+            "front",
+        ]
+    };
+    let said = follow(stamp, az, cluster, block)?;
+    let answers: Vec<&str> = said.lines().rev().take(2).collect();
+    ensure!(
+        answers.len() == 2 && answers.iter().all(|pod| pod.starts_with("shop-")),
+        "{said}"
+    );
+    let shown = az.json(&own("show"))?;
+    let front: IpAddr = super::text(&shown, "/ipAddress")?.parse()?;
+    for service in ["shop-80", "shop-8000"] {
+        let found = address(cluster, service)?;
+        ensure!(found == front, "{service} has {found}, and not {front}");
+    }
+    // The port is another Service's.
+    let third = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "third" },
+        "spec": {
+            "type": "LoadBalancer", "loadBalancerIP": front, "selector": { "app": "shop" },
+            "ports": [{ "port": 80, "targetPort": 8080 }]
+        }
+    });
+    cluster.apply(&third)?;
+    wait_for("an event of the Service", PATIENCE, || {
+        let of = "--field-selector=involvedObject.name=third,reason=SyncLoadBalancerFailed";
+        let events = kubectl.json(&["get", "events", of])?;
+        let message = super::text(&events, "/items/0/message")?;
+        ensure!(message.contains("shop-80"), "{message}");
+        Ok(())
+    })?;
+    let said = az.fails(&own("delete"))?;
+    ensure!(said.contains("PublicIPAddressCannotBeDeleted"), "az says: {said}");
+    let delete = [
+        "delete",
+        "service/third",
+        "service/shop-80",
+        "service/shop-8000",
+        "deployment/shop",
+        "--timeout=180s",
+    ];
+    kubectl.text(&delete)?;
+    let shown = az.json(&own("show"))?;
+    ensure!(super::text(&shown, "/ipAddress")? == front.to_string(), "{shown}");
+    wait_for("the address to be deleted", PATIENCE, || {
+        az.json(&own("delete")).map(drop)
     })
 }
 

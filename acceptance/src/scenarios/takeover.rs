@@ -30,8 +30,9 @@ const THREE: &str = "three";
 /// The first cluster of every stamp.
 const FIRST: &str = "landfall";
 const BOUND: Duration = Duration::from_secs(300);
-/// Programs that no release has to start again in machines that run: whoever does disturbs pods or data.
-const LASTING: [&str; 3] = ["etcd", "containerd", "kube-apiserver"];
+/// Programs that no release has to start again in machines that run: whoever does disturbs clients or data. containerd is none of them:
+/// containers go on without it, and a release may have another configuration for it.
+const LASTING: [&str; 2] = ["etcd", "kube-apiserver"];
 /// The programs of machines that the run tells of.
 const PROGRAMS: [&str; 10] = [
     "etcd",
@@ -92,7 +93,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )?;
     journal.step(
         NAME,
-        "nodes and pods are the ones of before; neither etcd, API servers nor containerd were started again",
+        "nodes and pods are the ones of before; neither etcd, API servers nor containers were started again",
         || {
             let after = Running::look(stamp, &[&first, &three])?;
             let changed = before.changed(&after);

@@ -1,12 +1,15 @@
 //! Volumes for claims: data that outlives pods, nodes' machines and the service, on one node at a time.
 
+mod own;
+mod shares;
+
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    aks, guide,
+    GROUP, aks, guide,
     healing::{id, init, machines, signal},
     text,
     workload::{BUSYBOX, Cluster},
@@ -32,14 +35,9 @@ const BEATS: &str = "/data/beats";
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
+    let [notes, before, pages, pages_again, ledger, ledger_again] = guide::exactly(GUIDE)?;
     journal.step(NAME, "the guide: what a pod writes is there for the next", || {
-        let [block, _, _] = guide::exactly::<3>(GUIDE)?;
-        let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
-        shell
-            .env("KUBECONFIG", &kubectl.kubeconfig)
-            // There is no registry to reach from here.
-            .env("IMAGE", BUSYBOX);
-        let said = run(&mut shell)?;
+        let said = follow(stamp, az, cluster, &notes)?;
         let mut last = said.lines().rev();
         let (second, first) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
         ensure!(
@@ -79,10 +77,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     journal.step(
         NAME,
         "the guide: a snapshot of a disk that a pod writes to, and a claim that begins with it",
-        || {
-            let [_, block, _] = guide::exactly::<3>(GUIDE)?;
-            taken(stamp, az, cluster, &block)
-        },
+        || taken(stamp, az, cluster, &before),
     )?;
     journal.step(
         NAME,
@@ -92,23 +87,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     journal.step(NAME, "fsGroup: a user other than root may write", || {
         group(cluster)
     })?;
-    journal.step(NAME, "the guide: pods on all nodes have one share", || {
-        let [_, _, block] = guide::exactly::<3>(GUIDE)?;
-        let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
-        shell.env("KUBECONFIG", &kubectl.kubeconfig).env("IMAGE", BUSYBOX);
-        let said = run(&mut shell)?;
-        let names: std::collections::BTreeSet<&str> =
-            said.lines().filter(|line| line.starts_with("pages-")).collect();
-        ensure!(names.len() == 2, "{said}");
-        kubectl
-            .text(&["delete", "deployment,pvc", "pages", "--timeout=180s"])
-            .map(drop)
-    })?;
-    journal.step(
-        NAME,
-        "two nodes write to a share at the same time, and it has the requested size",
-        || shared(cluster),
-    )?;
+    shares::walk(journal, stamp, az, cluster, [&pages, &pages_again])?;
+    own::walk(journal, stamp, az, cluster, [&ledger, &ledger_again])?;
     journal.step(NAME, "an impossible request has an event", || refused(cluster))?;
     journal.step(NAME, "claims that are deleted leave nothing", || {
         ensure!(!on_host(stamp)?.is_empty(), "the host shows no volume at all");
@@ -125,6 +105,19 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
             Ok(())
         })
     })
+}
+
+/// Runs a block of the guide.
+fn follow(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<String> {
+    let kubectl = &cluster.kubectl;
+    let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
+    shell
+        .env("KUBECONFIG", &kubectl.kubeconfig)
+        .env("GROUP", GROUP)
+        .env("CLUSTER", cluster.name)
+        // There is no registry to reach from here.
+        .env("IMAGE", BUSYBOX);
+    run(&mut shell)
 }
 
 fn claimed(stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<String> {
@@ -304,8 +297,7 @@ fn taken(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {
     kubectl.pod_ready("notes")?;
     // Without `sync`: the freeze writes cached data to the disk.
     within(cluster, "pod/notes", "echo before > /data/log")?;
-    let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
-    run(shell.env("KUBECONFIG", &kubectl.kubeconfig))?;
+    follow(stamp, az, cluster, block)?;
     within(cluster, "pod/notes", "echo after >> /data/log")?;
     let snapshot = kubectl.json(&["get", "volumesnapshot", "before"])?;
     ensure!(snapshot["status"]["restoreSize"] == "1Gi", "{snapshot}");
@@ -380,80 +372,6 @@ fn group(cluster: &Cluster) -> Result<()> {
     )?;
     ensure!(said.trim() == "1000:2000", "{said}");
     gone(cluster, "group")
-}
-
-fn shared(cluster: &Cluster) -> Result<()> {
-    let nodes = cluster.kubectl.ready_nodes()?;
-    ensure!(nodes.len() == 2, "ready: {nodes:?}");
-    let share = json!({ "accessModes": ["ReadWriteMany"], "storageClassName": "azurefile-csi" });
-    let mut objects = vec![claim("share", "1Gi", share)];
-    for (name, node) in ["share-0", "share-1"].into_iter().zip(&nodes) {
-        let on = json!({
-            "nodeSelector": { "kubernetes.io/hostname": node },
-            // Every user may write to the root of a share.
-            "securityContext": { "runAsUser": 1000 },
-            "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "share" } }]
-        });
-        objects.push(sleeper(name, on, json!({ "volumeMounts": [mount()] })));
-    }
-    cluster.apply(&list(&objects))?;
-    for pod in ["share-0", "share-1"] {
-        cluster.kubectl.pod_ready(pod)?;
-        within(
-            cluster,
-            &format!("pod/{pod}"),
-            &format!("echo {pod} >> /data/log"),
-        )?;
-    }
-    for pod in ["share-0", "share-1"] {
-        let said = within(cluster, &format!("pod/{pod}"), "cat /data/log")?;
-        ensure!(said.lines().eq(["share-0", "share-1"]), "{pod}: {said}");
-    }
-    // Both nodes have the share mounted: they see the same data, and the size is that of the claim.
-    within(
-        cluster,
-        "pod/share-0",
-        "dd if=/dev/zero of=/data/large bs=1M count=32 2>/dev/null && sync",
-    )?;
-    let said = within(
-        cluster,
-        "pod/share-1",
-        "wc -c < /data/large; df -P -m /data | tail -n 1",
-    )?;
-    let mut lines = said.lines();
-    ensure!(lines.next().map(str::trim) == Some("33554432"), "{said}");
-    let size = lines.next().and_then(|line| line.split_whitespace().nth(1));
-    let size: u32 = size.context("df tells no size")?.parse()?;
-    ensure!((900..=1024).contains(&size), "it has {size} MiB: {said}");
-    let attachments = cluster.kubectl.json(&["get", "volumeattachments"])?;
-    let claim = cluster.kubectl.json(&["get", "pvc", "share"])?;
-    let mut all = attachments["items"].as_array().context("no list")?.iter();
-    ensure!(
-        !all.any(|one| one["spec"]["source"]["persistentVolumeName"] == claim["spec"]["volumeName"]),
-        "{attachments}"
-    );
-    if grows_mounted()? {
-        let patch = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
-        cluster
-            .kubectl
-            .text(&["patch", "pvc", "share", "--patch", patch])?;
-        wait_for("the share to be larger on both nodes", PATIENCE, || {
-            for pod in ["pod/share-0", "pod/share-1"] {
-                let said = within(cluster, pod, "df -P -m /data | tail -n 1")?;
-                let size = said.split_whitespace().nth(1).context("df tells no size")?;
-                ensure!(size.parse::<u32>()? > 1_500, "{pod} has {size} MiB: {said}");
-            }
-            Ok(())
-        })?;
-    }
-    let delete = [
-        "delete",
-        "pod/share-0",
-        "pod/share-1",
-        "pvc/share",
-        "--timeout=180s",
-    ];
-    cluster.kubectl.text(&delete).map(drop)
 }
 
 fn refused(cluster: &Cluster) -> Result<()> {

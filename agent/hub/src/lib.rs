@@ -9,10 +9,11 @@
 //! nodes ── image (certificate) ──► the archive of an add-on's image
 //! API servers ── access review (certificate) ──► role assignments
 //! API servers, pods ── discovery, keys, tokens ──► token service
+//! nodes (certificate), pods (tokens) ── images ──► registries
 //! ```
 //!
 //! Only the transport, the CA and backups are here; decisions about enrolment, configurations and reports are
-//! in [`agent_sessions`], those about tokens in [`identity`].
+//! in [`agent_sessions`], those about tokens in [`identity`], those about images in [`registry`].
 //!
 //! Always true: the caller is the common name of a certificate that this stamp's agent CA signed, never a
 //! value in the request; of a caller that is not admitted, only the head of the request is read.
@@ -21,6 +22,7 @@ mod authority;
 mod backup;
 mod caller;
 mod images;
+mod pulls;
 mod reviews;
 mod routes;
 mod server;
@@ -36,11 +38,18 @@ use std::sync::{Arc, OnceLock};
 use agent_api::{AccessReviews, AddonImages};
 use agent_sessions::Sessions;
 use base_env::Env;
+use registry::Registries;
 
 /// The service's endpoint for agents. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
+}
+
+/// Registries of images, and the hub's URL without a trailing slash.
+struct RegistriesDoor {
+    registries: Registries,
+    url: String,
 }
 
 struct Inner {
@@ -51,6 +60,7 @@ struct Inner {
     tokens: OnceLock<TokenDoor>,
     reviews: OnceLock<Arc<dyn AccessReviews>>,
     images: OnceLock<Arc<dyn AddonImages>>,
+    registries: OnceLock<RegistriesDoor>,
 }
 
 impl Hub {
@@ -65,6 +75,7 @@ impl Hub {
                 tokens: OnceLock::new(),
                 reviews: OnceLock::new(),
                 images: OnceLock::new(),
+                registries: OnceLock::new(),
             }),
         }
     }
@@ -87,6 +98,11 @@ impl Hub {
     /// Sets the images of add-ons that machines can have. Called once.
     pub fn offer_images(&self, images: Arc<dyn AddonImages>) {
         let _given_before = self.inner.images.set(images);
+    }
+
+    /// Sets the registries whose images machines and pods get here. Called once.
+    pub fn serve_registries(&self, registries: Registries, url: String) {
+        let _given_before = self.inner.registries.set(RegistriesDoor { registries, url });
     }
 
     fn backups(&self) -> Option<Arc<BackupReceiver>> {

@@ -1,7 +1,7 @@
 //! The routes for agents.
 //!
 //! Always true: except for enrolment, a machine is admitted before the request's body is read; every body has
-//! a limit of size and time.
+//! a limit of size and time, those of images in `registry`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use axum::{
     http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use serde::Deserialize;
 
@@ -23,7 +23,7 @@ use crate::{
     authority::SigningRequest,
     backup,
     caller::{admitted, fault, refuse, refused},
-    images, reviews, tokens,
+    images, pulls, reviews, tokens,
 };
 
 /// The body limit of an enrolment, which any peer may send: a name, a token and a signing request.
@@ -68,9 +68,17 @@ impl Hub {
                 .layer(DefaultBodyLimit::max(ENROLL_LIMIT))
                 .layer(timely.clone()),
         );
+        // Bodies are bounded by their own limits: a layer may be large and take long.
+        let of_registries = Router::new()
+            .route("/v2", any(pulls::answer))
+            .route("/v2/", any(pulls::answer))
+            .route("/v2/{*path}", any(pulls::answer))
+            .route("/oauth2/{*path}", any(pulls::answer))
+            .layer(DefaultBodyLimit::disable());
         let of_programs = Router::new().fallback(tokens::answer).layer(timely);
         of_machines
             .merge(of_strangers)
+            .merge(of_registries)
             .merge(of_programs)
             .with_state(self.clone())
     }

@@ -55,8 +55,8 @@ pub fn limits_for_open_files(open_files: u64) -> Limits {
         total: open_files.saturating_sub(RESERVE).clamp(FEWEST, MOST),
         per_peer: 64,
         // An agent needs two connections, its backup two more, and twice as many while another agent takes
-        // over.
-        per_known: 16,
+        // over; a node pulls three layers of an image at a time, and several images.
+        per_known: 48,
     }
 }
 

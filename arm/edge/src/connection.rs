@@ -2,29 +2,32 @@
 //!
 //! Always true: each wait for the client has a bound, with HTTP/1.1 and HTTP/2: for the first request's head,
 //! for the next request, for the reading of a response. No such bound runs while a request is being
-//! processed.
+//! processed, or a body is sent that is as long as a blob of an image: TCP ends it when nobody reads.
 
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::Body;
 use base_connections::Place;
 use base_env::Clock;
+use bytes::Bytes;
 use http::{HeaderValue, header};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Frame, Incoming, SizeHint},
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use registry::Streams;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -59,20 +62,49 @@ struct Activity {
 }
 
 /// A request that is being answered.
-struct Running<'a> {
-    clock: &'a dyn Clock,
-    activity: &'a Activity,
+struct Running {
+    clock: Arc<dyn Clock>,
+    activity: Arc<Activity>,
 }
 
-impl<'a> Running<'a> {
-    fn begin(clock: &'a dyn Clock, activity: &'a Activity) -> Self {
+impl Running {
+    fn begin(clock: &Arc<dyn Clock>, activity: &Arc<Activity>) -> Self {
         activity.begun.store(true, Ordering::Relaxed);
         activity.running.fetch_add(1, Ordering::AcqRel);
-        Self { clock, activity }
+        Self {
+            clock: Arc::clone(clock),
+            activity: Arc::clone(activity),
+        }
     }
 }
 
-impl Drop for Running<'_> {
+/// A body that is being sent, as long as its client reads it: the connection is in use until then.
+struct Sent {
+    body: Body,
+    _running: Running,
+}
+
+impl hyper::body::Body for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         let now = millis(self.clock.monotonic());
         self.activity.idle_since.store(now, Ordering::Release);
@@ -156,9 +188,16 @@ impl Edge {
             request.extensions_mut().insert(Arc::clone(&caller.place));
             let tls = caller.tls;
             async move {
-                let clock = Arc::clone(&edge.inner.env.clock);
-                let _running = Running::begin(&*clock, &activity);
+                let running = Running::begin(&edge.inner.env.clock, &activity);
                 let mut answer = edge.handle(request).await;
+                if answer.extensions().get::<Streams>().is_some() {
+                    answer = answer.map(|body| {
+                        Body::new(Sent {
+                            body,
+                            _running: running,
+                        })
+                    });
+                }
                 if tls {
                     answer
                         .headers_mut()
@@ -227,11 +266,11 @@ mod tests {
         assert_eq!(since(Duration::ZERO), FIRST_HEAD);
 
         let begun = clock.monotonic();
-        let asked = Activity::new(clock);
+        let asked = Arc::new(Activity::new(clock));
         let answering = async {
             clock.sleep(Duration::from_secs(5)).await;
-            let running = Running::begin(clock, &asked);
-            let other = Running::begin(clock, &asked);
+            let running = Running::begin(&env.clock, &asked);
+            let other = Running::begin(&env.clock, &asked);
             clock.sleep(Duration::from_secs(100)).await;
             drop(other);
             clock.sleep(Duration::from_secs(100)).await;

@@ -13,6 +13,7 @@ use control_store::{get_record, parse_record};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use identity::{Caller, TokenError};
+use registry::Registries;
 use serde_json::json;
 
 use crate::{
@@ -39,14 +40,17 @@ const TAKES_BACK: Verb = Verb::Action("revoke");
 /// Forms of the token service are small.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
-const CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 const RETURN_CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-return-client-request-id");
 
 impl Edge {
     /// Processes one request.
     pub(crate) async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
+        if Registries::serves(request.uri().path()) {
+            return self.images(request).await;
+        }
         let env = &self.inner.env;
         let started = env.clock.monotonic();
         let _in_flight = self.inner.measures.in_flight().enter();
@@ -322,7 +326,7 @@ impl Edge {
         let called = target.as_ref().zip(route);
         seen.operation = called.map(|(target, route)| (target.provider.namespace(), route.name));
         if let Some((route, (action, scope))) = route.zip(asked.as_ref()) {
-            if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists) {
+            if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists | Verb::Ask) {
                 trace.action.clone_from(action);
                 seen.written = Some(Written {
                     action: action.clone(),
@@ -434,7 +438,7 @@ enum Handled {
 }
 
 impl Inner {
-    fn caller(&self, parts: &Parts) -> Caller {
+    pub(crate) fn caller(&self, parts: &Parts) -> Caller {
         let named = parts
             .uri
             .authority()

@@ -1,7 +1,7 @@
 //! The HTTP edge: everything between a socket and a provider.
 //!
 //! Owns the order of checks, headers, error bodies, the endpoints document, and the listener with TLS. The
-//! kernel selects the provider ([`Registry`]); `identity/graph` serves paths below `/graph`. Always true:
+//! kernel selects the provider ([`Registry`]); `identity/graph` serves paths below `/graph`, `registry` those of images. Always true:
 //! every response has `x-ms-request-id`; every error below ARM paths has ARM's form; a request reaches a
 //! provider only with a valid token, a known api-version, the permission of its row, an existing subscription
 //! (an enabled one, where a resource is made or changed) and (but for the group itself) an existing resource
@@ -16,6 +16,7 @@ mod compress;
 mod connection;
 mod graph;
 mod handle;
+mod images;
 pub mod measures;
 mod metadata;
 mod operations;
@@ -34,6 +35,7 @@ use base_metrics::Page;
 use control_store::Store;
 use identity::TokenService;
 use identity_graph::Graph;
+use registry::Registries;
 
 use self::{measures::Measures, strangers::Strangers, tally::Tally};
 
@@ -71,6 +73,7 @@ struct Inner {
     graph: Graph,
     access: AccessControl,
     published: OnceLock<Arc<dyn Published>>,
+    images: OnceLock<Registries>,
     strangers: Strangers,
     tally: Tally,
     measures: Measures,
@@ -109,6 +112,7 @@ impl Edge {
                 graph,
                 access,
                 published: OnceLock::new(),
+                images: OnceLock::new(),
                 strangers: Strangers::default(),
                 tally,
                 measures,
@@ -119,6 +123,11 @@ impl Edge {
     /// Serves these documents without authentication from now on. Called at most once.
     pub fn publish(&self, documents: Arc<dyn Published>) {
         let _given_before = self.inner.published.set(documents);
+    }
+
+    /// Serves the images of these registries from now on. Called at most once; without it, their paths are answered with 501.
+    pub fn serve_images(&self, images: Registries) {
+        let _given_before = self.inner.images.set(images);
     }
 
     /// Which operations were called by which kinds of clients since this edge was made, in the order of their names.

@@ -120,7 +120,7 @@ fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize
     let (namespace, path) = (P::NAME, kind.path);
     let permission = match (row.permission, row.verb) {
         (Some(permission), _) => permission.to_owned(),
-        (None, Verb::Get | Verb::Exists | Verb::List) => format!("{namespace}/{path}/read"),
+        (None, Verb::Get | Verb::Exists | Verb::List | Verb::Ask) => format!("{namespace}/{path}/read"),
         (None, Verb::Put | Verb::Patch) => format!("{namespace}/{path}/write"),
         (None, Verb::Delete) => format!("{namespace}/{path}/delete"),
         (None, Verb::Action(action)) => format!("{namespace}/{path}/{action}/action"),

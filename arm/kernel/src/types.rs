@@ -121,6 +121,8 @@ pub enum Verb {
     Delete,
     /// POST of an action, e.g. `listClusterAdminCredential`.
     Action(&'static str),
+    /// POST to a type without a name that changes nothing, e.g. `checkNameAvailability`.
+    Ask,
 }
 
 impl Verb {
@@ -132,7 +134,7 @@ impl Verb {
             Self::Put => "PUT",
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
-            Self::Action(_) => "POST",
+            Self::Action(_) | Self::Ask => "POST",
         }
     }
 
@@ -140,7 +142,7 @@ impl Verb {
     pub fn shape(self) -> Shape {
         match self {
             Self::Get | Self::Exists | Self::Put | Self::Patch | Self::Delete => Shape::Item,
-            Self::List => Shape::Collection,
+            Self::List | Self::Ask => Shape::Collection,
             Self::Action(_) => Shape::Action,
         }
     }
@@ -193,7 +195,7 @@ impl<P> Operation<P> {
             permission: None,
             result: match verb {
                 Verb::Put | Verb::Patch => OperationResult::Resource,
-                Verb::Get | Verb::Exists | Verb::List | Verb::Delete | Verb::Action(_) => {
+                Verb::Get | Verb::Exists | Verb::List | Verb::Delete | Verb::Action(_) | Verb::Ask => {
                     OperationResult::Nothing
                 }
             },
@@ -213,7 +215,10 @@ impl<P> Operation<P> {
     /// [`Self::write`].
     pub const fn read(verb: Verb, name: &'static str, run: Run<P>) -> Self {
         assert!(
-            matches!(verb, Verb::Get | Verb::Exists | Verb::List | Verb::Action(_)),
+            matches!(
+                verb,
+                Verb::Get | Verb::Exists | Verb::List | Verb::Action(_) | Verb::Ask
+            ),
             "an operation that writes needs a preview: make the row with Operation::write"
         );
         Self::new(verb, name, Handler::Read(run))

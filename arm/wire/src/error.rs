@@ -104,6 +104,10 @@ codes! {
     IN_USE_SUBNET = "InUseSubnetCannotBeDeleted" 400,
         "A subnet, or a virtual network with it, cannot be deleted or moved while a cluster's nodes are in it.",
         "Delete the node pools or clusters that the message names; wait until they are gone.";
+    /// The public IP address is in use by a Service.
+    IN_USE_PUBLIC_ADDRESS = "PublicIPAddressCannotBeDeleted" 400,
+        "A public IP address cannot be deleted while a Service of a cluster has it.",
+        "Delete the Service that the message names, or take the address away from it.";
     /// The security group is in use by subnets.
     IN_USE_SECURITY_GROUP = "InUseNetworkSecurityGroupCannotBeDeleted" 400,
         "A network security group cannot be deleted while subnets go by it.",

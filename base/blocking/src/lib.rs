@@ -90,9 +90,16 @@ pub const DISKS: Kind = Kind {
     queue: 1024,
 };
 
+/// Images of registries: a piece of a blob at a time, and the digest of a whole one.
+pub const REGISTRIES: Kind = Kind {
+    name: "images of registries",
+    threads: 16,
+    queue: 1024,
+};
+
 /// All kinds.
 pub const KINDS: &[Kind] = &[
-    HASHING, PASSWORDS, UPLOADS, RESTORES, IMAGES, QUESTIONS, UPKEEP, SEALING, SUPPORT, DISKS,
+    HASHING, PASSWORDS, UPLOADS, RESTORES, IMAGES, QUESTIONS, UPKEEP, SEALING, SUPPORT, DISKS, REGISTRIES,
 ];
 /// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;

@@ -105,6 +105,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             issuers: None,
             sealed: Vec::new(),
             images: Arc::new(SameImages),
+            registries: None,
             support: Arc::new(BuiltIn),
         },
         SigningKey::generate()?,

@@ -72,12 +72,23 @@ pub enum VolumeWish {
         /// Its uid.
         uid: String,
     },
-    /// Sets a VolumeAttachment's status to attached, without an error.
+    /// Sets a VolumeAttachment's status to attached, without an error; the node's driver is told which volume it is.
     Attached {
         /// The VolumeAttachment's name.
         name: String,
         /// Its uid.
         uid: String,
+        /// The id of the volume in the fabric.
+        volume: String,
+    },
+    /// Sets the reason in a VolumeAttachment's status why its volume is not attached: an event of the pod tells it.
+    AttachFailed {
+        /// The VolumeAttachment's name.
+        name: String,
+        /// Its uid.
+        uid: String,
+        /// A sentence with a next step.
+        why: String,
     },
     /// Sets a VolumeAttachment's status to detached, then removes our finalizer.
     Detached {
@@ -145,6 +156,7 @@ impl VolumeWish {
             }
             Self::Hold { name, .. }
             | Self::Attached { name, .. }
+            | Self::AttachFailed { name, .. }
             | Self::Detached { name, .. }
             | Self::Withdraw { name, .. } => format!("attachment {name}"),
             Self::Tell { claim, .. } => format!("claim {}", claim.uid),

@@ -12,6 +12,10 @@ pub(crate) const INTERNAL: &str = "azure-load-balancer-internal";
 pub(crate) const SUBNET: &str = "azure-load-balancer-internal-subnet";
 /// The requested address.
 pub(crate) const ADDRESS: &str = "azure-load-balancer-ipv4";
+/// The public IP address of a tenant, by its name.
+pub(crate) const PIP_NAME: &str = "azure-pip-name";
+/// The group of such an address.
+pub(crate) const RESOURCE_GROUP: &str = "azure-load-balancer-resource-group";
 /// Permitted clients, Kubernetes' own annotation.
 pub(crate) const SOURCES: &str = "load-balancer-source-ranges";
 /// Permitted clients, AKS' own annotation.
@@ -77,15 +81,20 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "nobody connects who is in none of the ranges, the VNET included; that is always so here",
     ),
     row(
-        "azure-pip-name",
-        Class::Refused,
-        "there are no public IP resources to name; name the address with azure-load-balancer-ipv4",
+        PIP_NAME,
+        Class::Effective,
+        "the public IP address resource of this name; other Services with other ports may have it as well",
+    ),
+    row(
+        RESOURCE_GROUP,
+        Class::Effective,
+        "the group of azure-pip-name; without it, the group of the nodes",
     ),
     row("azure-pip-name-ipv6", Class::Refused, "there is no IPv6"),
     row(
         "azure-pip-prefix-id",
         Class::Refused,
-        "there are no public IP prefixes; name the address with azure-load-balancer-ipv4",
+        "there are no public IP prefixes; name an address with azure-pip-name",
     ),
     row("azure-pip-prefix-id-ipv6", Class::Refused, "there is no IPv6"),
     row("azure-load-balancer-ipv6", Class::Refused, "there is no IPv6"),
@@ -98,11 +107,6 @@ pub const ANNOTATIONS: &[Annotation] = &[
         "azure-load-balancer-enable-high-availability-ports",
         Class::Refused,
         "ports are named one by one; list them in spec.ports",
-    ),
-    row(
-        "azure-load-balancer-resource-group",
-        Class::NoEffect,
-        "addresses are in no resource group",
     ),
     row(
         "azure-load-balancer-mode",
@@ -120,8 +124,16 @@ pub const ANNOTATIONS: &[Annotation] = &[
         Class::NoEffect,
         "no rules of security groups are written for a Service",
     ),
-    row("azure-pip-tags", Class::NoEffect, "addresses have no tags"),
-    row("azure-pip-ip-tags", Class::NoEffect, "addresses have no tags"),
+    row(
+        "azure-pip-tags",
+        Class::NoEffect,
+        "give tags to an address of your own, with az, and name it with azure-pip-name",
+    ),
+    row(
+        "azure-pip-ip-tags",
+        Class::NoEffect,
+        "addresses have no tags of routing",
+    ),
     row(
         "azure-load-balancer-tcp-idle-timeout",
         Class::NoEffect,
@@ -226,6 +238,7 @@ mod tests {
         assert_eq!(class("aws-load-balancer-type"), None);
         assert_eq!(class("port_80_health-probe_interval"), Some(Class::NoEffect));
         assert_eq!(class(&no_rule(80)), Some(Class::Effective));
-        assert_eq!(class("azure-pip-name"), Some(Class::Refused));
+        assert_eq!(class(PIP_NAME), Some(Class::Effective));
+        assert_eq!(class("azure-pip-prefix-id"), Some(Class::Refused));
     }
 }

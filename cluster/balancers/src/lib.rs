@@ -20,7 +20,10 @@ use serde_json::Value;
 
 pub use annotations::{ANNOTATIONS, Annotation, Class};
 
-use annotations::{ADDRESS, INTERNAL, IP_RANGES, PREFIX, SERVICE_TAGS, SOURCES, SUBNET, class_of, no_rule};
+use annotations::{
+    ADDRESS, INTERNAL, IP_RANGES, PIP_NAME, PREFIX, RESOURCE_GROUP, SERVICE_TAGS, SOURCES, SUBNET, class_of,
+    no_rule,
+};
 
 /// The finalizer of a Service until its load balancer is gone; upstream's name.
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -54,6 +57,8 @@ pub struct Wish {
     pub subnet: Option<String>,
     /// The requested address.
     pub address: Option<Ipv4Addr>,
+    /// The requested public IP address, by its resource.
+    pub public: Option<PublicName>,
     /// Its ports, in order.
     pub ports: Vec<Port>,
     /// Whether only nodes with an endpoint of it are in rotation (`externalTrafficPolicy: Local`).
@@ -68,6 +73,23 @@ pub struct Wish {
     pub refusal: Option<String>,
     /// Settings without effect: half a sentence each.
     pub notes: Vec<String>,
+}
+
+/// A public IP address resource, as a Service names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicName {
+    /// Its group; `None`: that of the nodes.
+    pub group: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl PublicName {
+    /// In one text; case is ignored, as ARM does.
+    pub fn text(&self) -> String {
+        let group = self.group.as_deref().unwrap_or_default();
+        format!("{group}/{}", self.name).to_ascii_lowercase()
+    }
 }
 
 /// A port of a Service.
@@ -101,6 +123,7 @@ impl Wish {
             internal: asked.is_true(INTERNAL),
             subnet: asked.get(SUBNET).map(str::to_owned),
             address: None,
+            public: None,
             ports: Vec::new(),
             local: is_local(service),
             endpoints,
@@ -113,6 +136,15 @@ impl Wish {
             wish.refusal = Some(why);
         }
         Some(wish)
+    }
+
+    /// A port that both have, as they would at one address.
+    pub fn common_port(&self, other: &Self) -> Option<Port> {
+        let same = |port: &&Port| {
+            let mut theirs = other.ports.iter();
+            theirs.any(|their| their.protocol == port.protocol && their.port == port.port)
+        };
+        self.ports.iter().find(same).copied()
     }
 
     /// `namespace/name`.
@@ -138,6 +170,21 @@ impl Wish {
             (None, Some("") | None) => None,
             (None, Some(text)) => Some(address("spec.loadBalancerIP", text)?),
         };
+        self.public = asked.get(PIP_NAME).map(|name| PublicName {
+            group: asked.get(RESOURCE_GROUP).map(str::to_owned),
+            name: name.to_owned(),
+        });
+        if self.public.is_some() && self.internal {
+            return Err(format!(
+                "the annotation {PREFIX}{PIP_NAME} names an address of the outside, and {PREFIX}{INTERNAL} asks for one of the cluster's own \
+                 network; remove one of them"
+            ));
+        }
+        if self.public.is_some() && self.address.is_some() {
+            return Err(format!(
+                "the annotation {PREFIX}{PIP_NAME} names an address already; remove spec.loadBalancerIP and {PREFIX}{ADDRESS}"
+            ));
+        }
         self.ports = ports(spec, asked)?;
         self.sources = sources(spec, asked)?;
         Ok(())

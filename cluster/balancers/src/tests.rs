@@ -76,6 +76,31 @@ fn addresses_come_from_the_spec_or_the_annotation() {
 }
 
 #[test]
+fn a_public_address_is_named_by_its_resource() {
+    let own = annotated(PIP_NAME, "Mine").public.unwrap();
+    assert_eq!((own.group.as_ref(), own.text().as_str()), (None, "/mine"));
+    let elsewhere = read(|service| {
+        let annotations = &mut service["metadata"]["annotations"];
+        annotations[format!("{PREFIX}{PIP_NAME}")] = json!("mine");
+        annotations[format!("{PREFIX}{RESOURCE_GROUP}")] = json!("Shop");
+    });
+    assert!(elsewhere.refusal.is_none() && elsewhere.notes.is_empty());
+    assert_eq!(elsewhere.public.unwrap().text(), "shop/mine");
+}
+
+#[test]
+fn ports_at_one_address_are_compared_with_their_protocols() {
+    let web = read(|_| {});
+    assert_eq!(web.common_port(&web).map(|port| port.port), Some(80));
+    let other = read(|service| {
+        service["spec"]["ports"] = json!([
+            { "port": 80, "nodePort": 30081, "protocol": "UDP" }, { "port": 443, "nodePort": 30082 }
+        ]);
+    });
+    assert_eq!(web.common_port(&other), None);
+}
+
+#[test]
 fn sources_are_ranges_and_known_tags() {
     let wish = read(|service| {
         service["spec"]["loadBalancerSourceRanges"] = json!(["10.0.0.0/8", " 192.168.1.1/32"]);
@@ -103,7 +128,22 @@ fn sources_are_ranges_and_known_tags() {
 fn what_cannot_be_done_is_refused_by_its_name() {
     let spec = |field: &str, value: Value| read(|service| service["spec"][field] = value);
     for (wish, named) in [
-        (annotated("azure-pip-name", "mine"), "azure-pip-name"),
+        (annotated("azure-pip-prefix-id", "mine"), "azure-pip-prefix-id"),
+        (
+            read(|service| {
+                let annotations = &mut service["metadata"]["annotations"];
+                annotations[format!("{PREFIX}{PIP_NAME}")] = json!("mine");
+                annotations[format!("{PREFIX}{INTERNAL}")] = json!("true");
+            }),
+            INTERNAL,
+        ),
+        (
+            read(|service| {
+                service["metadata"]["annotations"][format!("{PREFIX}{PIP_NAME}")] = json!("mine");
+                service["spec"]["loadBalancerIP"] = json!("100.64.8.9");
+            }),
+            PIP_NAME,
+        ),
         (annotated(ADDRESS, "fd00::1"), ADDRESS),
         (annotated(SUBNET, "aks-subnet"), SUBNET),
         (annotated(SERVICE_TAGS, "Storage"), "Storage"),

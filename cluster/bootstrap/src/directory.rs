@@ -11,7 +11,7 @@ use cluster_spec::{ClusterSpec, DirectoryAccess};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::object;
+use crate::{object, paths::AGENT};
 
 /// The application of the API servers of all clusters: the audience of their tokens. As in AKS.
 pub const SERVER_APPLICATION: &str = "6dae42f8-4368-4678-94ff-3960e28e3630";
@@ -21,8 +21,6 @@ pub const CLIENT_APPLICATION: &str = "80faf920-1908-4b52-b5ef-a8e7bedfc67a";
 /// The API server's authorization configuration.
 pub(crate) const AUTHORIZATION: &str = "/etc/kubernetes/authorization.json";
 const WEBHOOK: &str = "/etc/kubernetes/role-assignments.kubeconfig";
-/// The directory of the agent's client certificate, which the API server presents to the stamp's service.
-const AGENT: &str = "/var/lib/landfall-agent";
 /// The path of access reviews at the stamp's service.
 pub const REVIEW_PATH: &str = "/agent/v1/access-review";
 

@@ -155,6 +155,22 @@ pub struct NodePlace {
     pub host_memory_mib: u64,
     /// Whether its disk is a separate filesystem of its own size, not the host's disk.
     pub own_disk: bool,
+    /// The stamp's registries of images; `None`: its containerd knows none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryAccess>,
+}
+
+/// The stamp's registries of images, as nodes reach them: under the name in references, at an address of the service, with the certificate of the
+/// node's machine.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryAccess {
+    /// Host and port in references of images, e.g. `127.0.0.1:8443`.
+    pub host: String,
+    /// The URL where nodes find them, without a trailing slash, e.g. `https://100.64.16.1:7443`.
+    pub url: String,
+    /// PEM of the CA of its certificate.
+    pub ca: String,
 }
 
 /// The reason why a machine's configuration could not be rendered.

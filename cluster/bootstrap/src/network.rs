@@ -61,6 +61,7 @@ pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<
         routes,
         uplink,
         balancers: Vec::new(),
+        egress: None,
     }
 }
 

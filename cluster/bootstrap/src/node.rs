@@ -59,6 +59,7 @@ pub fn node_config(
     files.extend(pair(proxy::IDENTITY, &proxy_client));
     files.extend(pods::cni(spec, node)?);
     files.extend(volumes::file(spec, node, size));
+    files.extend(node.registry.iter().flat_map(containerd::registry));
     files.extend(extras::files(spec));
 
     let labels = kubelet::own_labels(&node_labels(spec, pool, node));
@@ -234,6 +235,7 @@ pub fn node_template(spec: &ClusterSpec, pool: &PoolSpec) -> Option<NodeTemplate
         host_cores: size.cores,
         host_memory_mib: size.memory_mib,
         own_disk: true,
+        registry: None,
     };
     let mut labels = node_labels(spec, pool, &place);
     let arch = match std::env::consts::ARCH {

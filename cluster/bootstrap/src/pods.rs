@@ -99,7 +99,9 @@ pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
 /// Source translation on the node: outside the cluster's ranges pods appear under their node's address.
 ///
 /// kubenet and overlay: except between pods. Flat: except in the VNET. In a cluster without outbound traffic
-/// pods reach the cluster's own ranges and its API server, and other connections are rejected.
+/// pods reach the cluster's own ranges and its API server, and other connections are rejected: here, so that
+/// they are told apart from the node's own; what a node lets out all the same ends at the VNET's router
+/// (`NetworkSpec::egress`).
 pub(crate) fn nat(spec: &ClusterSpec, node: &NodePlace, vip: Ipv4Addr) -> String {
     let profile = &spec.network;
     let (translate, forbid) = match (profile.plugin, profile.pod_range.or(node.pod_range)) {

@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    BootstrapError, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, TokenAuthority,
-    control_plane_config, node_config,
+    BootstrapError, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, RegistryAccess,
+    TokenAuthority, control_plane_config, node_config,
 };
 
 /// A rendered sample.
@@ -226,6 +226,11 @@ fn node(plugin: PodNetworking, own_disk: bool) -> NodePlace {
         host_cores: 16,
         host_memory_mib: 65_536,
         own_disk,
+        registry: Some(RegistryAccess {
+            host: "127.0.0.1:8443".to_owned(),
+            url: "https://100.64.16.1:7443".to_owned(),
+            ca: "CA".to_owned(),
+        }),
     }
 }
 

@@ -92,6 +92,7 @@ mod tests {
             own_disk: true,
             host_cores: 16,
             host_memory_mib: 65_536,
+            registry: None,
         }
     }
 

@@ -7,8 +7,8 @@ use agent_protocol::{MachineConfig, Probe};
 use base64::Engine as _;
 use cluster_bootstrap::{
     API_PORT, Bearer, CONTROL_PLANE_SUBNET, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace,
-    TokenAuthority, client_certificate, control_plane_config, control_plane_nics, directory_kubeconfig,
-    kubeconfig, network, node_config, node_nics, node_wish,
+    RegistryAccess, TokenAuthority, client_certificate, control_plane_config, control_plane_nics,
+    directory_kubeconfig, kubeconfig, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{
@@ -88,6 +88,7 @@ fn place(plugin: PodNetworking) -> NodePlace {
         host_cores: 16,
         host_memory_mib: 65_536,
         own_disk: true,
+        registry: None,
     }
 }
 
@@ -556,6 +557,53 @@ fn a_kubelet_behaves_as_on_aks() {
                 && containerd.contains("restrict_oom_score_adj = true")
         );
     }
+}
+
+#[test]
+fn a_node_pulls_from_the_stamps_registries_with_its_machines_certificate() {
+    let spec = spec(PodNetworking::Kubenet);
+    let without = node(&spec, &pki());
+    let of_registries = |config: &MachineConfig| {
+        let paths = config.files.iter().map(|file| file.path.clone());
+        let of: Vec<String> = paths.filter(|path| path.contains("/certs.d/")).collect();
+        of
+    };
+    assert!(of_registries(&without).is_empty());
+    let place = NodePlace {
+        registry: Some(RegistryAccess {
+            host: "127.0.0.1:8443".to_owned(),
+            url: "https://100.64.16.1:7443".to_owned(),
+            ca: "CA of the agents".to_owned(),
+        }),
+        ..place(PodNetworking::Kubenet)
+    };
+    let config = node_config(&spec, &spec.pools[0], &place, &pki(), VIP, now(), 1).unwrap();
+    let directory = "/etc/containerd/certs.d/127.0.0.1_8443_";
+    assert_eq!(
+        of_registries(&config),
+        [format!("{directory}/ca.crt"), format!("{directory}/hosts.toml")]
+    );
+    assert_eq!(file(&config, &format!("{directory}/ca.crt")), "CA of the agents");
+    let hosts = file(&config, &format!("{directory}/hosts.toml"));
+    assert!(
+        hosts.starts_with("server = \"https://100.64.16.1:7443\"\n"),
+        "{hosts}"
+    );
+    // No other host gets the certificate, and none is pushed to.
+    assert!(
+        hosts.contains("/var/lib/landfall-agent/client.crt") && !hosts.contains("[host."),
+        "{hosts}"
+    );
+    assert!(!hosts.contains("push"), "{hosts}");
+    // What changes is read at each pull.
+    let containerd = config
+        .processes
+        .iter()
+        .find(|process| process.name == "containerd");
+    assert_eq!(containerd.unwrap().restart_on, ["/etc/containerd/config.toml"]);
+    let same = file(&without, "/etc/containerd/config.toml");
+    assert_eq!(file(&config, "/etc/containerd/config.toml"), same);
+    assert!(same.contains("config_path = \"/etc/containerd/certs.d\""));
 }
 
 #[test]

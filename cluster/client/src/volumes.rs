@@ -7,7 +7,7 @@
 use base_env::Env;
 use cluster_api::{ClaimRef, ClusterError, Note, VolumeObjects, VolumeWish};
 use cluster_volumes::{
-    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, VOLUME_FINALIZER, is_shared, quantity,
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, VOLUME_ATTRIBUTE, VOLUME_FINALIZER, is_shared, quantity,
 };
 use kube::api::WatchParams;
 use serde_json::{Value, json};
@@ -55,8 +55,10 @@ enum Step<'a> {
     Delete,
     /// Adds our finalizer to a VolumeAttachment.
     Hold,
-    /// Sets a VolumeAttachment's status to attached.
-    Attached,
+    /// Sets a VolumeAttachment's status to attached, with the id of its volume.
+    Attached(&'a str),
+    /// Sets the reason in a VolumeAttachment's status why its volume is not attached.
+    AttachFailed(&'a str),
     /// Sets a VolumeAttachment's status to detached, and removes our finalizer.
     Detached,
     /// Writes an event of a claim.
@@ -97,7 +99,7 @@ impl Cluster {
         let any_content = contents
             .iter()
             .flatten()
-            .any(|content| content["spec"]["driver"] == DRIVER);
+            .any(|content| is_ours(&content["spec"]["driver"]));
         let snapshots = if contents.is_some() && (any_volume || any_content) {
             self.list_if_known("list VolumeSnapshots", SNAPSHOTS).await?
         } else {
@@ -152,7 +154,8 @@ impl Cluster {
             }
             VolumeWish::Remove { name, uid } => (volume(name), uid, Step::Remove),
             VolumeWish::Hold { name, uid } => (attachment(name), uid, Step::Hold),
-            VolumeWish::Attached { name, uid } => (attachment(name), uid, Step::Attached),
+            VolumeWish::Attached { name, uid, volume } => (attachment(name), uid, Step::Attached(volume)),
+            VolumeWish::AttachFailed { name, uid, why } => (attachment(name), uid, Step::AttachFailed(why)),
             VolumeWish::Detached { name, uid } => (attachment(name), uid, Step::Detached),
             VolumeWish::Withdraw { name, uid } => (attachment(name), uid, Step::Delete),
             VolumeWish::Tell { claim, note } => (path_of(claim), &claim.uid, Step::Tell(note)),
@@ -323,15 +326,30 @@ impl Cluster {
                         .await?;
                 }
             }
-            Step::Attached | Step::Detached => {
-                let attached = matches!(step, Step::Attached);
-                if let Some(patch) = attached_patch(&object, attached) {
+            Step::AttachFailed(why) => {
+                let told = object["status"]["attachError"]["message"] == *why;
+                if !told && object["status"]["attached"] != true {
+                    let now = self.env.clock.now().to_string();
+                    let patch = json!({
+                        "metadata": { "uid": object["metadata"]["uid"] },
+                        "status": { "attached": false, "attachError": { "message": why, "time": now } }
+                    });
+                    self.merge("write the status of a VolumeAttachment", &status, &patch)
+                        .await?;
+                }
+            }
+            Step::Attached(_) | Step::Detached => {
+                let volume = match step {
+                    Step::Attached(volume) => Some(*volume),
+                    _ => None,
+                };
+                if let Some(patch) = attached_patch(&object, volume) {
                     let act = "write the status of a VolumeAttachment";
                     object = self.merge(act, &status, &patch).await?;
                 }
                 // The finalizer is removed last: nothing can be written to the object afterwards.
                 let release = finalizers::patch(&object, ATTACHMENT_FINALIZER, false);
-                if let Some(patch) = release.filter(|_| !attached) {
+                if let Some(patch) = release.filter(|_| volume.is_none()) {
                     self.merge("write the finalizers of a VolumeAttachment", path, &patch)
                         .await?;
                 }
@@ -492,16 +510,26 @@ fn follows(claim: &Value, bytes: u64, now: &str) -> Option<Value> {
     }))
 }
 
-/// The needed changes of a VolumeAttachment's status, if any.
-fn attached_patch(attachment: &Value, attached: bool) -> Option<Value> {
+/// The needed changes of a VolumeAttachment's status, if any; `volume`: the id of the attached volume. Kubelets hand its
+/// metadata to the node's driver.
+fn attached_patch(attachment: &Value, volume: Option<&str>) -> Option<Value> {
     let status = &attachment["status"];
     let errors = [&status["attachError"], &status["detachError"]];
-    if status["attached"] == attached && errors.iter().all(|error| error.is_null()) {
+    let metadata = match volume {
+        Some(volume) => json!({ VOLUME_ATTRIBUTE: volume }),
+        None => Value::Null,
+    };
+    if status["attached"] == volume.is_some()
+        && status["attachmentMetadata"] == metadata
+        && errors.iter().all(|error| error.is_null())
+    {
         return None;
     }
     Some(json!({
         "metadata": { "uid": attachment["metadata"]["uid"] },
-        "status": { "attached": attached, "attachError": null, "detachError": null }
+        "status": {
+            "attached": volume.is_some(), "attachmentMetadata": metadata, "attachError": null, "detachError": null
+        }
     }))
 }
 

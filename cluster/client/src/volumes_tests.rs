@@ -57,7 +57,11 @@ fn hold() -> VolumeWish {
 
 fn attached() -> VolumeWish {
     let (name, uid) = named();
-    VolumeWish::Attached { name, uid }
+    VolumeWish::Attached {
+        name,
+        uid,
+        volume: "abc".to_owned(),
+    }
 }
 
 fn detached() -> VolumeWish {
@@ -314,7 +318,9 @@ async fn an_attachment_is_held_before_and_released_after() {
     .await;
     assert_eq!(told.len(), 1);
     assert!(told[0].path.ends_with("/csi-1/status"), "{told:?}");
-    let status = json!({ "attached": true, "attachError": null, "detachError": null });
+    let status = json!({
+        "attached": true, "attachmentMetadata": { "landfall.dev/volume": "abc" }, "attachError": null, "detachError": null
+    });
     assert_eq!(told[0].body["status"], status);
 
     let freed = bring(
@@ -332,7 +338,8 @@ async fn an_attachment_is_held_before_and_released_after() {
 #[tokio::test]
 async fn the_second_time_nothing_is_to_do() {
     let path = "/volumeattachments/csi-1";
-    let held = attachment(&[ATTACHMENT_FINALIZER], true);
+    let mut held = attachment(&[ATTACHMENT_FINALIZER], true);
+    held["status"]["attachmentMetadata"] = json!({ "landfall.dev/volume": "abc" });
     for wish in [hold(), attached()] {
         is_left(&wish, vec![(path, held.clone())]).await;
     }
@@ -340,7 +347,27 @@ async fn the_second_time_nothing_is_to_do() {
     is_left(&detached(), vec![(path, free)]).await;
     let mut failed = held;
     failed["status"]["attachError"] = json!({ "message": "no" });
-    assert_eq!(bring(&attached(), vec![(path, failed)]).await.len(), 1);
+    assert_eq!(bring(&attached(), vec![(path, failed.clone())]).await.len(), 1);
+    failed["status"]["attached"] = json!(false);
+    let (name, uid) = named();
+    let why = "no".to_owned();
+    is_left(&VolumeWish::AttachFailed { name, uid, why }, vec![(path, failed)]).await;
+}
+
+#[tokio::test]
+async fn why_a_disk_is_not_attached_is_told_in_the_status() {
+    let (name, uid) = named();
+    let why = "there is no such disk".to_owned();
+    let wish = VolumeWish::AttachFailed { name, uid, why };
+    let path = "/volumeattachments/csi-1";
+    let told = bring(&wish, vec![(path, attachment(&[ATTACHMENT_FINALIZER], false))]).await;
+    assert_eq!(told.len(), 1);
+    assert!(told[0].path.ends_with("/csi-1/status"), "{told:?}");
+    let status = &told[0].body["status"];
+    assert_eq!(status["attachError"]["message"], "there is no such disk");
+    assert_eq!(status["attached"], false);
+    // One that is attached after all has no reason.
+    is_left(&wish, vec![(path, attachment(&[ATTACHMENT_FINALIZER], true))]).await;
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ pub(crate) struct There {
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
     /// Whether there are PersistentVolumes or VolumeAttachments of our drivers.
     pub(crate) volumes: watch::Receiver<bool>,
-    /// Whether there may be snapshots of disks.
+    /// Whether there may be snapshots of volumes.
     pub(crate) snapshots: watch::Receiver<bool>,
     /// Whether pods without a node are watched.
     pub(crate) scales: watch::Receiver<bool>,

@@ -85,7 +85,7 @@ pub struct ClusterSpec {
     /// provisioned or removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub files_off: bool,
-    /// Whether snapshots of disks are off (`storageProfile.snapshotController.enabled: false`): none is taken
+    /// Whether snapshots are off (`storageProfile.snapshotController.enabled: false`): none is taken
     /// or removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshots_off: bool,

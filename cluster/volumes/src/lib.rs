@@ -24,7 +24,7 @@ pub use render::{handle, id, persistent_volume, share_handle};
 pub use share_parameters::SHARE_PARAMETERS;
 pub use snapshots::{
     CONTENT_FINALIZER, SNAPSHOT_CLASS, SNAPSHOTS, Snapshot, SnapshotContent, SnapshotRecipe, SnapshotStage,
-    content_status, snapshot_content, snapshot_handle,
+    content_status, share_snapshot_handle, snapshot_content, snapshot_handle,
 };
 
 /// The name of the disk driver in StorageClasses, PersistentVolumes and VolumeAttachments: that of Azure's
@@ -66,9 +66,9 @@ pub struct Storage {
     pub attachments: Vec<Attachment>,
     /// Whether VolumeSnapshots were listed.
     pub knows_snapshots: bool,
-    /// VolumeSnapshots of our driver, and refused ones, in the order of their uids.
+    /// VolumeSnapshots of our drivers, and refused ones, in the order of their uids.
     pub snapshots: Vec<Snapshot>,
-    /// VolumeSnapshotContents of [`DRIVER`], in the order of their names.
+    /// VolumeSnapshotContents of our drivers, in the order of their names.
     pub contents: Vec<SnapshotContent>,
 }
 
@@ -135,6 +135,8 @@ pub struct Volume {
     pub uid: String,
     /// The id of its volume in the fabric, from its attribute; `None`: it was not provisioned here.
     pub id: Option<String>,
+    /// The ARM id of the disk that it stands for (`volumeHandle`), where it was not provisioned here.
+    pub disk: Option<String>,
     /// `spec.capacity`, limited to the capacity that its claim was told: if it has grown and the claim was
     /// not told yet, this is the claim's smaller capacity, so that the interrupted expansion is repeated.
     pub bytes: u64,
@@ -144,7 +146,7 @@ pub struct Volume {
     pub claim: Option<String>,
     /// Whether its claim is gone (`phase: Released`), or its reclamation failed (`Failed`).
     pub released: bool,
-    /// `reclaimPolicy: Delete`.
+    /// `reclaimPolicy: Delete`, of one that was provisioned.
     pub deletes: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
@@ -163,6 +165,8 @@ pub struct Attachment {
     pub node: String,
     /// Whether its status is attached.
     pub attached: bool,
+    /// Why it is not attached, as its status tells (`attachError`).
+    pub failure: Option<String>,
     /// Whether it has the [`ATTACHMENT_FINALIZER`].
     pub held: bool,
     /// Whether it is being deleted: the volume must be detached from the node.

@@ -9,6 +9,7 @@ use crate::{
     ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume,
     driver, is_shared, parameters,
     quantity::{self, GIB},
+    render::PROVISIONED_BY,
     snapshots,
 };
 
@@ -74,7 +75,7 @@ pub(crate) struct Known<'a> {
     pub(crate) knows_snapshots: bool,
     /// VolumeSnapshots, by namespace and name.
     pub(crate) snapshots: BTreeMap<(&'a str, &'a str), &'a Value>,
-    /// VolumeSnapshotContents of [`DRIVER`], by name.
+    /// VolumeSnapshotContents of our drivers, by name.
     pub(crate) contents: BTreeMap<&'a str, &'a Value>,
     /// VolumeSnapshotClasses, by name.
     pub(crate) snapshot_classes: BTreeMap<&'a str, &'a Value>,
@@ -117,7 +118,7 @@ impl<'a> Known<'a> {
             contents: objects
                 .contents
                 .iter()
-                .filter(|content| content["spec"]["driver"] == DRIVER)
+                .filter(|content| shared(&content["spec"]["driver"]).is_some())
                 .filter_map(named)
                 .collect(),
             snapshot_classes: objects.snapshot_classes.iter().filter_map(named).collect(),
@@ -235,11 +236,12 @@ impl<'a> Known<'a> {
         let name = text(&from["name"]).unwrap_or_default();
         match (text(&from["apiGroup"]), text(&from["kind"]).unwrap_or_default()) {
             (None, "PersistentVolumeClaim") => {}
-            (Some("snapshot.storage.k8s.io"), "VolumeSnapshot") if !is_share => {}
+            (Some("snapshot.storage.k8s.io"), "VolumeSnapshot") => {}
             (_, other) => {
                 let volume = if is_share { "share" } else { "disk" };
                 return Err(format!(
-                    "spec.{field}: a {volume} cannot begin as a copy of a {other}; name a PersistentVolumeClaim, or make the claim without it"
+                    "spec.{field}: a {volume} cannot begin as a copy of a {other}; name a PersistentVolumeClaim or a VolumeSnapshot, or make \
+                     the claim without it"
                 ));
             }
         }
@@ -249,7 +251,7 @@ impl<'a> Known<'a> {
             ));
         }
         if from["kind"] == "VolumeSnapshot" {
-            return self.of_snapshot(claim, bytes, field, (namespace, name));
+            return self.of_snapshot(claim, (bytes, is_share), field, (namespace, name));
         }
         let source = self.claims.get(&(namespace, name)).copied();
         let Some(source) = source.filter(|source| !is_deleting(&source["metadata"])) else {
@@ -287,11 +289,12 @@ impl<'a> Known<'a> {
         Ok(Content::Copy(volume.to_owned()))
     }
 
-    /// The initial content of the volume of a claim of this size, whose field `field` names a VolumeSnapshot.
+    /// The initial content of the volume of a claim of this size, for a share or a disk, whose field `field` names a
+    /// VolumeSnapshot.
     fn of_snapshot(
         &self,
         claim: &Value,
-        bytes: u64,
+        (bytes, is_share): (u64, bool),
         field: &str,
         from: (&str, &str),
     ) -> Result<Content, String> {
@@ -308,11 +311,13 @@ impl<'a> Known<'a> {
         let content = text(&snapshot["status"]["boundVolumeSnapshotContentName"]).unwrap_or_default();
         let there = self.contents.get(content).copied().filter(|there| {
             there["spec"]["volumeSnapshotRef"]["uid"] == snapshot["metadata"]["uid"]
+                && shared(&there["spec"]["driver"]) == Some(is_share)
                 && text(&there["metadata"]["annotations"][VOLUME_ATTRIBUTE]).is_some()
         });
         let Some(there) = there else {
             return Err(format!(
-                "spec.{field}: the VolumeSnapshot {name} was not taken by {DRIVER} here; name another"
+                "spec.{field}: the VolumeSnapshot {name} was not taken by {} here; name another",
+                driver(is_share)
             ));
         };
         if is_block(&claim["spec"]) != (there["spec"]["sourceVolumeMode"] == "Block") {
@@ -333,15 +338,21 @@ impl<'a> Known<'a> {
     fn volume(&self, name: &str, volume: &Value) -> Option<Volume> {
         let (metadata, spec) = (&volume["metadata"], &volume["spec"]);
         let owned = |value: &Value| text(value).map(str::to_owned);
+        let id = owned(&spec["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]);
+        let provisioned = id.is_some() || metadata["annotations"][PROVISIONED_BY] == spec["csi"]["driver"];
         Some(Volume {
             name: name.to_owned(),
             uid: owned(&metadata["uid"])?,
-            id: owned(&spec["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]),
+            disk: owned(&spec["csi"]["volumeHandle"])
+                .filter(|_| id.is_none() && spec["csi"]["driver"] == DRIVER)
+                .filter(|handle| handle.starts_with('/')),
+            id,
             bytes: self.told(volume),
             shared: shared(&spec["csi"]["driver"])?,
             claim: owned(&spec["claimRef"]["uid"]),
             released: matches!(text(&volume["status"]["phase"]), Some("Released" | "Failed")),
-            deletes: spec["persistentVolumeReclaimPolicy"] == "Delete",
+            // As with the provisioners of CSI drivers: what somebody made by hand is left alone.
+            deletes: provisioned && spec["persistentVolumeReclaimPolicy"] == "Delete",
             deleting: is_deleting(metadata),
         })
     }
@@ -379,6 +390,7 @@ fn attachment(object: &Value) -> Option<Attachment> {
         volume: owned(&spec["source"]["persistentVolumeName"])?,
         node: owned(&spec["nodeName"])?,
         attached: object["status"]["attached"] == true,
+        failure: owned(&object["status"]["attachError"]["message"]),
         held: finalizers.any(|found| found == ATTACHMENT_FINALIZER),
         deleting: is_deleting(metadata),
     })
@@ -400,7 +412,7 @@ fn size(spec: &Value) -> Result<u64, String> {
 }
 
 /// As [`is_shared`], for a field that may be missing.
-fn shared(name: &Value) -> Option<bool> {
+pub(crate) fn shared(name: &Value) -> Option<bool> {
     is_shared(text(name)?)
 }
 

@@ -7,7 +7,7 @@ use crate::{Claim, Recipe, VOLUME_ATTRIBUTE, VOLUME_FINALIZER, driver, quantity}
 
 /// The annotation with the driver that provisioned a PersistentVolume: Kubernetes leaves its deletion to that
 /// driver.
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+pub(crate) const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
 /// The id in the fabric of a cluster's volume: 12 characters of `0-9a-v`. Stable across releases: volumes are
 /// found by it.

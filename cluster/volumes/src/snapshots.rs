@@ -1,12 +1,12 @@
-//! Snapshots of disks: the requests of VolumeSnapshots, the state of VolumeSnapshotContents, and the rendering of
-//! the latter.
+//! Snapshots of disks and shares: the requests of VolumeSnapshots, the state of VolumeSnapshotContents, and the
+//! rendering of the latter.
 
 use cluster_api::ClaimRef;
 use serde_json::{Value, json};
 
 use crate::{
-    DRIVER, FILES, VOLUME_ATTRIBUTE,
-    read::{Known, is_block, is_deleting, key, text},
+    VOLUME_ATTRIBUTE, driver, is_shared,
+    read::{Known, is_block, is_deleting, key, shared, text},
 };
 
 /// The API group and version of the objects of snapshots.
@@ -21,8 +21,9 @@ const IS_DEFAULT: &str = "snapshot.storage.kubernetes.io/is-default-class";
 const CLAIM: &str = "spec.source.persistentVolumeClaimName";
 
 /// Parameters of classes without an effect here: names in lower case.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 9] = [
     "incremental",
+    "usedataplaneapi",
     "tags",
     "tagvaluedelimiter",
     "location",
@@ -32,7 +33,7 @@ const IGNORED: [&str; 8] = [
     "enablebursting",
 ];
 
-/// A VolumeSnapshot of our driver, or a refused one.
+/// A VolumeSnapshot of our drivers, or a refused one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Its namespace, name and uid.
@@ -71,9 +72,11 @@ pub struct SnapshotRecipe {
     pub handle: String,
     /// Whether the source has `volumeMode: Block`.
     pub block: bool,
+    /// Whether the source is a share.
+    pub shared: bool,
 }
 
-/// A VolumeSnapshotContent of [`DRIVER`].
+/// A VolumeSnapshotContent of our drivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotContent {
     /// Its name.
@@ -82,6 +85,8 @@ pub struct SnapshotContent {
     pub uid: String,
     /// The id of the copy in the fabric, from its annotation; `None`: it was not taken here.
     pub id: Option<String>,
+    /// Whether it is of a share.
+    pub shared: bool,
     /// The uid of the VolumeSnapshot that it is or was bound to.
     pub snapshot: Option<String>,
     /// Whether that VolumeSnapshot is known to be gone, or is being deleted.
@@ -103,6 +108,11 @@ pub fn snapshot_handle(subscription: &str, node_resource_group: &str, uid: &str)
     )
 }
 
+/// The id of a snapshot of a share. There are no storage accounts: all shares have the same one.
+pub fn share_snapshot_handle(node_resource_group: &str, uid: &str) -> String {
+    format!("{node_resource_group}#landfall#snapshot-{uid}")
+}
+
 /// The VolumeSnapshotContent of a VolumeSnapshot, without its status.
 pub fn snapshot_content(snapshot: &Snapshot, recipe: &SnapshotRecipe, id: &str) -> Value {
     json!({
@@ -114,7 +124,7 @@ pub fn snapshot_content(snapshot: &Snapshot, recipe: &SnapshotRecipe, id: &str) 
         },
         "spec": {
             "deletionPolicy": if recipe.deletes { "Delete" } else { "Retain" },
-            "driver": DRIVER,
+            "driver": driver(recipe.shared),
             "source": { "volumeHandle": recipe.handle },
             "sourceVolumeMode": if recipe.block { "Block" } else { "Filesystem" },
             "volumeSnapshotClassName": recipe.class,
@@ -163,45 +173,51 @@ impl Known<'_> {
 
     /// The stage of a VolumeSnapshot that is not ready; `None`: it is for another driver.
     fn snapshot_stage(&self, snapshot: &Value, namespace: &str) -> Option<SnapshotStage> {
-        let class = match self.snapshot_class(snapshot) {
+        let class = match self.snapshot_class(snapshot, namespace) {
             Ok(class) => class,
             Err(why) => return Some(SnapshotStage::Refused(why)),
         };
-        match text(&class["driver"])? {
-            DRIVER => {}
-            FILES => {
-                let why = "spec.volumeSnapshotClassName: there are no snapshots of shares yet; copy the claim (spec.dataSource of another one)";
-                return Some(SnapshotStage::Refused(why.to_owned()));
-            }
-            _ => return None,
-        }
-        Some(match self.snapshot_recipe(snapshot, class, namespace) {
-            Ok(Some(recipe)) => SnapshotStage::Wanted(Box::new(recipe)),
-            Ok(None) => SnapshotStage::Waiting,
-            Err(why) => SnapshotStage::Refused(why),
-        })
+        let of_share = is_shared(text(&class["driver"])?)?;
+        Some(
+            match self.snapshot_recipe(snapshot, (class, of_share), namespace) {
+                Ok(Some(recipe)) => SnapshotStage::Wanted(Box::new(recipe)),
+                Ok(None) => SnapshotStage::Waiting,
+                Err(why) => SnapshotStage::Refused(why),
+            },
+        )
     }
 
-    fn snapshot_class(&self, snapshot: &Value) -> Result<&Value, String> {
+    /// Whether the claim of a VolumeSnapshot is for a share, as far as is known.
+    fn is_of_share(&self, snapshot: &Value, namespace: &str) -> bool {
+        let claim = text(&snapshot["spec"]["source"]["persistentVolumeClaimName"]);
+        let claim = claim.and_then(|name| self.claims.get(&(namespace, name)).copied());
+        let volume = claim.and_then(|claim| text(&claim["spec"]["volumeName"]));
+        let volume = volume.and_then(|volume| self.volumes.get(volume).copied());
+        volume.is_some_and(|volume| shared(&volume["spec"]["csi"]["driver"]) == Some(true))
+    }
+
+    fn snapshot_class(&self, snapshot: &Value, namespace: &str) -> Result<&Value, String> {
         if let Some(name) = text(&snapshot["spec"]["volumeSnapshotClassName"]) {
             return self.snapshot_classes.get(name).copied().ok_or_else(|| {
                 format!("spec.volumeSnapshotClassName: there is no VolumeSnapshotClass {name}; make it, or name {SNAPSHOT_CLASS}")
             });
         }
         let mut classes = self.snapshot_classes.values().copied();
-        let usual = |class: &&Value| {
-            class["driver"] == DRIVER && class["metadata"]["annotations"][IS_DEFAULT] == "true"
-        };
+        let by = driver(self.is_of_share(snapshot, namespace));
+        let usual =
+            |class: &&Value| class["driver"] == by && class["metadata"]["annotations"][IS_DEFAULT] == "true";
         classes.find(usual).ok_or_else(|| {
-            format!("spec.volumeSnapshotClassName: it is missing, and no VolumeSnapshotClass is the default; name {SNAPSHOT_CLASS}")
+            format!(
+                "spec.volumeSnapshotClassName: it is missing, and no VolumeSnapshotClass is the default of {by}; name one whose driver is {by}"
+            )
         })
     }
 
-    /// `None`: its claim has no disk yet.
+    /// `None`: its claim has no volume yet. `of_share`: whether the class is one for shares.
     fn snapshot_recipe(
         &self,
         snapshot: &Value,
-        class: &Value,
+        (class, of_share): (&Value, bool),
         namespace: &str,
     ) -> Result<Option<SnapshotRecipe>, String> {
         for name in class["parameters"]
@@ -234,13 +250,15 @@ impl Known<'_> {
         };
         let there = self.volumes.get(volume).copied().filter(|there| {
             let spec = &there["spec"];
-            spec["csi"]["driver"] == DRIVER
+            shared(&spec["csi"]["driver"]) == Some(of_share)
                 && spec["claimRef"]["uid"] == claim["metadata"]["uid"]
                 && text(&spec["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]).is_some()
         });
         let Some(there) = there else {
             return Err(format!(
-                "{CLAIM}: the claim {name} has no disk that was made by {DRIVER} here, and of no other can a snapshot be taken; name another"
+                "{CLAIM}: the claim {name} has no volume that was made by {} here, and of no other can a snapshot be taken with this \
+                 VolumeSnapshotClass; name another claim, or take a snapshot of a disk of your own with 'az snapshot create'",
+                driver(of_share)
             ));
         };
         Ok(Some(SnapshotRecipe {
@@ -251,6 +269,7 @@ impl Known<'_> {
                 .unwrap_or_default()
                 .to_owned(),
             block: is_block(&there["spec"]),
+            shared: of_share,
         }))
     }
 }
@@ -268,6 +287,7 @@ pub(crate) fn content(known: &Known<'_>, object: &Value) -> Option<SnapshotConte
         name: owned(&metadata["name"])?,
         uid: owned(&metadata["uid"])?,
         id: owned(&metadata["annotations"][VOLUME_ATTRIBUTE]),
+        shared: shared(&spec["driver"])?,
         snapshot: owned(&spec["volumeSnapshotRef"]["uid"]),
         orphaned: known.knows_snapshots && bound && !there,
         created: status["creationTime"].as_i64(),

@@ -347,6 +347,7 @@ fn volumes_of_ours_are_read_in_the_order_of_their_names() {
         name: "pvc-a".to_owned(),
         uid: "v-a".to_owned(),
         id: None,
+        disk: None,
         bytes: 5 * GIB,
         shared: false,
         claim: None,
@@ -365,6 +366,31 @@ fn volumes_of_ours_are_read_in_the_order_of_their_names() {
         ..kept
     };
     assert_eq!(read, [kept, released]);
+}
+
+#[test]
+fn a_volume_that_somebody_made_names_a_disk_and_is_never_deleted_by_us() {
+    let read = |change: &dyn Fn(&mut Value)| {
+        let mut made = volume("u1");
+        let csi = &mut made["spec"]["csi"];
+        csi["volumeHandle"] = json!(handle("s", "mine", "data"));
+        csi["volumeAttributes"] = Value::Null;
+        change(&mut made);
+        only(Storage::read(&objects(&[], &[made])).volumes).unwrap()
+    };
+    let by_hand = read(&|_| {});
+    assert_eq!(by_hand.disk, Some(handle("s", "mine", "data")));
+    assert!(
+        by_hand.id.is_none() && !by_hand.deletes,
+        "whatever its policy says"
+    );
+    // One that was made here has its own disk, whatever its handle says.
+    let own = read(&|made| made["spec"]["csi"]["volumeAttributes"] = json!({ VOLUME_ATTRIBUTE: "abc" }));
+    assert!(own.disk.is_none() && own.deletes);
+    let of_share = read(&|made| made["spec"]["csi"]["driver"] = json!(FILES));
+    assert_eq!(of_share.disk, None);
+    let no_id = read(&|made| made["spec"]["csi"]["volumeHandle"] = json!("data"));
+    assert_eq!(no_id.disk, None);
 }
 
 #[test]
@@ -418,6 +444,7 @@ fn attachments_of_ours_are_read() {
         volume: "pvc-u1".to_owned(),
         node: "node-1".to_owned(),
         attached: true,
+        failure: None,
         held: true,
         deleting: false,
     };

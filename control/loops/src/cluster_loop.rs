@@ -29,6 +29,7 @@ use crate::{
     ControllerDeps,
     basis::RecordCaches,
     commit::{Basis, CommitError, compose},
+    disks,
     effects::{self, Failure, Job, Outcome, connect},
     fair_queue::{Flow, Lane},
     fair_semaphore::FairSemaphore,
@@ -36,6 +37,7 @@ use crate::{
     index::Index,
     inventory::InventoryCache,
     measures::Measures,
+    publics,
     recipes::Site,
     silent_machines::{self, SilentMachinesCache},
     state::{Handle, LoopState},
@@ -281,6 +283,10 @@ impl ClusterLoop {
                 (id, again)
             })
             .collect();
+        let storage = self.state.api.storage.as_ref();
+        let disks = disks::named(&*deps.store, &basis.cluster.value, &basis.volumes, storage).await?;
+        let wishes = self.state.api.services.as_deref();
+        let publics = publics::named(&*deps.store, &basis.cluster.value, &basis.balancers, wishes).await?;
         let known = |name: &String| basis.namespaces.iter().any(|one| one.value.name == *name);
         self.state.api.namespaces.retain(|name, _| known(name));
         let mut machines = BTreeMap::new();
@@ -420,6 +426,8 @@ impl ClusterLoop {
                 .map(|volume| Arc::clone(&volume.value))
                 .collect(),
             volumes_there: self.state.lend_volumes(),
+            disks,
+            publics,
             commands,
             images: self.state.images.clone(),
             operations: basis
@@ -526,6 +534,10 @@ impl ClusterLoop {
         }
         for id in &done.removed {
             self.state.removed(id);
+        }
+        for id in &done.taken {
+            // The last look at the fabric was not for it.
+            self.state.doubt_volume(id);
         }
         for write in &plan.writes {
             match write {

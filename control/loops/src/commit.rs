@@ -3,7 +3,7 @@
 mod children;
 mod scale;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arm_access::Scope;
 use aws_lc_rs::rand;
@@ -33,15 +33,18 @@ use crate::{
     recipes::{RecipeError, network_id},
 };
 
+pub(crate) use children::is_held;
 use children::{
     change_credential, change_volume, forget_balancer, forget_namespace, forget_volume, record_balancer,
-    record_volume,
+    record_volume, remove_of_group,
 };
 
 /// The most operations that are ended in one transaction.
 const ENDED: usize = 64;
 /// The most children that are removed in one transaction.
 const CHILDREN: usize = 32;
+/// The most disks and addresses of tenants that are removed in one transaction with the group that they are in.
+const OWNED: usize = 8;
 /// The most effects that remove assignments and locks of the cluster and of its node resource group in one
 /// transaction.
 const GRANTS: usize = 8;
@@ -67,6 +70,10 @@ pub(crate) struct Committed {
     pub(crate) forgotten: bool,
     /// Keys of leases, with their holders.
     pub(crate) leased: Vec<(String, String)>,
+    /// Ids of the volumes of tenants' disks that the cluster has taken.
+    pub(crate) taken: Vec<String>,
+    /// Keys of the public IP addresses that know of the cluster now.
+    pub(crate) publics: BTreeSet<String>,
 }
 
 /// The records that a plan was made from, with their revisions.
@@ -223,6 +230,8 @@ pub(crate) async fn compose(
                 name,
                 address,
                 internal,
+                public,
+                asked,
             } => {
                 let record = BalancerRecord {
                     v: 1,
@@ -231,12 +240,16 @@ pub(crate) async fn compose(
                     name: name.clone(),
                     address: *address,
                     internal: *internal,
+                    public: public.clone(),
+                    asked: asked.clone(),
                     created_at: now,
                 };
-                record_balancer(txn, basis, &record, &mut done)
+                record_balancer(&*deps.store, txn, basis, &record, &mut done).await?
             }
             Write::ForgetBalancer(service) => forget_balancer(txn, basis, service),
-            Write::RecordVolume(volume) => record_volume(txn, basis, volume, now),
+            Write::RecordVolume(volume) => {
+                record_volume(&*deps.store, txn, basis, volume, now, &mut done).await?
+            }
             Write::GrowVolume { volume, bytes } => change_volume(txn, basis, volume, |volume| VolumeRecord {
                 bytes: *bytes,
                 ..volume
@@ -250,7 +263,7 @@ pub(crate) async fn compose(
                 deleting: true,
                 ..volume
             }),
-            Write::ForgetVolume(id) => forget_volume(txn, basis, id, now),
+            Write::ForgetVolume(id) => forget_volume(&*deps.store, txn, basis, id, now).await?,
             Write::ForgetNamespace(name) => forget_namespace(deps, txn, basis, name).await?,
             Write::Scale(sizes) => scale::pools(deps, txn, basis, sizes).await?,
             Write::Progress { id, progress } => match basis.operation(id) {
@@ -523,6 +536,14 @@ async fn forget(
         let (removals, whole) = access::removals_below(&*deps.store, &scope, GRANTS).await?;
         txn.ops.extend(removals);
         if !whole {
+            return Ok(txn);
+        }
+    }
+    if own_group {
+        let (subscription, group) = (&cluster.subscription, &cluster.spec().node_resource_group);
+        let (removed, none) = remove_of_group(&*deps.store, txn, subscription, group, OWNED, now).await?;
+        txn = removed;
+        if !none {
             return Ok(txn);
         }
     }

@@ -17,7 +17,7 @@ use control_records::{
     Event, EventKind, Fence, LeaseRecord, NameRecord, child,
     command::CommandRecord,
     credential::CredentialRecord,
-    directory, events, key,
+    directory, disk, events, key,
     namespace::NamespaceRecord,
     network::{self, NetworkRecord},
     planned, unknown,
@@ -40,6 +40,7 @@ use crate::{
     gap_detector::GapDetector,
     index::{Index, parse},
     inventory::{InventoryCache, Mark},
+    keeper::{self, Bell},
     measures::{LoopMeter, Measures},
     pacing,
     silent_machines::SilentMachinesCache,
@@ -162,6 +163,10 @@ struct Dispatcher {
     loops: JoinSet<Exit>,
     listeners: JoinSet<String>,
     sweeps: JoinSet<()>,
+    /// Keeps disks and public addresses of tenants: one task.
+    keeper: JoinSet<()>,
+    /// Wakes it.
+    bell: Arc<Bell>,
     /// The clusters of the loops' tasks.
     tasks: HashMap<task::Id, String>,
     activity: watch::Sender<Activity>,
@@ -188,6 +193,8 @@ impl Dispatcher {
             loops: JoinSet::new(),
             listeners: JoinSet::new(),
             sweeps: JoinSet::new(),
+            keeper: JoinSet::new(),
+            bell: Arc::default(),
             tasks: HashMap::new(),
             activity,
             seed,
@@ -204,6 +211,8 @@ impl Dispatcher {
             self.wake_for_resync(&uid, now);
         }
         self.sweep();
+        self.keep(Duration::ZERO);
+        self.bell.ring_for_all();
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let mut tick = clock.sleep(self.pause());
         loop {
@@ -239,6 +248,12 @@ impl Dispatcher {
                     if let Err(error) = swept {
                         tracing::error!("the sweep ended by a fault of the service: {error}");
                     }
+                }
+                Some(ended) = self.keeper.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!("the keeper of disks ended by a fault of the service: {error}");
+                    }
+                    self.keep(STORE_PAUSE);
                 }
                 Some(restarted) = self.restarts.join_next() => match restarted {
                     Ok(uid) => self.restart(&uid),
@@ -296,6 +311,7 @@ impl Dispatcher {
     async fn read_again(&mut self) -> Result<Changes, StoreError> {
         tracing::warn!("the watch of the store fell behind: reading everything again");
         let (changes, clusters) = self.read_all().await?;
+        self.bell.ring_for_all();
         self.uids.retain(|_, uid| clusters.contains(uid));
         // Deleted clusters too: their loops find that out.
         self.wake_all();
@@ -385,7 +401,16 @@ impl Dispatcher {
         } else if key.starts_with(unknown::UNKNOWN) && value.is_none() {
             // A person has released the item for deletion, or it now has a record.
             self.sweep();
+        } else if key.starts_with(disk::DISKS) {
+            self.bell.ring();
+            if value.is_none() {
+                // Its volume is to go.
+                self.sweep();
+            }
         } else {
+            if network::is_of(key, network::PUBLIC_ADDRESSES) {
+                self.bell.ring();
+            }
             for uid in index.changed(key, value) {
                 self.wake(&uid);
             }
@@ -539,6 +564,7 @@ impl Dispatcher {
         }
         if turn == 0 {
             self.sweep();
+            self.bell.ring_for_all();
         }
     }
 
@@ -546,6 +572,17 @@ impl Dispatcher {
     fn slice_of(&self, name: &str) -> u64 {
         let path = name.trim_start_matches(&key::names(key::MANAGED_CLUSTERS));
         self.seed.child(&format!("/clusters/{path}")).value() % SLICES
+    }
+
+    /// Starts the keeper after a pause.
+    fn keep(&mut self, pause: Duration) {
+        let (shared, bell) = (Arc::clone(&self.shared), Arc::clone(&self.bell));
+        self.keeper.spawn(async move {
+            if !pause.is_zero() {
+                shared.deps.env.clock.sleep(pause).await;
+            }
+            keeper::keep(shared, bell).await;
+        });
     }
 
     /// Starts a sweep, unless one is running.

@@ -510,6 +510,7 @@ mod tests {
             ],
             uplink: address("100.64.0.9"),
             balancers: Vec::new(),
+            egress: None,
         };
         let mut unknown = Unknown::default();
         unknown.add_machine("a", Some("u"), Some(&member));

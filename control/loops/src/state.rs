@@ -474,6 +474,13 @@ impl LoopState {
                 let mut known = attachments.iter_mut();
                 if let Some(attachment) = known.find(|attachment| attachment.uid == uid) {
                     attachment.attached = true;
+                    attachment.failure = None;
+                }
+            }
+            VolumeWish::AttachFailed { uid, why, .. } => {
+                let mut known = attachments.iter_mut();
+                if let Some(attachment) = known.find(|attachment| attachment.uid == uid) {
+                    attachment.failure = Some(why);
                 }
             }
             VolumeWish::Detached { uid, .. } => attachments.retain(|attachment| attachment.uid != uid),
@@ -520,6 +527,7 @@ mod tests {
             volume: "pvc-u1".to_owned(),
             node: "n".to_owned(),
             attached: false,
+            failure: None,
             held,
             deleting: false,
         }
@@ -557,7 +565,8 @@ mod tests {
         let (name, uid) = of("a");
         state.volume_set(VolumeWish::Hold { name, uid });
         let (name, uid) = of("a");
-        state.volume_set(VolumeWish::Attached { name, uid });
+        let volume = "v1".to_owned();
+        state.volume_set(VolumeWish::Attached { name, uid, volume });
         let (name, uid) = of("b");
         state.volume_set(VolumeWish::Withdraw { name, uid });
         let known = state.api.storage.as_ref().unwrap();

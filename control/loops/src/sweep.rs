@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use control_records::{
-    DeletedRecord, LeaseRecord, OwnerRecord, RepairStep, directory, events, key,
+    DeletedRecord, LeaseRecord, OwnerRecord, RepairStep, directory,
+    disk::{DISK_LABEL, DiskRecord},
+    events, key,
     unknown::{self, Kind, is_removed},
     volume::VolumeRecord,
 };
@@ -191,12 +193,17 @@ async fn volumes(shared: &Shared, inventory: &Inventory, now: Timestamp) -> Resu
     let fabric = &shared.deps.fabric;
     let (mut unknown, mut orphans) = (BTreeMap::new(), Vec::new());
     for volume in &inventory.volumes {
-        // A volume without an owner's label may well have a record.
-        let Some(uid) = volume.labels.get(CLUSTER_LABEL) else {
-            continue;
-        };
         let id = volume.id.as_str();
-        if store.get(&VolumeRecord::key(uid, id)).await?.is_some() {
+        let recorded = match (volume.labels.get(CLUSTER_LABEL), volume.labels.get(DISK_LABEL)) {
+            (Some(uid), _) => store.get(&VolumeRecord::key(uid, id)).await?.is_some(),
+            (None, Some(key)) => {
+                let found = get_record::<DiskRecord>(store, key).await?;
+                found.is_some_and(|found| found.value.volume() == id)
+            }
+            // A volume without an owner's label may well have a record.
+            (None, None) => continue,
+        };
+        if recorded {
             continue;
         }
         if is_removed(store, Kind::Volume, id).await? {
@@ -212,7 +219,7 @@ async fn volumes(shared: &Shared, inventory: &Inventory, now: Timestamp) -> Resu
         if !is_removed(store, Kind::Volume, id).await? {
             continue;
         }
-        tracing::warn!(volume = id, "removing a volume that belongs to no cluster");
+        tracing::warn!(volume = id, "removing a volume that belongs to nobody");
         let removal = async {
             if volume.attached.is_some() {
                 fabric.detach_volume(&volume.id).await?;
@@ -222,7 +229,7 @@ async fn volumes(shared: &Shared, inventory: &Inventory, now: Timestamp) -> Resu
         if let Err(error) = bounded(shared, removal).await {
             tracing::warn!(
                 volume = id,
-                "a volume that belongs to no cluster stays for now: {error}"
+                "a volume that belongs to nobody stays for now: {error}"
             );
         }
     }

@@ -44,6 +44,7 @@ use features::{FEATURES, backup, checks, heal, instead, namespaces, nodes};
 pub use disturb::Permit;
 pub use effects::{ApiEffect, ConfigEffect, CredentialsWish, Effect, FabricEffect, Subject, TrustedGrant};
 pub use features::{
+    addresses::public_address,
     configurations::inputs::{Frame, addons_inputs, wish_inputs},
     heal::{
         HealPolicy,
@@ -55,9 +56,9 @@ pub use features::{
 };
 pub use gaps::Gap;
 pub use observation::{
-    AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
-    RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
+    AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, DiskSeen, Drain, Held, KeptPlaces, Machine,
+    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, PublicSeen,
+    Reach, RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT, POD_DRAIN_FAILURE};
 pub use view::recorded::{ControlPlane, member};
@@ -229,6 +230,10 @@ pub enum Write {
         address: Ipv4Addr,
         /// Whether that is one of the nodes' subnet.
         internal: bool,
+        /// The ARM id of the public IP address of a tenant that it is of.
+        public: Option<String>,
+        /// How the Service names that, where it does.
+        asked: Option<String>,
     },
     /// The load balancer of the Service with this uid is gone: its record goes, and its address is free.
     ForgetBalancer(String),
@@ -245,7 +250,7 @@ pub enum Write {
     VolumePublished(String),
     /// The volume of this id is to go, and all that is on it.
     MarkVolume(String),
-    /// The volume of this id is gone: its record goes.
+    /// The volume of this id is gone: its record goes. Of a tenant's disk: no machine of the cluster has it any more, and others may.
     ForgetVolume(String),
     /// Set new counts of pools, by name, that the autoscaler has decided on.
     Scale(BTreeMap<String, PoolSize>),
@@ -293,12 +298,14 @@ pub struct NewVolume {
     pub bytes: u64,
     /// The SKU asked for.
     pub sku: String,
-    /// Whether it is a share.
+    /// Whether it is a share, or a snapshot of one.
     pub shared: bool,
     /// Whether it is a snapshot: then `claim` is a VolumeSnapshot, and `object` a VolumeSnapshotContent.
     pub snapshot: bool,
     /// The id of the volume that it begins as a copy of.
     pub source: Option<String>,
+    /// The key of the disk's record, where it is one that a tenant made: the cluster takes that.
+    pub disk: Option<String>,
     /// The PersistentVolume as JSON; empty where the cluster has it already.
     pub object: String,
 }
@@ -312,6 +319,7 @@ impl Write {
     fn size(&self) -> usize {
         match self {
             Self::RecordMachine { .. } => 3,
+            Self::RecordVolume(volume) if volume.disk.is_some() => 3,
             Self::RemoveMachine(_) => 5,
             Self::Lease(_)
             | Self::CreatePki

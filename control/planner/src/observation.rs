@@ -81,6 +81,12 @@ pub struct Observation {
     /// The cluster's volumes that there are in the fabric, by their ids, written down or not; `None`: this process has not looked yet, or
     /// what it saw is in doubt.
     pub volumes_there: Option<BTreeMap<String, VolumeThere>>,
+    /// Disks that PersistentVolumes of the cluster name, that a node is to have and that the cluster does not have yet, by the ids that name
+    /// them: what is known of each, or why the cluster does not get it.
+    pub disks: BTreeMap<String, Result<DiskSeen, String>>,
+    /// Public IP addresses of tenants that Services name and that they do not have yet, by the uids of the Services: what is known of each, or
+    /// why the cluster does not get it.
+    pub publics: BTreeMap<String, Result<PublicSeen, String>>,
     /// Commands that something is still to be done for, by id: when they are to be looked at again, where they were looked at already.
     pub commands: BTreeMap<String, Option<Timestamp>>,
     /// When the service did not run though the clock went on, in order.
@@ -91,6 +97,28 @@ pub struct Observation {
     pub busy: BTreeSet<Subject>,
     /// What failed lately.
     pub held: BTreeMap<Subject, Held>,
+}
+
+/// A disk of the subscription that the cluster may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSeen {
+    /// The key of its record.
+    pub key: String,
+    /// The id of its volume in the fabric.
+    pub volume: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SKU.
+    pub sku: String,
+}
+
+/// A public IP address of the subscription that the cluster may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicSeen {
+    /// Its ARM id.
+    pub id: String,
+    /// The address.
+    pub address: Ipv4Addr,
 }
 
 /// What planned work of a cluster goes by.

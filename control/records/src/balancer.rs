@@ -30,6 +30,12 @@ pub struct BalancerRecord {
     pub address: Ipv4Addr,
     /// Whether it is one of the nodes' subnet.
     pub internal: bool,
+    /// The ARM id of the public IP address of a tenant that its address is of: others of the cluster may have it as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<String>,
+    /// How the Service names that, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// When it was written down.
     pub created_at: Timestamp,
 }
@@ -46,7 +52,13 @@ impl BalancerRecord {
     }
 
     /// The key of the lease of its address; `vnet`: the uid of the tenant's VNET that the cluster is in. `None` where nobody else could take
-    /// the address.
+    /// the address, or where a public IP address has the lease.
+    pub fn own_lease(&self, vnet: Option<&str>) -> Option<String> {
+        let leased = self.public.is_none();
+        Self::lease(self.internal, self.address, vnet).filter(|_| leased)
+    }
+
+    /// The same for an address that no public IP address has the lease of.
     pub fn lease(internal: bool, address: Ipv4Addr, vnet: Option<&str>) -> Option<String> {
         if internal {
             vnet.map(|vnet| key::lease(vnet, address))
@@ -74,6 +86,8 @@ mod tests {
             name: "web".to_owned(),
             address: [100, 64, 8, 1].into(),
             internal: false,
+            public: None,
+            asked: None,
             created_at: Timestamp::UNIX_EPOCH,
         };
         let text = serde_json::to_string(&record).unwrap();
@@ -83,6 +97,19 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<BalancerRecord>(&text).unwrap(), record);
         assert!(BalancerRecord::key("c", "u1").starts_with(&BalancerRecord::all("c")));
+        assert_eq!(record.own_lease(None), Some(key::lease("vips", record.address)));
+        let public = BalancerRecord {
+            public: Some("/p".to_owned()),
+            asked: Some("g/p".to_owned()),
+            ..record
+        };
+        let text = serde_json::to_string(&public).unwrap();
+        assert!(
+            text.contains(r#""internal":false,"public":"/p","asked":"g/p","createdAt""#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<BalancerRecord>(&text).unwrap(), public);
+        assert_eq!(public.own_lease(None), None);
     }
 
     #[test]

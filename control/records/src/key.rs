@@ -38,6 +38,10 @@ pub const PRINCIPALS: &str = "/principals/";
 pub const APPLICATIONS: &str = "/directory/application/";
 /// The prefix of all groups of principals.
 pub const PRINCIPAL_GROUPS: &str = "/directory/group/";
+/// The prefix of all registries of images.
+pub const REGISTRIES: &str = "/registries/";
+/// The prefix of the registries that were deleted and whose images are still there.
+pub const REMOVED_REGISTRIES: &str = "/removed-registries/";
 /// The type of clusters in names.
 pub const MANAGED_CLUSTERS: &str = "managedclusters";
 
@@ -291,6 +295,25 @@ pub fn snapshot(subscription: &str, group: &str, name: &str) -> String {
     format!("{prefix}{}/{}", folded(group), folded(name))
 }
 
+/// The key of a registry of images. With an empty name, the prefix of its group's; with an empty group, of the subscription's.
+pub fn registry(subscription: &str, group: &str, name: &str) -> String {
+    let prefix = format!("{REGISTRIES}{}/", folded(subscription));
+    if group.is_empty() {
+        return prefix;
+    }
+    format!("{prefix}{}/{}", folded(group), folded(name))
+}
+
+/// The key that says whose a registry's name is.
+pub fn registry_name(name: &str) -> String {
+    format!("/registry-names/{}", folded(name))
+}
+
+/// The key that says that the images of a registry are to go.
+pub fn removed_registry(uid: &str) -> String {
+    format!("{REMOVED_REGISTRIES}{uid}")
+}
+
 /// Without regard to ASCII case, and without a slash.
 fn folded(text: &str) -> String {
     text.to_ascii_lowercase().replace('%', "%25").replace('/', "%2f")
@@ -403,6 +426,7 @@ mod tests {
             proptest::prop_assert_eq!(cluster_name("s", "g", &a) == cluster_name("s", "g", &b), same);
             proptest::prop_assert_eq!(managed_identity("s", &a, "n") == managed_identity("s", &b, "n"), same);
             proptest::prop_assert_eq!(snapshot("s", &a, "n") == snapshot("s", &b, "n"), same);
+            proptest::prop_assert_eq!(registry("s", &a, "n") == registry("s", &b, "n"), same);
             proptest::prop_assert_eq!(Owner::group("s", &a) == Owner::group("s", &b), same);
             let scope = |name: &str| arm_access::Scope::of(&path(name));
             proptest::prop_assert_eq!(scope(&a) == scope(&b), same);

@@ -36,7 +36,11 @@
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
+//! | `/disks/{disks or snapshots}/{s}/{group}/{name}`, lower case | [`disk::DiskRecord`]: disks, and snapshots of disks, that tenants made |
 //! | `/snapshots/{s}/{group}/{name}`, lower case | [`SnapshotRecord`]: what an agent pool was when it was taken |
+//! | `/registries/{s}/{group}/{name}`, lower case | [`RegistryRecord`]: a registry of container images |
+//! | `/registry-names/{name}` | [`RegistryNameRecord`]: whose a registry's name is |
+//! | `/removed-registries/{uid}` | [`RemovedRegistryRecord`]: a registry that was deleted, until its images are gone |
 //! | `/usage` | [`usage::UsageRecord`]: how much the clusters of each subscription ask for |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
@@ -54,6 +58,7 @@ pub mod command;
 pub mod credential;
 mod desired;
 pub mod directory;
+pub mod disk;
 pub mod epoch;
 pub mod events;
 mod fence;
@@ -68,6 +73,7 @@ mod operation;
 mod part;
 pub mod planned;
 pub mod principal;
+mod registry;
 pub mod requests;
 pub mod rotation;
 pub mod sealed;
@@ -113,6 +119,10 @@ pub use part::Part;
 pub use principal::{
     ApplicationRecord, Credential, FirstPrincipalRecord, GroupNameRecord, LoginRecord, ManagedIdentityRecord,
     MemberRecord, PrincipalGroupRecord, PrincipalRecord, Proof,
+};
+pub use registry::{
+    REGISTRY_NAME_LENGTH, RESERVED_REGISTRY_NAMES, RegistryNameRecord, RegistryRecord, RegistrySku,
+    RemovedRegistryRecord, is_registry_name,
 };
 pub use requests::{Leaving, Reached, Requests};
 pub use rotation::{KeyStep, Phase, Rotation, Turn};

@@ -3,7 +3,10 @@
 //! Always true: what is below a resource (subnets of a VNET, rules of a group) is in its record, so that no part of it changes without
 //! the others knowing; a cluster's uid is in the record of the VNET that it is put into before the cluster is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use arm_ids::ResourcePath;
 use cluster_security::{Rule, Unreadable, rules};
@@ -16,6 +19,8 @@ use serde_json::Value;
 pub const NETWORK: &str = "/network/";
 /// The type of VNETs in keys.
 pub const VNETS: &str = "virtualnetworks";
+/// The type of public IP addresses in keys.
+pub const PUBLIC_ADDRESSES: &str = "publicipaddresses";
 /// The type of network security groups in keys.
 pub const SECURITY_GROUPS: &str = "networksecuritygroups";
 
@@ -41,7 +46,7 @@ pub struct NetworkRecord {
     pub generation: u64,
     /// Its canonical properties: defaults filled in, without what follows from other records.
     pub properties: Value,
-    /// Of a VNET: the clusters that were ever put into it, by their uids. Those that are gone are left out when it is written next; a uid
+    /// Of a VNET or a public IP address: the clusters that were ever put into it, or had it, by their uids. Those that are gone are left out when it is written next; a uid
     /// never comes again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub clusters: BTreeSet<String>,
@@ -82,6 +87,16 @@ impl NetworkRecord {
         guarded.collect()
     }
 
+    /// Of a public IP address: the address, once it has one.
+    pub fn public_address(&self) -> Option<Ipv4Addr> {
+        self.properties["ipAddress"].as_str()?.parse().ok()
+    }
+
+    /// Of a public IP address: what holds the lease of its address.
+    pub fn public_holder(&self) -> String {
+        format!("publicip/{}", self.uid)
+    }
+
     /// Of a security group: its rules.
     ///
     /// # Errors
@@ -89,6 +104,18 @@ impl NetworkRecord {
     pub fn security_rules(&self) -> Result<Vec<Rule>, Unreadable> {
         rules(&self.properties)
     }
+}
+
+/// The key of the public IP address of this ARM id; `None`: it is another resource's.
+pub fn public_key(id: &str) -> Option<String> {
+    let path = ResourcePath::parse(id).ok()?;
+    let known = path.namespace_is("Microsoft.Network") && path.type_is("publicIPAddresses");
+    Some(key(
+        PUBLIC_ADDRESSES,
+        path.subscription.as_deref().filter(|_| known)?,
+        path.resource_group.as_deref()?,
+        path.name(0)?,
+    ))
 }
 
 /// The key of the security group of this id.
@@ -121,6 +148,18 @@ mod tests {
         assert!(is_of(&key(VNETS, "s", "g", "v"), VNETS));
         assert!(!is_of(&key(VNETS, "s", "g", "v"), SECURITY_GROUPS));
         assert!(!is_of("/c/virtualnetworks/s/g/v", VNETS));
+    }
+
+    #[test]
+    fn public_addresses_are_found_by_their_ids() {
+        let id = "/subscriptions/S/resourceGroups/G/providers/Microsoft.Network/publicIPAddresses/P";
+        let wanted = "/network/publicipaddresses/s/g/p";
+        assert_eq!(public_key(id).as_deref(), Some(wanted));
+        assert!(is_of(wanted, PUBLIC_ADDRESSES));
+        assert_eq!(
+            public_key(&id.replace("publicIPAddresses", "loadBalancers")),
+            None
+        );
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! fabric, who is to have it in the cluster. Always true: it is written before the volume is made, and goes after the volume and the
 //! PersistentVolume are gone; its id follows from the cluster's uid and the PersistentVolume's name; one that was published is never made
 //! anew, because what was on it would be missing; [`ObservedRecord::volumes`](crate::ObservedRecord::volumes) is set while there is one.
+//!
+//! The record of a disk that a tenant made ([`crate::disk`]) says only that the cluster has it: it is there from before the disk is given to
+//! a machine of the cluster until no machine has it, and nothing of the disk is made or removed by it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,7 +36,7 @@ pub struct VolumeRecord {
     pub bytes: u64,
     /// The SKU that the storage class asks for, as Azure writes it: shown, of no effect.
     pub sku: String,
-    /// Whether it is a share, which all nodes can mount at the same time.
+    /// Whether it is a share, which all nodes can mount at the same time, or a snapshot of one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
     /// Whether it is a snapshot: a copy of another volume at one moment, which is never attached. Its claim is then a
@@ -43,6 +46,9 @@ pub struct VolumeRecord {
     /// The id of the volume that it began as a copy of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The key of the record of the disk that it is, where a tenant made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
     /// The PersistentVolume as JSON, until it was seen in the cluster; empty where it was there before the record.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub object: String,
@@ -86,6 +92,7 @@ mod tests {
             shared: false,
             snapshot: false,
             source: None,
+            disk: None,
             object: "{}".to_owned(),
             published: false,
             deleting: false,
@@ -101,6 +108,7 @@ mod tests {
             shared: true,
             snapshot: true,
             source: Some("def".to_owned()),
+            disk: Some("/disks/disks/s/g/d".to_owned()),
             object: String::new(),
             published: true,
             deleting: true,
@@ -109,7 +117,7 @@ mod tests {
         let text = serde_json::to_string(&going).unwrap();
         assert_eq!(
             text,
-            r#"{"v":1,"id":"abc","name":"pvc-u1","claim":"u1","claimNamespace":"shop","claimName":"data","bytes":1073741824,"sku":"StandardSSD_LRS","shared":true,"snapshot":true,"source":"def","published":true,"deleting":true,"createdAt":"1970-01-01T00:00:00Z"}"#
+            r#"{"v":1,"id":"abc","name":"pvc-u1","claim":"u1","claimNamespace":"shop","claimName":"data","bytes":1073741824,"sku":"StandardSSD_LRS","shared":true,"snapshot":true,"source":"def","disk":"/disks/disks/s/g/d","published":true,"deleting":true,"createdAt":"1970-01-01T00:00:00Z"}"#
         );
         assert_eq!(serde_json::from_str::<VolumeRecord>(&text).unwrap(), going);
         assert!(VolumeRecord::key("c", "abc").starts_with(&VolumeRecord::all("c")));

@@ -15,7 +15,8 @@ use crate::Protocol;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Balancer {
-    /// Its address, unique in the stamp, or in the VNET.
+    /// Its address: of one network in the stamp, or of one subnet in the VNET. Several balancers of a network may share it, if
+    /// each protocol and port is one's.
     pub address: Ipv4Addr,
     /// The side from which it is reached.
     pub side: Side,

@@ -86,6 +86,11 @@ pub struct NetworkSpec {
     /// Load balancers on addresses of its router.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub balancers: Vec<Balancer>,
+    /// The only addresses that connections from inside reach through the uplink, beside name servers of machines
+    /// at port 53 and other networks of the same VNET; `None`: all. Answers to connections from outside leave in
+    /// any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<Ipv4Addr>>,
 }
 
 /// A subnet of a VNET.

@@ -359,6 +359,7 @@ mod tests {
                 routes: Vec::new(),
                 uplink: "100.64.16.10".parse().unwrap(),
                 balancers: vec![balancer],
+                egress: None,
             };
             network(&spec, &stamp)
                 .map_err(|error| error.to_string())

@@ -2,7 +2,7 @@
 //!
 //! Each ruleset replaces its own table in one transaction and touches no other, so that a host keeps its own rules.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use fabric_api::{NetworkSpec, StampNetwork, Uplink};
 use ipnet::Ipv4Net;
@@ -131,7 +131,8 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
 /// dropped; only answers enter by the uplink. Exceptions are other networks of the same VNET, whose addresses
 /// pass untranslated where routes to them exist, and balancers, whose traffic is redirected to their
 /// machines. Subnets with a filter have additional chains, which see the machine as the destination. Subnets
-/// that serve at a few ports only are closed to all others.
+/// that serve at a few ports only are closed to all others. In a network that nothing leaves
+/// ([`NetworkSpec::egress`]) new connections out of it are refused.
 ///
 /// Between machines, packets of connections that are not known pass: a machine's packets to a pod of another
 /// machine come by here, and the answers do not. Only what leaves by the uplink or enters a subnet that is
@@ -141,6 +142,7 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
 pub fn vnet_ruleset(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String {
     let (uplink, filters) = (network.uplink, chains(network, name_servers));
     let peers: Vec<Ipv4Addr> = peers(network).map(|route| route.to.addr()).collect();
+    let kept_in = kept_in(network, name_servers, &peers);
     let (mut come, mut go) = (String::new(), String::new());
     if !peers.is_empty() {
         let (peers, own) = (set(&peers), set(&network.address_space));
@@ -171,7 +173,7 @@ drop
 chain forward {{
 type filter hook forward priority filter; policy accept;
 {closed}oifname "{UPLINK}" ct state invalid drop
-iifname != "{UPLINK}" accept
+{kept_in}iifname != "{UPLINK}" accept
 ct state established,related accept
 {come}{forward}drop
 }}
@@ -225,6 +227,32 @@ pub(crate) fn as_reviewed(name: &str, text: &str) {
     }
     let reviewed = std::fs::read_to_string(&golden).unwrap_or_default();
     assert_eq!(reviewed, text, "{name}");
+}
+
+/// The lines of a network that nothing leaves, before what is inside may go anywhere; empty in any other. Refused at once, so
+/// that nobody waits.
+fn kept_in(network: &NetworkSpec, name_servers: &[Ipv4Addr], peers: &[Ipv4Addr]) -> String {
+    let Some(egress) = &network.egress else {
+        return String::new();
+    };
+    let reached: BTreeSet<Ipv4Addr> = egress.iter().chain(peers).copied().collect();
+    let reached: Vec<Ipv4Addr> = reached.into_iter().collect();
+    let mut servers = name_servers.to_vec();
+    servers.sort_unstable();
+    servers.dedup();
+    let mut text = String::new();
+    if !servers.is_empty() {
+        let servers = set(&servers);
+        text = format!(
+            "oifname \"{UPLINK}\" ip daddr {servers} meta l4proto {{ tcp, udp }} th dport 53 accept\n"
+        );
+    }
+    let elsewhere = if reached.is_empty() {
+        String::new()
+    } else {
+        format!("ip daddr != {} ", set(&reached))
+    };
+    text + &format!("oifname \"{UPLINK}\" ct state new {elsewhere}reject with icmp admin-prohibited\n")
 }
 
 #[cfg(test)]
@@ -352,6 +380,42 @@ mod tests {
         ] {
             as_reviewed(name, &text);
         }
+    }
+
+    #[test]
+    fn a_network_that_nothing_leaves_lets_out_what_it_needs_and_nothing_else() {
+        let mut spec: NetworkSpec = serde_json::from_value(serde_json::json!({
+            "id": "na", "address_space": ["10.1.0.0/16"], "reserved": [], "uplink": "100.64.16.10",
+            "subnets": [{ "name": "nodes", "range": "10.1.0.0/24", "gateway": "10.1.0.1" }], "routes": [],
+        }))
+        .unwrap();
+        let open = vnet_ruleset(&spec, &around().name_servers);
+        assert!(!open.contains("admin-prohibited"));
+        spec.egress = Some(vec![
+            "100.64.24.1".parse().unwrap(),
+            "100.64.16.1".parse().unwrap(),
+        ]);
+        let lines = "oifname \"uplink\" ct state invalid drop\n\
+             oifname \"uplink\" ip daddr { 192.168.1.1 } meta l4proto { tcp, udp } th dport 53 accept\n\
+             oifname \"uplink\" ct state new ip daddr != { 100.64.16.1, 100.64.24.1 } reject with icmp admin-prohibited\n\
+             iifname != \"uplink\" accept\n";
+        let text = vnet_ruleset(&spec, &around().name_servers);
+        assert!(text.contains(lines), "{text}");
+        // Nobody but itself.
+        spec.egress = Some(Vec::new());
+        let alone = vnet_ruleset(&spec, &[]);
+        let line = "oifname \"uplink\" ct state new reject with icmp admin-prohibited\n";
+        assert!(alone.contains(line), "{alone}");
+        // Another network of the same VNET is no outside.
+        spec.routes.push(fabric_api::RouteSpec {
+            to: "10.1.0.5/32".parse().unwrap(),
+            via: "100.64.16.12".parse().unwrap(),
+        });
+        let shared = vnet_ruleset(&spec, &[]);
+        assert!(
+            shared.contains("ct state new ip daddr != { 10.1.0.5 } reject"),
+            "{shared}"
+        );
     }
 
     #[test]

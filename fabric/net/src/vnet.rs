@@ -339,6 +339,7 @@ mod tests {
             }],
             uplink: "100.64.16.9".parse().unwrap(),
             balancers: Vec::new(),
+            egress: None,
         }
     }
 

@@ -15,7 +15,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster_api::{ClusterError, VolumeObjects, VolumeWish};
 use cluster_volumes::{
-    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, SNAPSHOT_CLASS, SNAPSHOTS, VOLUME_FINALIZER,
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, FILES, SNAPSHOT_CLASS, SNAPSHOTS, VOLUME_ATTRIBUTE,
+    VOLUME_FINALIZER,
 };
 use serde_json::{Value, json};
 
@@ -44,6 +45,8 @@ const TOLD_SNAPSHOT: &str = "v1/Event snapshots.";
 const TOLD: &str = "v1/Event claims.";
 /// An annotation of the simulation: the node of the pod that uses a claim.
 const USER: &str = "simulated-user";
+/// The class of snapshots of shares, which comes with the first of them.
+const SHARE_SNAPSHOT_CLASS: &str = "csi-azurefile-vsc";
 /// The finalizer of a claim in use.
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// The finalizer of a bound persistent volume.
@@ -227,6 +230,7 @@ pub(crate) fn describe(wish: &VolumeWish) -> String {
         VolumeWish::Remove { name, .. } => format!("remove {name}"),
         VolumeWish::Hold { name, .. } => format!("hold {name}"),
         VolumeWish::Attached { name, .. } => format!("attached {name}"),
+        VolumeWish::AttachFailed { name, .. } => format!("attach failed {name}"),
         VolumeWish::Detached { name, .. } => format!("detached {name}"),
         VolumeWish::Withdraw { name, .. } => format!("withdraw {name}"),
         VolumeWish::Tell { claim, .. } => format!("tell {}/{}", claim.namespace, claim.name),
@@ -291,9 +295,15 @@ fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
                 hold(attachment, ATTACHMENT_FINALIZER);
             }
         }
-        VolumeWish::Attached { name, uid } => {
+        VolumeWish::Attached { name, uid, volume } => {
             if let Some(attachment) = same(objects, &format!("{ATTACHMENT}{name}"), uid) {
-                attachment["status"] = json!({ "attached": true });
+                attachment["status"] =
+                    json!({ "attached": true, "attachmentMetadata": { VOLUME_ATTRIBUTE: volume } });
+            }
+        }
+        VolumeWish::AttachFailed { name, uid, why } => {
+            if let Some(attachment) = same(objects, &format!("{ATTACHMENT}{name}"), uid) {
+                attachment["status"] = json!({ "attached": false, "attachError": { "message": why } });
             }
         }
         VolumeWish::Detached { name, uid } => {
@@ -396,24 +406,32 @@ fn plant(cluster: &mut Cluster, claim: &PlantedClaim) -> bool {
     fresh
 }
 
-/// Adds a snapshot of a claim, of the class in every cluster.
+/// Adds a snapshot of a claim, of the class in every cluster, or of one for shares.
 fn plant_snapshot(cluster: &mut Cluster, name: &str, claim: &str) -> bool {
     let key = snapshot_key("default", name);
     if cluster.objects.contains_key(&key) {
         return false;
     }
     let number = *cluster.changes.borrow() + 1;
+    let of = cluster.objects.get(&own(claim));
+    let of = of.map(|claim| format!("{CLASS}{}", text(&claim["spec"]["storageClassName"])));
+    let of = of.and_then(|class| cluster.objects.get(&class));
+    let (name_of_class, driver) = if of.is_some_and(|class| class["provisioner"] == FILES) {
+        (SHARE_SNAPSHOT_CLASS, FILES)
+    } else {
+        (SNAPSHOT_CLASS, DRIVER)
+    };
     let class = json!({
-        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshotClass", "metadata": { "name": SNAPSHOT_CLASS },
-        "driver": DRIVER, "deletionPolicy": "Delete"
+        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshotClass", "metadata": { "name": name_of_class },
+        "driver": driver, "deletionPolicy": "Delete"
     });
-    let of_class = format!("{SNAPSHOT_KIND}{SNAPSHOT_CLASS}");
+    let of_class = format!("{SNAPSHOT_KIND}{name_of_class}");
     cluster.objects.entry(of_class).or_insert(class);
     let snapshot = json!({
         "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshot",
         "metadata": { "namespace": "default", "name": name, "uid": format!("{name}-{number}") },
         "spec": {
-            "volumeSnapshotClassName": SNAPSHOT_CLASS, "source": { "persistentVolumeClaimName": claim }
+            "volumeSnapshotClassName": name_of_class, "source": { "persistentVolumeClaimName": claim }
         }
     });
     cluster.objects.insert(key, snapshot);

@@ -40,6 +40,7 @@ fn network(id: &str, uplink: &str) -> NetworkSpec {
         reserved: Vec::new(),
         routes: Vec::new(),
         uplink: uplink.parse().unwrap(),
+        egress: None,
         balancers: vec![
             balancer("100.64.8.5", Side::Stamp),
             balancer("10.224.0.9", Side::Subnet),

@@ -108,6 +108,7 @@ fn network() -> NetworkSpec {
         routes: Vec::new(),
         uplink: "100.64.0.9".parse().unwrap(),
         balancers: Vec::new(),
+        egress: None,
     }
 }
 

@@ -49,6 +49,30 @@ pub(crate) enum Image {
         #[arg(long)]
         repair: bool,
     },
+    /// Push a container image from an archive to a registry of the stamp; no other registry and no network is needed
+    Push(ImagePush),
+}
+
+/// `landfall image push`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The archive is one that docker save, podman save or skopeo copy writes (docker-archive, oci-archive), not compressed.
+What the registry has already is not sent again: repeat the command after an interruption.
+
+Examples:
+  landfall image push app.tar acme1/team/app:1.0
+  landfall image push images.tar acme1/app:2 --image example.com/app:2 --output json")]
+pub(crate) struct ImagePush {
+    /// The archive
+    pub(crate) archive: PathBuf,
+
+    /// Registry, repository and tag, as REGISTRY/REPOSITORY:TAG [default tag: latest]
+    #[arg(value_name = "REGISTRY/REPOSITORY:TAG")]
+    pub(crate) reference: String,
+
+    /// Which image of an archive with several, as the archive calls it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Option<String>,
 }
 
 /// `landfall image build`.

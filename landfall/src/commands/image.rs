@@ -1,4 +1,7 @@
-//! `landfall image`: node images and images of add-ons, built, listed, moved, checked.
+//! `landfall image`: node images and images of add-ons, built, listed, moved, checked; container images, pushed to a
+//! registry.
+
+mod push;
 
 use anyhow::{Context as _, Result};
 use cluster_spec::node_image_version;
@@ -74,16 +77,23 @@ pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
             Ok(())
         }
         args::Image::Verify { image, repair } => verify(context, image.as_deref(), repair).await,
+        args::Image::Push(args) => push::run(context, &args).await,
     }
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, image::ImageError> + Send + 'static,
 ) -> Result<T> {
+    blocking_raw(work).await?.map_err(images::problem)
+}
+
+/// The same, with the error as it is.
+async fn blocking_raw<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, image::ImageError> + Send + 'static,
+) -> Result<Result<T, image::ImageError>> {
     tokio::task::spawn_blocking(work)
         .await
-        .context("the work ended unexpectedly")?
-        .map_err(images::problem)
+        .context("the work ended unexpectedly")
 }
 
 /// An image, as an argument names it.

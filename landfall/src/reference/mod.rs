@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use arm_kernel::routes;
 use providers_authorization::Authorization;
+use providers_containerregistry::ContainerRegistry;
 use providers_containerservice::OtherRoutes;
 use providers_infrastructure::{Compute, Network};
 use providers_insights::Insights;
@@ -40,6 +41,7 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
         resources: routes::<ResourcesProvider>(),
         authorization: routes::<Authorization>(),
         identities: routes::<ManagedIdentity>(),
+        registries: routes::<ContainerRegistry>(),
         insights: routes::<Insights>(),
         compute: routes::<Compute>(),
         network: routes::<Network>(),

@@ -15,7 +15,7 @@ use base_connections::Limits;
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_archive::Archive;
-use cluster_bootstrap::TokenAuthority;
+use cluster_bootstrap::{RegistryAccess, TokenAuthority};
 use cluster_client::KubeConnect;
 use control_sealing::SealedPlace;
 use control_store::Store;
@@ -25,6 +25,7 @@ use identity::{IdentityConfig, Issuers, Shape};
 use providers_containerservice::ArchiveReader;
 use serde::{Deserialize, Serialize};
 use service::{Service, contain, until};
+use storage_images::Images;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::{first::read, listener::Listener, open_files};
@@ -128,6 +129,7 @@ impl Drivers {
         archive: &Arc<Archive>,
         issuers: Option<Arc<dyn Issuers>>,
         sealed: Vec<Arc<dyn SealedPlace>>,
+        registries: Arc<Images>,
     ) -> service::Drivers {
         service::Drivers {
             fabric: Arc::clone(&self.fabric),
@@ -139,6 +141,7 @@ impl Drivers {
             issuers,
             sealed,
             images: Arc::<ImagesOnDemand>::clone(&self.images),
+            registries: Some(registries),
             support: Arc::<Knowledge>::clone(&self.support),
         }
     }
@@ -166,13 +169,25 @@ impl Drivers {
         }
     }
 
-    /// From now on machines and pods get tokens, and API servers get the decisions of role assignments.
+    /// The stamp's registries as nodes reach them; `host` is in references of images.
+    pub(super) fn registry(&self, host: &str) -> RegistryAccess {
+        RegistryAccess {
+            host: host.to_owned(),
+            url: self.agents_url.clone(),
+            ca: self.agents_ca.clone(),
+        }
+    }
+
+    /// From now on machines and pods get tokens and images, and API servers get the decisions of role assignments.
     pub(super) fn answer_for(&self, service: &Service) {
         self.hub.give_tokens(TokenDoor {
             tokens: service.tokens(),
             url: self.agents_url.clone(),
         });
         self.hub.decide_reviews(service.reviews());
+        if let Some(registries) = service.registries() {
+            self.hub.serve_registries(registries, self.agents_url.clone());
+        }
     }
 
     /// The node images.

@@ -35,6 +35,7 @@ use service::{
     store_copies::StoreCopies,
     until,
 };
+use storage_images::Images;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -150,6 +151,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     first::records(&*store, places, &settings, &config, env).await?;
 
     let identity_config = config.identity();
+    let registry_host = config.registry_host().to_owned();
     let drivers = drivers::Drivers::start(context, &settings, &store).await?;
     drivers.keep_backups(&archive, &store);
     let service = Service::new(
@@ -160,11 +162,17 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             epoch: identity.epoch,
             sealer: Arc::clone(&sealer),
         },
-        drivers.of_service(&archive, issuers::of(&settings, env), sealed),
+        drivers.of_service(
+            &archive,
+            issuers::of(&settings, env),
+            sealed,
+            Arc::new(Images::new(places.registries())),
+        ),
         first::signing_keys(places, env, &store, &sealer).await?,
         Arc::new(recipes::of_this_host(
             &settings,
             drivers.authority(&identity_config),
+            drivers.registry(&registry_host),
         )),
         control_loops::Settings::default(),
     );

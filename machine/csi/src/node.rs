@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// The attribute of a PersistentVolume with the volume's id in the fabric: part of a call's `volume_context`.
+/// The attribute of a PersistentVolume, and the metadata of a VolumeAttachment, with the volume's id in the fabric: part of a
+/// call's `volume_context` and `publish_context`.
 pub(crate) const VOLUME_ATTRIBUTE: &str = "landfall.dev/volume";
 /// The only filesystem.
 const EXT4: &str = "ext4";
@@ -156,7 +157,7 @@ impl Stage {
         Ok(Self {
             shared,
             handle: handle(&request.volume_id)?,
-            id: id(&request.volume_context)?,
+            id: id(&request.publish_context, &request.volume_context)?,
             staging: path("staging_target_path", &request.staging_target_path)?,
             access,
             flags,
@@ -255,7 +256,7 @@ impl Publish {
         let (access, _, reads) = capability(request.volume_capability.as_ref(), shared)?;
         Ok(Self {
             handle: handle(&request.volume_id)?,
-            id: id(&request.volume_context)?,
+            id: id(&request.publish_context, &request.volume_context)?,
             staging: path("staging_target_path", &request.staging_target_path)?,
             target: path("target_path", &request.target_path)?,
             access,
@@ -456,16 +457,22 @@ fn handle(text: &str) -> Result<String, Status> {
     Ok(text.to_owned())
 }
 
-fn id(context: &BTreeMap<String, String>) -> Result<String, Status> {
-    let id = context.get(VOLUME_ATTRIBUTE).ok_or_else(|| {
+/// The id of a volume. What the attachment says goes first: that is the service's word, and a PersistentVolume may be made by
+/// anybody. Shares are not attached.
+fn id(attached: &BTreeMap<String, String>, context: &BTreeMap<String, String>) -> Result<String, Status> {
+    let id = attached
+        .get(VOLUME_ATTRIBUTE)
+        .or_else(|| context.get(VOLUME_ATTRIBUTE));
+    let id = id.ok_or_else(|| {
         invalid(format!(
-            "volume_context has no '{VOLUME_ATTRIBUTE}': the PersistentVolume lacks this attribute"
+            "neither publish_context nor volume_context has '{VOLUME_ATTRIBUTE}': the volume was not attached, and the PersistentVolume \
+             lacks this attribute"
         ))
     })?;
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if !(1..=63).contains(&id.len()) || !id.bytes().all(plain) {
         return Err(invalid(format!(
-            "volume_context '{VOLUME_ATTRIBUTE}' is '{id}': it must be 1 to 63 of a-z, 0-9 and -"
+            "'{VOLUME_ATTRIBUTE}' is '{id}': it must be 1 to 63 of a-z, 0-9 and -"
         )));
     }
     Ok(id.clone())

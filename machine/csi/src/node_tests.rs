@@ -41,6 +41,7 @@ fn by_block() -> VolumeCapability {
 fn stage_request() -> StageRequest {
     StageRequest {
         volume_id: "/disks/pvc-1".to_owned(),
+        publish_context: BTreeMap::new(),
         staging_target_path: format!("{STAGING}/"),
         volume_capability: Some(by_mount(access::SINGLE_NODE_MULTI_WRITER, &["noatime"])),
         volume_context: [(VOLUME_ATTRIBUTE.to_owned(), "abc".to_owned())].into(),
@@ -50,6 +51,7 @@ fn stage_request() -> StageRequest {
 fn publish_request() -> PublishRequest {
     PublishRequest {
         volume_id: "/disks/pvc-1".to_owned(),
+        publish_context: BTreeMap::new(),
         staging_target_path: STAGING.to_owned(),
         target_path: TARGET.to_owned(),
         volume_capability: Some(by_mount(access::SINGLE_NODE_MULTI_WRITER, &[])),
@@ -378,6 +380,19 @@ fn bad_input_is_told_by_its_field() {
         }),
     });
     assert!(negative.unwrap_err().message.contains("required_bytes"));
+}
+
+#[test]
+fn what_the_attachment_says_goes_before_what_the_volume_says() {
+    let mut request = stage_request();
+    request.publish_context = [(VOLUME_ATTRIBUTE.to_owned(), "d0".to_owned())].into();
+    assert_eq!(Stage::read(&request, false).unwrap().id, "d0");
+    // As with the PersistentVolume of a disk that a tenant made.
+    request.volume_context.clear();
+    assert_eq!(Stage::read(&request, false).unwrap().id, "d0");
+    let mut request = publish_request();
+    request.publish_context = [(VOLUME_ATTRIBUTE.to_owned(), "d0".to_owned())].into();
+    assert_eq!(Publish::read(&request, false).unwrap().id, "d0");
 }
 
 #[test]

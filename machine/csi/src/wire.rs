@@ -140,6 +140,8 @@ pub(crate) struct CapacityRange {
 pub(crate) struct StageRequest {
     #[prost(string, tag = "1")]
     pub(crate) volume_id: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub(crate) publish_context: BTreeMap<String, String>,
     #[prost(string, tag = "3")]
     pub(crate) staging_target_path: String,
     #[prost(message, optional, tag = "4")]
@@ -162,6 +164,8 @@ pub(crate) struct UnstageRequest {
 pub(crate) struct PublishRequest {
     #[prost(string, tag = "1")]
     pub(crate) volume_id: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub(crate) publish_context: BTreeMap<String, String>,
     #[prost(string, tag = "3")]
     pub(crate) staging_target_path: String,
     #[prost(string, tag = "4")]

@@ -18,6 +18,8 @@ pub struct OtherRoutes {
     pub authorization: Vec<Route>,
     /// Of `Microsoft.ManagedIdentity`.
     pub identities: Vec<Route>,
+    /// Of `Microsoft.ContainerRegistry`.
+    pub registries: Vec<Route>,
     /// Of `Microsoft.Insights`.
     pub insights: Vec<Route>,
     /// Of `Microsoft.Compute`.
@@ -116,6 +118,15 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     );
     operations(&mut page, &others.identities);
     page.push_str(
+        "\n## Registries of images\n\n\
+         Of `Microsoft.ContainerRegistry` ([guide](../guides/registry.md)). A registry's login server is the stamp's own endpoint and the registry's \
+         name, `HOST:PORT/NAME`; tiers differ in how much a registry holds. The image API works as far as clients of the distribution specification \
+         and `az acr repository` need it; attributes of repositories cannot be changed. There are no admin users, tokens with scope maps, \
+         webhooks, replications, tasks, caches of other registries (no pull-through), imports and private endpoints; `az aks check-acr` runs an image \
+         of another registry and works only where that can be pulled.\n\n",
+    );
+    operations(&mut page, &others.registries);
+    page.push_str(
         "\n## The activity log and metrics\n\n\
          Of `Microsoft.Insights`. The log has each write, each credential that was handed out and each refusal, as long as they are kept (90 days, 5,000 \
          of what was done and 1,000 of what was refused for each subscription). The same, oldest first, is at \
@@ -126,15 +137,17 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     page.push_str(
         "\n## Machines\n\n\
          Of `Microsoft.Compute`: the pools of clusters as scale sets, their nodes as instances, and the disks of those, in the group of \
-         each cluster's nodes. They show the records of the machines and are changed through cluster and pools.\n\n",
+         each cluster's nodes. They show the records of the machines and are changed through cluster and pools. Disks and snapshots of disks are also \
+         made by tenants, in any group: empty ones, and copies ([guide](../guides/volumes.md#disks-of-your-own)).\n\n",
     );
     operations(&mut page, &others.compute);
     page.push_str(
         "\n## Networks\n\n\
          Of `Microsoft.Network`: what each cluster has, in the group of its nodes: its VNET and the subnet of its nodes, the addresses that it has \
          leased, what stands before its API server and before its Services of type LoadBalancer (`kubernetes`, `kubernetes-internal`: frontends and \
-         nodes; ports are the cluster's to tell, so there are no rules and no probes), the rules that hold for its nodes, the routes to its pods; and the virtual networks, subnets and \
-         network security groups that tenants make. Clusters can be put into those subnets (`vnetSubnetID`, [guide](../guides/networks.md)); rules of \
+         nodes; ports are the cluster's to tell, so there are no rules and no probes), the rules that hold for its nodes, the routes to its pods; and the virtual networks, subnets, \
+         network security groups and public IP addresses that tenants make. Services can have those addresses (`azure-pip-name`, \
+         [guide](../guides/load-balancers.md#addresses-of-your-own)). Clusters can be put into those subnets (`vnetSubnetID`, [guide](../guides/networks.md)); rules of \
          security groups that subnets go by hold for the nodes in them.\n\n",
     );
     operations(&mut page, &others.network);

@@ -3,15 +3,16 @@
 //! load balancers).
 //!
 //! Always true: every response about a cluster is computed from the records of clusters and machines at the
-//! time of the request, and shows only existing resources. Only the networks that tenants make are stored.
-//! Requests for machines go to [`Machines`]; other changes are in the tables and answer 501 by their name:
-//! machines are made and removed by clusters and pools.
+//! time of the request, and shows only existing resources. Only what tenants make is stored: networks,
+//! addresses and disks. Requests for machines go to [`Machines`]; other changes are in the tables and answer 501 by their
+//! name: machines are made and removed by clusters and pools.
 //!
 //! Called by: the edge.
 
 mod compute;
 mod network;
 mod place;
+mod tenants;
 mod usages;
 
 #[cfg(test)]

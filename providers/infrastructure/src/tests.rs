@@ -173,6 +173,7 @@ impl Asked {
             Arc::new(Compute {
                 stamp: stamp.clone(),
                 machines: Arc::new(Nobody),
+                env: Env::simulated(2),
             }),
             Arc::new(Network {
                 stamp,
@@ -383,6 +384,7 @@ async fn the_volume_of_a_claim_is_a_disk() {
         shared: false,
         snapshot: false,
         source: None,
+        disk: None,
         object: String::new(),
         published: true,
         deleting: false,

@@ -7,7 +7,7 @@ use cluster_spec::VM_FAMILIES;
 use control_records::usage::{Amounts, Limits, Usage};
 use serde_json::{Value, json};
 
-use crate::Stamp;
+use crate::{Stamp, compute::own};
 
 /// The use of a subscription. That of other subscriptions is not shown.
 pub(crate) async fn of(stamp: &Stamp, subscription: &str) -> Result<Amounts, ArmError> {
@@ -30,8 +30,8 @@ fn line(name: &str, title: &str, value: u64, most: Option<u64>) -> Value {
     })
 }
 
-/// `Microsoft.Compute/locations/{l}/usages`.
-pub(crate) fn compute(amounts: &Amounts, limits: &Limits) -> Value {
+/// `Microsoft.Compute/locations/{l}/usages`. `made`: the disks and the snapshots of disks that tenants made.
+pub(crate) fn compute(amounts: &Amounts, made: [u64; 2], limits: &Limits) -> Value {
     let mut lines = vec![
         line("cores", "Total Regional vCPUs", amounts.all_cores(), limits.cores),
         line("virtualMachines", "Virtual Machines", amounts.nodes, limits.nodes),
@@ -42,6 +42,13 @@ pub(crate) fn compute(amounts: &Amounts, limits: &Limits) -> Value {
             None,
         ),
     ];
+    let most = u64::try_from(own::MOST).ok();
+    for ((name, title), count) in [("disks", "Disks"), ("snapshots", "Snapshots")]
+        .into_iter()
+        .zip(made)
+    {
+        lines.push(line(name, title, count, most));
+    }
     for family in VM_FAMILIES {
         let cores = amounts.cores.get(family.name).copied().unwrap_or(0);
         lines.push(line(family.name, family.title, cores, limits.cores));
@@ -49,8 +56,8 @@ pub(crate) fn compute(amounts: &Amounts, limits: &Limits) -> Value {
     json!({ "value": lines })
 }
 
-/// `Microsoft.Network/locations/{l}/usages`.
-pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> Value {
+/// `Microsoft.Network/locations/{l}/usages`. `made`: the public IP addresses that tenants made.
+pub(crate) fn network(amounts: &Amounts, made: u64, stamp: &Stamp, subscription: &str) -> Value {
     // A cluster needs one address of the stamp, so their number is a limit as well.
     let addresses = stamp
         .limits
@@ -68,7 +75,7 @@ pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> V
         (
             "PublicIPAddresses",
             "Public IP Addresses",
-            amounts.clusters,
+            amounts.clusters.saturating_add(made),
             addresses,
         ),
         (

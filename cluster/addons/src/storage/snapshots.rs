@@ -1,4 +1,4 @@
-//! Snapshots of disks: the kinds of upstream's API group, and the default class. Always true: as for disks
+//! Snapshots of disks and shares: the kinds of upstream's API group, and the default class. Always true: as for disks
 //! ([`super`]).
 //!
 //! There is no controller in the cluster: the stamp's service takes snapshots. The schemas have the fields that
@@ -12,7 +12,7 @@ use crate::{Addon, Edits, MODE, Place, health};
 
 pub(crate) const SNAPSHOTS: Addon = Addon {
     name: "snapshots",
-    about: "Snapshots of disks, VolumeSnapshots and their class (not with `storageProfile.snapshotController.enabled: false`)",
+    about: "Snapshots of disks and shares, VolumeSnapshots and the class for disks (not with `storageProfile.snapshotController.enabled: false`)",
     images: &[],
     built: &[],
     // As for disks.

@@ -364,6 +364,7 @@ fn node_place(spec: &ClusterSpec, index: u32) -> NodePlace {
         host_cores: 2,
         host_memory_mib: 16384,
         own_disk: false,
+        registry: None,
     }
 }
 

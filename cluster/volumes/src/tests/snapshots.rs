@@ -127,3 +127,83 @@ fn a_claim_begins_with_a_snapshot_that_is_ready() {
     let none = refused(&|objects| objects.contents[0]["spec"]["volumeSnapshotRef"]["uid"] = json!("x"));
     assert!(none.contains("was not taken"), "{none}");
 }
+
+#[test]
+fn a_snapshot_of_a_share_is_of_a_class_for_shares_and_begins_a_share() {
+    let shares = |objects: &mut VolumeObjects| {
+        objects.snapshot_classes[0]["driver"] = json!(FILES);
+        objects.volumes[0]["spec"]["csi"]["driver"] = json!(FILES);
+    };
+    let snapshot = only(taken(shares).snapshots).unwrap();
+    let SnapshotStage::Wanted(recipe) = &snapshot.stage else {
+        panic!("{snapshot:?}")
+    };
+    assert!(recipe.shared);
+    let content = snapshot_content(&snapshot, recipe, "abc");
+    assert_eq!(content["spec"]["driver"], FILES);
+    assert_eq!(share_snapshot_handle("mc", "s1"), "mc#landfall#snapshot-s1");
+    // A class for disks takes none of shares, and the other way round.
+    let mixed: [fn(&mut VolumeObjects); 2] = [
+        |objects| objects.snapshot_classes[0]["driver"] = json!(FILES),
+        |objects| objects.volumes[0]["spec"]["csi"]["driver"] = json!(FILES),
+    ];
+    for mixed in mixed {
+        let stage = only(taken(mixed).snapshots).unwrap().stage;
+        assert!(
+            matches!(&stage, SnapshotStage::Refused(why) if why.contains("with this VolumeSnapshotClass")),
+            "{stage:?}"
+        );
+    }
+    // Without a class, the default of the claim's own driver.
+    let usual = taken(|objects| {
+        shares(objects);
+        objects.snapshots[0]["spec"]["volumeSnapshotClassName"] = Value::Null;
+        let default = json!({ "snapshot.storage.kubernetes.io/is-default-class": "true" });
+        objects.snapshot_classes[0]["metadata"]["annotations"] = default.clone();
+        let mut of_disks = objects.snapshot_classes[0].clone();
+        of_disks["metadata"] = json!({ "name": "a", "annotations": default });
+        of_disks["driver"] = json!(DRIVER);
+        objects.snapshot_classes.push(of_disks);
+    });
+    let stage = only(usual.snapshots).unwrap().stage;
+    assert!(
+        matches!(&stage, SnapshotStage::Wanted(recipe) if recipe.shared && recipe.class == SNAPSHOT_CLASS),
+        "{stage:?}"
+    );
+
+    let restored = |by: &str| {
+        let mut wanted = claim();
+        wanted["metadata"]["annotations"] = json!({ "volume.kubernetes.io/storage-provisioner": FILES });
+        wanted["spec"]["accessModes"] = json!(["ReadWriteMany"]);
+        wanted["spec"]["dataSource"] =
+            json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "before" });
+        let mut objects = objects(&[wanted], &[]);
+        snapshots(&mut objects);
+        objects.classes[0]["provisioner"] = json!(FILES);
+        objects.classes[0]["volumeBindingMode"] = json!("Immediate");
+        objects.classes[0]["parameters"] = json!({ "skuName": "Premium_LRS" });
+        objects.snapshots[0]["status"] =
+            json!({ "readyToUse": true, "boundVolumeSnapshotContentName": "snapcontent-s1" });
+        objects.contents = vec![json!({
+            "metadata": { "name": "snapcontent-s1", "uid": "c1", "annotations": { VOLUME_ATTRIBUTE: "def" } },
+            "spec": {
+                "driver": by, "deletionPolicy": "Delete", "sourceVolumeMode": "Filesystem",
+                "volumeSnapshotRef": { "uid": "s1" }
+            },
+            "status": content_status("h", 5 * GIB, 7)
+        })];
+        Storage::read(&objects)
+    };
+    let read = restored(FILES);
+    assert!(read.contents[0].shared);
+    assert_eq!(
+        recipe_of(&read.claims[0]).source.as_deref(),
+        Some("snapcontent-s1")
+    );
+    let other = refusal(only(restored(DRIVER).claims));
+    assert!(other.contains("was not taken by"), "{other}");
+}
+
+fn recipe_of(claim: &Claim) -> Recipe {
+    recipe(Some(claim.clone()))
+}

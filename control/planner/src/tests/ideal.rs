@@ -259,16 +259,17 @@ impl Ideal {
                 name,
                 address,
                 internal,
+                public,
+                asked,
             } => {
                 let mut others = self.seen.balancers.iter();
+                let shares = |other: &BalancerRecord| public.is_some() && other.public == *public;
                 assert!(
-                    others.all(|other| other.address != *address && other.uid != *uid),
+                    others.all(|other| (other.address != *address || shares(other)) && other.uid != *uid),
                     "{address} was taken"
                 );
-                assert!(
-                    *internal || self.seen.taken.insert(*address),
-                    "{address} was taken"
-                );
+                let new = *internal || self.seen.taken.insert(*address);
+                assert!(new || public.is_some(), "{address} was taken");
                 let record = BalancerRecord {
                     v: 1,
                     uid: uid.clone(),
@@ -276,6 +277,8 @@ impl Ideal {
                     name: name.clone(),
                     address: *address,
                     internal: *internal,
+                    public: public.clone(),
+                    asked: asked.clone(),
                     created_at: self.now,
                 };
                 self.seen.balancers.push(Arc::new(record));
@@ -289,10 +292,14 @@ impl Ideal {
                     .find(|record| record.uid == *uid)
                     .unwrap();
                 let address = record.address;
+                let mut others = self.seen.balancers.iter();
+                let shared = others.any(|other| other.uid != *uid && other.address == address);
                 if let NetworkSeen::Made(layout) = &self.seen.network {
-                    assert!(!layout.balances(address), "a record goes last");
+                    assert!(shared || !layout.balances(address), "a record goes last");
                 }
-                self.seen.taken.remove(&address);
+                if record.public.is_none() {
+                    self.seen.taken.remove(&address);
+                }
                 self.seen.balancers.retain(|record| record.uid != *uid);
             }
             Write::RecordVolume(_)

@@ -25,6 +25,7 @@ impl Ideal {
                     shared: new.shared,
                     snapshot: new.snapshot,
                     source: new.source.clone(),
+                    disk: new.disk.clone(),
                     object: new.object.clone(),
                     published: false,
                     deleting: false,
@@ -43,6 +44,14 @@ impl Ideal {
                 record.published = true;
             }
             Write::MarkVolume(id) => self.volume(id).deleting = true,
+            Write::ForgetVolume(id) if self.volume(id).disk.is_some() => {
+                let there = self.disks.get(id);
+                assert!(
+                    there.is_none_or(|there| there.attached.is_none()),
+                    "it is given back last"
+                );
+                self.seen.volumes.retain(|record| record.id != *id);
+            }
             Write::ForgetVolume(id) => {
                 assert!(!self.disks.contains_key(id), "a record goes last");
                 let mut volumes = self.seen.api.storage.iter().flat_map(|storage| &storage.volumes);
@@ -150,6 +159,12 @@ impl Ideal {
             VolumeWish::Attached { uid, .. } => {
                 let mut all = attachments.iter_mut();
                 all.find(|attachment| attachment.uid == *uid).unwrap().attached = true;
+            }
+            VolumeWish::AttachFailed { uid, why, .. } => {
+                let mut all = attachments.iter_mut();
+                let found = all.find(|attachment| attachment.uid == *uid).unwrap();
+                assert_ne!(found.failure.as_ref(), Some(why), "once");
+                found.failure = Some(why.clone());
             }
             VolumeWish::Detached { uid, .. } => attachments.retain(|attachment| attachment.uid != *uid),
             VolumeWish::Withdraw { uid, .. } => {

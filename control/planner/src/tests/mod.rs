@@ -75,6 +75,8 @@ mod upgrade_settings;
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
 mod volumes_attachments;
+#[path = "../features/volumes/tests_disks.rs"]
+mod volumes_disks;
 #[path = "../features/volumes/tests_shares.rs"]
 mod volumes_shares;
 #[path = "../features/volumes/tests_snapshots.rs"]
@@ -132,6 +134,8 @@ fn nothing_yet() -> Observation {
         balancers: Vec::new(),
         volumes: Vec::new(),
         volumes_there: None,
+        disks: BTreeMap::new(),
+        publics: BTreeMap::new(),
         commands: BTreeMap::new(),
         images: BTreeSet::new(),
         busy: BTreeSet::new(),

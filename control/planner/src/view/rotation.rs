@@ -7,11 +7,11 @@
 //! Always true: what has not been looked at since this process began is left as it is: a restart of the service takes nobody out of
 //! rotation.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use agent_api::SILENT_AFTER;
 use cluster_api::NodeSeen;
-use cluster_balancers::{EXCLUDED, Wish};
+use cluster_balancers::{EXCLUDED, PublicName, Wish};
 use cluster_security::{Addresses, Direction, Rule, filter};
 use control_records::{Role, balancer::BalancerRecord};
 use fabric_api::{BalancedPort, Balancer, PortRange, Protocol, Side};
@@ -42,6 +42,9 @@ pub(crate) fn balancers(draft: &mut Draft<'_>) -> (Vec<Balancer>, BTreeSet<Ipv4A
     let within: Vec<Ipv4Net> = profile.space().iter().copied().chain(profile.pod_range).collect();
     let found = seen.balancers.iter().filter_map(|record| {
         let wish = wish_of(record, wishes).filter(|wish| wish.refusal.is_none())?;
+        if clash_of(record, &seen.balancers, wishes).is_some() {
+            return None;
+        }
         Some(balancer(record, wish, &nodes, &within))
     });
     let mut found: Vec<_> = found.collect();
@@ -52,9 +55,40 @@ pub(crate) fn balancers(draft: &mut Draft<'_>) -> (Vec<Balancer>, BTreeSet<Ipv4A
 /// What a load balancer is for, as long as it is to be there with this very address.
 pub(crate) fn wish_of<'w>(record: &BalancerRecord, wishes: &'w [Wish]) -> Option<&'w Wish> {
     let wish = wishes.iter().find(|wish| wish.uid == record.uid)?;
-    let fits =
-        wish.internal == record.internal && wish.address.is_none_or(|address| address == record.address);
+    let named = wish.public.as_ref().map(PublicName::text);
+    let fits = wish.internal == record.internal
+        && wish.address.is_none_or(|address| address == record.address)
+        && named == record.asked;
     (fits && !wish.deleting).then_some(wish)
+}
+
+/// Why a Service cannot share an address with another one: each port is one's. `None`: it can.
+pub(crate) fn clash(wish: &Wish, other: &Wish) -> Option<String> {
+    let port = wish.common_port(other)?;
+    Some(format!(
+        "Port {} of the address is the Service {}'s already; give this one another port, or another address.",
+        port.port,
+        other.key()
+    ))
+}
+
+/// Why a Service has nothing at the address that it has been given: its ports have changed, and one of them is that of an earlier Service
+/// there.
+pub(crate) fn clash_of(
+    record: &BalancerRecord,
+    records: &[Arc<BalancerRecord>],
+    wishes: &[Wish],
+) -> Option<String> {
+    record.public.as_ref()?;
+    let wish = wish_of(record, wishes)?;
+    let age = |record: &BalancerRecord| (record.created_at, record.uid.clone());
+    let earlier = records
+        .iter()
+        .filter(|other| other.address == record.address && age(other) < age(record));
+    earlier
+        .filter_map(|other| wish_of(other, wishes))
+        .filter(|other| other.refusal.is_none())
+        .find_map(|other| clash(wish, other))
 }
 
 /// Whether a node may still get new connections, so that it is too early to drain it. Not for long: a network that cannot be changed keeps

@@ -77,3 +77,31 @@ fn a_filter_holds_within_a_subnet_and_follows_the_specification() {
         }
     });
 }
+
+#[test]
+fn a_closed_network_lets_nothing_out_but_to_what_it_names() {
+    run("closed", async |stand: &Stand| {
+        let fabric = &stand.fabric;
+        let mut spec = network(stand, "na", 10);
+        fabric.ensure_network(&spec).await.unwrap();
+        for (id, address) in [("a1", "10.224.0.4"), ("a2", "10.224.0.5")] {
+            let spec = machine(id, vec![on_subnet("na", address)]);
+            fabric.ensure_machine(&spec).await.unwrap();
+        }
+        let outside = fabric.stamp_network().gateway();
+        assert!(stand.pings("a1", &outside.to_string()).await, "it is open");
+        // Whoever is root in a machine does not change that.
+        spec.egress = Some(Vec::new());
+        for _ in 0..2 {
+            fabric.ensure_network(&spec).await.unwrap();
+            assert!(!stand.pings("a1", &outside.to_string()).await, "it is closed");
+            assert!(stand.pings("a1", "10.224.0.5").await, "inside");
+        }
+        spec.egress = Some(vec![outside]);
+        fabric.ensure_network(&spec).await.unwrap();
+        assert!(stand.pings("a1", &outside.to_string()).await, "it is named");
+        spec.egress = None;
+        fabric.ensure_network(&spec).await.unwrap();
+        assert!(stand.pings("a2", &outside.to_string()).await);
+    });
+}

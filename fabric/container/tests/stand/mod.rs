@@ -341,6 +341,7 @@ pub(crate) fn network(stand: &Stand, id: &str, uplink: u32) -> NetworkSpec {
         routes: Vec::new(),
         uplink: stand.address(uplink),
         balancers: Vec::new(),
+        egress: None,
     }
 }
 

@@ -93,6 +93,7 @@ fn a_claim_waits_for_its_user_and_is_on_one_node_at_a_time() {
         VolumeWish::Attached {
             name: name.clone(),
             uid: uid.clone(),
+            volume: "v1".to_owned(),
         },
     ] {
         set(&mut cluster, &wish).unwrap();
@@ -178,7 +179,12 @@ fn what_has_grown_is_used_where_it_is_attached() {
     assert_eq!(status["capacity"]["storage"], "1Gi");
     uses(&mut cluster, "n1");
     let (name, uid, ..) = attachment(&cluster);
-    set(&mut cluster, &VolumeWish::Attached { name, uid }).unwrap();
+    let attached = VolumeWish::Attached {
+        name,
+        uid,
+        volume: "v1".to_owned(),
+    };
+    set(&mut cluster, &attached).unwrap();
     let status = &claim(&cluster)["status"];
     assert_eq!(status["capacity"]["storage"], "2Gi");
     assert!(status["conditions"].is_null(), "{status}");

@@ -99,6 +99,7 @@ impl Stand {
     pub(crate) fn stage(&self) -> StageRequest {
         StageRequest {
             volume_id: HANDLE.to_owned(),
+            publish_context: Default::default(),
             staging_target_path: self.place("staging"),
             volume_capability: Some(by_mount()),
             volume_context: [(VOLUME_ATTRIBUTE.to_owned(), ID.to_owned())].into(),
@@ -108,6 +109,7 @@ impl Stand {
     pub(crate) fn publish(&self, target: &str) -> PublishRequest {
         PublishRequest {
             volume_id: HANDLE.to_owned(),
+            publish_context: Default::default(),
             staging_target_path: self.place("staging"),
             target_path: self.place(target),
             volume_capability: Some(by_mount()),

@@ -14,6 +14,7 @@ use http::StatusCode;
 use identity::{IDENTITY_NAMESPACE, IdentityApi};
 use identity_directory as directory;
 use providers_authorization::{Authorization, RoleAuthorizer};
+use providers_containerregistry::ContainerRegistry;
 use providers_containerservice::{BackupApi, ContainerService, HistoryApi};
 use providers_infrastructure::{Compute, Network};
 use providers_insights::Insights;
@@ -112,6 +113,10 @@ impl Stamp {
                     shell("Landfall.Backup", routes::<BackupApi>()),
                     shell("Landfall.ContainerService", routes::<HistoryApi>()),
                     shell(providers_managedidentity::NAMESPACE, routes::<ManagedIdentity>()),
+                    shell(
+                        providers_containerregistry::NAMESPACE,
+                        routes::<ContainerRegistry>(),
+                    ),
                     shell(IDENTITY_NAMESPACE, routes::<IdentityApi>()),
                     shell(Compute::NAME, routes::<Compute>()),
                     shell(Network::NAME, routes::<Network>()),

@@ -1,6 +1,7 @@
-//! `Microsoft.Compute`: scale sets, their instances, disks, snapshots of disks; sizes and usages.
+//! `Microsoft.Compute`: scale sets, their instances, disks and snapshots of disks, of clusters and of tenants; sizes and usages.
 
 mod actions;
+pub(crate) mod own;
 mod sizes;
 mod view;
 
@@ -12,6 +13,7 @@ use arm_kernel::{
     expands,
 };
 use arm_wire::{ArmError, Request, Response};
+use base_env::Env;
 use control_records::{NodeOrder, RepairStep};
 use serde_json::{Value, json};
 
@@ -71,6 +73,8 @@ pub struct Compute {
     pub stamp: Stamp,
     /// The implementation of requests for machines.
     pub machines: Arc<dyn Machines>,
+    /// Clock and identities.
+    pub env: Env,
 }
 
 impl Namespace for Compute {
@@ -81,8 +85,8 @@ impl Namespace for Compute {
         &SET_INSTANCES,
         &INSTANCE_VIEW,
         &MACHINES,
-        &OF_DISKS,
-        &OF_SNAPSHOTS,
+        &own::OF_DISKS,
+        &own::OF_SNAPSHOTS,
         &SIZES,
         &SKUS,
         &USAGES,
@@ -278,62 +282,6 @@ const MACHINES: Type = kind(
     ],
 );
 
-const OF_DISKS: Type = ResourceType {
-    members: Some(with_cluster(|provider, subscription, group| {
-        Box::pin(provider.summaries(subscription, group, disks))
-    })),
-    ..kind(
-        DISKS,
-        &[
-            Row::read(Get, "Disks_Get", |provider, call| {
-                Box::pin(provider.one(&call.request, DISKS, disks))
-            }),
-            Row::items("Disks_ListByResourceGroup", |provider, call| {
-                Box::pin(provider.all(&call.request, disks))
-            })
-            .gate(Gate::Items),
-            Row::items("Disks_List", |provider, call| {
-                Box::pin(provider.all(&call.request, disks))
-            })
-            .gate(Gate::Items)
-            .at(Scope::Subscription),
-            Row::not_yet(Put, "Disks_CreateOrUpdate"),
-            Row::not_yet(Patch, "Disks_Update"),
-            Row::not_yet(Delete, "Disks_Delete"),
-            Row::not_yet(Action("beginGetAccess"), "Disks_GrantAccess"),
-            Row::not_yet(Action("endGetAccess"), "Disks_RevokeAccess"),
-        ],
-    )
-};
-
-const OF_SNAPSHOTS: Type = ResourceType {
-    members: Some(with_cluster(|provider, subscription, group| {
-        Box::pin(provider.summaries(subscription, group, snapshots))
-    })),
-    ..kind(
-        SNAPSHOTS,
-        &[
-            Row::read(Get, "Snapshots_Get", |provider, call| {
-                Box::pin(provider.one(&call.request, SNAPSHOTS, snapshots))
-            }),
-            Row::items("Snapshots_ListByResourceGroup", |provider, call| {
-                Box::pin(provider.all(&call.request, snapshots))
-            })
-            .gate(Gate::Items),
-            Row::items("Snapshots_List", |provider, call| {
-                Box::pin(provider.all(&call.request, snapshots))
-            })
-            .gate(Gate::Items)
-            .at(Scope::Subscription),
-            Row::not_yet(Put, "Snapshots_CreateOrUpdate"),
-            Row::not_yet(Patch, "Snapshots_Update"),
-            Row::not_yet(Delete, "Snapshots_Delete"),
-            Row::not_yet(Action("beginGetAccess"), "Snapshots_GrantAccess"),
-            Row::not_yet(Action("endGetAccess"), "Snapshots_RevokeAccess"),
-        ],
-    )
-};
-
 const SIZES: Type = kind(
     "locations/vmSizes",
     &[Row::read(List, "VirtualMachineSizes_List", |provider, call| {
@@ -386,17 +334,21 @@ fn disks(place: &Place) -> Vec<Value> {
         instances.map(move |instance| (set, instance))
     });
     let of_instances = instances.map(|(set, instance)| view::disk(set, &instance));
-    // Neither shares nor snapshots are disks.
+    // Neither shares nor snapshots are disks; a tenant's own is shown where it was made.
     let of_claims = place
         .volumes
         .iter()
-        .filter(|volume| !volume.shared && !volume.snapshot);
+        .filter(|volume| !volume.shared && !volume.snapshot && volume.disk.is_none());
     let of_claims = of_claims.map(|volume| view::volume(place, volume));
     of_instances.chain(of_claims).collect()
 }
 
 fn snapshots(place: &Place) -> Vec<Value> {
-    let taken = place.volumes.iter().filter(|volume| volume.snapshot);
+    // Those of shares are none of Azure's disks.
+    let taken = place
+        .volumes
+        .iter()
+        .filter(|volume| volume.snapshot && !volume.shared);
     taken.map(|snapshot| view::snapshot(place, snapshot)).collect()
 }
 
@@ -488,34 +440,15 @@ impl Compute {
         })
     }
 
-    /// The resource of this kind that a request names.
-    async fn one(
-        &self,
-        request: &Request,
-        kind: &str,
-        of: fn(&Place) -> Vec<Value>,
-    ) -> Result<Response, ArmError> {
-        let (group, name) = (
-            request.path.resource_group.as_deref().unwrap_or_default(),
-            request.path.name(0).unwrap_or_default(),
-        );
-        let subscription = request.path.subscription.as_deref().unwrap_or_default();
-        let places = places(&*self.stamp.store, subscription, Some(group)).await?;
-        let named = |shown: &Value| {
-            shown["name"]
-                .as_str()
-                .is_some_and(|own| own.eq_ignore_ascii_case(name))
-        };
-        let found = places.iter().flat_map(of).find(named);
-        let missing = || missing(&format!("{NAMESPACE}/{kind}"), name, group);
-        found.map(Response::ok).ok_or_else(missing)
-    }
-
     async fn usages(&self, request: &Request) -> Result<Response, ArmError> {
         self.stamp
             .check_location(request.path.name(0).unwrap_or_default())?;
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
-        let own = usages::of(&self.stamp, subscription).await?;
-        Ok(Response::ok(usages::compute(&own, &self.stamp.limits)))
+        let used = usages::of(&self.stamp, subscription).await?;
+        let store = &*self.stamp.store;
+        let disks = own::count(store, false, subscription).await?;
+        let snapshots = own::count(store, true, subscription).await?;
+        let made = [disks, snapshots].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+        Ok(Response::ok(usages::compute(&used, made, &self.stamp.limits)))
     }
 }

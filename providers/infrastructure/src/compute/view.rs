@@ -275,7 +275,7 @@ pub(super) fn volume(place: &Place, record: &VolumeRecord) -> Value {
 }
 
 /// The name of a snapshot of a disk.
-fn snapshot_name(record: &VolumeRecord) -> String {
+pub(super) fn snapshot_name(record: &VolumeRecord) -> String {
     format!("snapshot-{}", record.claim)
 }
 
@@ -328,7 +328,7 @@ fn creation(place: &Place, record: &VolumeRecord) -> Value {
     shown
 }
 
-fn tier(sku: &str) -> &'static str {
+pub(super) fn tier(sku: &str) -> &'static str {
     match sku {
         _ if sku.starts_with("Premium") => "Premium",
         _ if sku.starts_with("Ultra") => "Ultra",

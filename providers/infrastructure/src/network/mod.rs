@@ -1,7 +1,8 @@
-//! `Microsoft.Network`: the network resources of each cluster, in its node resource group; and VNETs and
-//! security groups that tenants make.
+//! `Microsoft.Network`: the network resources of each cluster, in its node resource group; and VNETs,
+//! security groups and public IP addresses that tenants make.
 
 pub(crate) mod own;
+pub(crate) mod public;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -72,7 +73,7 @@ impl Namespace for Network {
     const TYPES: &'static [&'static ResourceType<Self>] = &[
         &own::VNETS,
         &own::SUBNETS,
-        &ADDRESSES,
+        &public::ADDRESSES,
         &BALANCERS,
         &POOLS,
         &own::GROUPS,
@@ -147,18 +148,6 @@ macro_rules! part {
 /// Values of `$expand` that clients send; these parts are always shown.
 const EXPANDED: &[&str] = &["ipConfigurations", "ipConfigurations/networkInterface"];
 
-const ADDRESSES: Type = of_clusters!(
-    "publicIPAddresses",
-    view::addresses,
-    "PublicIPAddresses_Get",
-    "PublicIPAddresses_List",
-    "PublicIPAddresses_ListAll",
-    [
-        Row::not_yet(Put, "PublicIPAddresses_CreateOrUpdate"),
-        Row::not_yet(Patch, "PublicIPAddresses_UpdateTags"),
-        Row::not_yet(Delete, "PublicIPAddresses_Delete"),
-    ]
-);
 const BALANCERS: Type = of_clusters!(
     "loadBalancers",
     view::balancers,
@@ -303,8 +292,15 @@ impl Network {
         self.stamp
             .check_location(request.path.name(0).unwrap_or_default())?;
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
-        let own = usages::of(&self.stamp, subscription).await?;
-        Ok(Response::ok(usages::network(&own, &self.stamp, subscription)))
+        let used = usages::of(&self.stamp, subscription).await?;
+        let made = public::count(&*self.stamp.store, subscription).await?;
+        let made = u64::try_from(made).unwrap_or(u64::MAX);
+        Ok(Response::ok(usages::network(
+            &used,
+            made,
+            &self.stamp,
+            subscription,
+        )))
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::place::{Place, Set};
 
 /// The load balancer of addresses of the stamp. Its backend pool has the same name.
-const OUTSIDE: &str = "kubernetes";
+pub(super) const OUTSIDE: &str = "kubernetes";
 /// The load balancer of addresses of the nodes' subnet.
 const INSIDE: &str = "kubernetes-internal";
 
@@ -25,7 +25,7 @@ pub(super) fn address_name(service: &BalancerRecord) -> String {
 }
 
 /// Kubernetes' name of a Service's load balancer, by the Service's uid: `a` and the first 31 of its digits.
-fn frontend_name(service: &BalancerRecord) -> String {
+pub(super) fn frontend_name(service: &BalancerRecord) -> String {
     let digits = service.uid.chars().filter(char::is_ascii_alphanumeric);
     format!("a{}", digits.take(31).collect::<String>())
 }
@@ -91,7 +91,8 @@ fn balancer(place: &Place, balancer: &str, services: &[&BalancerRecord]) -> Valu
 fn frontend(place: &Place, service: &BalancerRecord) -> Value {
     let state = state(place);
     if !service.internal {
-        let address = place.id(NAMESPACE, &[("publicIPAddresses", &address_name(service))]);
+        let own = || place.id(NAMESPACE, &[("publicIPAddresses", &address_name(service))]);
+        let address = service.public.clone().unwrap_or_else(own);
         return json!({
             "provisioningState": state,
             "privateIPAllocationMethod": "Dynamic",

@@ -19,6 +19,8 @@ async fn with_services() -> Asked {
         name: "web".to_owned(),
         address: address.parse().unwrap(),
         internal,
+        public: None,
+        asked: None,
         created_at: at(),
     };
     let own = key::observed("u1");

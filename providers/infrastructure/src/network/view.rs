@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cluster_spec::{ApiAccess, PodNetworking};
-use control_records::Role;
+use control_records::{Role, balancer::BalancerRecord};
 use serde_json::{Value, json};
 
 use super::{NAMESPACE, SUBNET, VNET, services};
@@ -125,7 +125,9 @@ pub(super) fn addresses(place: &Place, stamp: &Stamp) -> Vec<Value> {
     {
         all.push(shown(OUTBOUND, uplink, &[]));
     }
-    for balancer in place.balancers.iter().filter(|balancer| !balancer.internal) {
+    // A tenant's own is shown where it was made.
+    let own = |balancer: &&BalancerRecord| !balancer.internal && balancer.public.is_none();
+    for balancer in place.balancers.iter().filter(own) {
         let mut address = shown(&services::address_name(balancer), balancer.address, &[]);
         address["tags"]["k8s-azure-cluster-name"] = json!("kubernetes");
         address["tags"]["k8s-azure-service"] = json!(format!("{}/{}", balancer.namespace, balancer.name));

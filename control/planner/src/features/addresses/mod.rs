@@ -47,6 +47,17 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     checks.cluster(Stage::Foundation, "leasing addresses", leased);
 }
 
+/// A free one of the VIPs for a public IP address that a tenant made, by that one's uid. `None` when all are in use.
+pub fn public_address(uid: &str, vips: Ipv4Net, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+    let mut leases = Leases {
+        uid,
+        ranges: StampRanges { machines: vips, vips },
+        taken,
+        chosen: BTreeSet::new(),
+    };
+    leases.take(vips, 0, "public")
+}
+
 /// Addresses of the stamp for a cluster, chosen among the free ones, one after the other. `None` when a range is full.
 ///
 /// The search starts at a place computed from `uid`: clusters made at the same moment rarely reach for the same address,

@@ -10,7 +10,10 @@
 //! A Service that is no more of the type is not found by looking: it loses status and finalizer before the record goes, which is all that
 //! tells of it. What the network has is said by `view::rotation`.
 //!
-//! Always true: a record goes only once no network has its address, nor may get it by what is under way; what a Service asks for and cannot
+//! Several Services of a cluster have the same public IP address of a tenant, if each port of it is one's: then the address is theirs as long
+//! as one of them is there.
+//!
+//! Always true: a record goes only once no network has its address for it, nor may get it by what is under way; what a Service asks for and cannot
 //! get is told to its owner, once, and keeps nobody else waiting. Services are their tenants': whether a cluster is what it is to be does
 //! not depend on them, so nothing here is a check.
 
@@ -19,12 +22,15 @@ mod places;
 use std::time::Duration;
 
 use cluster_api::{Ingress, Note, ServiceWish};
-use cluster_balancers::Wish;
+use cluster_balancers::{PublicName, Wish};
 use control_records::balancer::BalancerRecord;
 
+use fabric_api::Balancer;
+
 use crate::{
-    ApiEffect, Draft, NetworkSeen, Observation, Reach, Subject, Write, feature::Feature,
-    view::rotation::wish_of,
+    ApiEffect, Draft, NetworkSeen, Observation, Reach, Subject, Write,
+    feature::Feature,
+    view::rotation::{clash_of, wish_of},
 };
 
 use places::assign;
@@ -47,13 +53,13 @@ fn record(draft: &mut Draft<'_>) {
     for record in &seen.balancers {
         let listed = wishes.iter().any(|wish| wish.uid == record.uid);
         let let_go = listed || seen.api.released.contains(&record.uid);
-        if wish_of(record, wishes).is_none() && is_free(seen, record) && let_go && draft.has_room(3) {
+        if wish_of(record, wishes).is_none() && is_free(seen, wishes, record) && let_go && draft.has_room(3) {
             draft.write(Write::ForgetBalancer(record.uid.clone()));
             left -= 1;
         }
     }
-    for (wish, address) in assign(draft, wishes) {
-        let Ok(address) = address else { continue };
+    for (wish, place) in assign(draft, wishes) {
+        let Ok(place) = place else { continue };
         if !draft.has_room(3) {
             break;
         }
@@ -61,8 +67,10 @@ fn record(draft: &mut Draft<'_>) {
             uid: wish.uid.clone(),
             namespace: wish.namespace.clone(),
             name: wish.name.clone(),
-            address,
+            address: place.address,
             internal: wish.internal,
+            public: place.public,
+            asked: wish.public.as_ref().map(PublicName::text),
         });
         left += 1;
     }
@@ -75,11 +83,15 @@ fn known(seen: &Observation) -> Option<&[Wish]> {
     wishes.filter(|_| seen.api.reach == Reach::Ready)
 }
 
-/// Whether no network has a load balancer's address, or is about to get it.
-fn is_free(seen: &Observation, record: &BalancerRecord) -> bool {
+/// Whether no network has a load balancer's address for it, or is about to get it.
+fn is_free(seen: &Observation, wishes: &[Wish], record: &BalancerRecord) -> bool {
+    // Others that stay have it.
+    let shared = seen.balancers.iter().any(|other| {
+        other.uid != record.uid && other.address == record.address && wish_of(other, wishes).is_some()
+    });
     match &seen.network {
         NetworkSeen::Made(layout) => {
-            !layout.balances(record.address) && !seen.busy.contains(&Subject::Network)
+            (shared || !layout.balances(record.address)) && !seen.busy.contains(&Subject::Network)
         }
         NetworkSeen::Gone => true,
         NetworkSeen::Unknown => false,
@@ -105,13 +117,15 @@ fn act(draft: &mut Draft<'_>) {
             .iter()
             .find(|(uid, _)| *uid == wish.uid)
             .map(|(_, why)| why);
-        if let Some(next) = next(seen, wish, record.map(|record| &**record), why) {
+        let record = record.map(|record| &**record);
+        let clash = record.and_then(|record| clash_of(record, &seen.balancers, wishes));
+        if let Some(next) = next(seen, wish, record, why.or(clash.as_ref())) {
             draft.act_quietly(ApiEffect::SetService(next));
         }
     }
     for record in &seen.balancers {
         let listed = wishes.iter().any(|wish| wish.uid == record.uid);
-        if !listed && !seen.api.released.contains(&record.uid) && is_free(seen, record) {
+        if !listed && !seen.api.released.contains(&record.uid) && is_free(seen, wishes, record) {
             draft.act_quietly(ApiEffect::SetService(ServiceWish {
                 namespace: record.namespace.clone(),
                 name: record.name.clone(),
@@ -164,7 +178,7 @@ fn next(
         NetworkSeen::Made(layout) => layout
             .balancers
             .iter()
-            .any(|balancer| balancer.address == address),
+            .any(|balancer| balancer.address == address && is_for(balancer, wish)),
         NetworkSeen::Unknown | NetworkSeen::Gone => false,
     };
     if !serves || wish.shown == Some(address) {
@@ -179,6 +193,15 @@ fn next(
         Ingress::At(address),
         Some(note(false, "EnsuredLoadBalancer", &message)),
     ))
+}
+
+/// Whether a load balancer at a Service's address is for its ports.
+fn is_for(balancer: &Balancer, wish: &Wish) -> bool {
+    let mut ports = balancer.ports.iter();
+    ports.any(|port| {
+        let mut own = wish.ports.iter();
+        own.any(|own| own.protocol == port.protocol && own.port == port.port)
+    })
 }
 
 fn note(warning: bool, reason: &'static str, message: &str) -> Note {

@@ -1,14 +1,15 @@
 //! Which addresses load balancers get: one of the stamp's VIPs, or of the nodes' subnet, from its end on. Pure choices among the free ones.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use cluster_balancers::Wish;
-use control_records::Role;
+use control_records::{Role, balancer::BalancerRecord};
 use ipnet::Ipv4Net;
 
 use crate::{
     Draft, Machine, UnknownMachines, Write,
     features::{addresses::Leases, nodes::placement::NODE_OFFSET},
+    view::rotation::{clash, wish_of},
 };
 
 /// The nodes' subnet of a VNET that was made for a cluster, as AKS calls it.
@@ -16,11 +17,19 @@ const SUBNET: &str = "aks-subnet";
 /// A cluster has no more of them: the stamp's addresses are everybody's.
 const MOST: usize = 250;
 
+/// An address that a Service is to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) address: Ipv4Addr,
+    /// The ARM id of the public IP address of a tenant that it is of.
+    pub(super) public: Option<String>,
+}
+
 /// The Services that wait for an address, and which each of them is to get, or why it gets none.
 pub(super) fn assign<'w>(
     draft: &mut Draft<'_>,
     wishes: &'w [Wish],
-) -> Vec<(&'w Wish, Result<Ipv4Addr, String>)> {
+) -> Vec<(&'w Wish, Result<Place, String>)> {
     let seen = draft.seen;
     let has_one = |wish: &Wish| seen.balancers.iter().any(|record| record.uid == wish.uid);
     let waiting: Vec<&Wish> = wishes
@@ -38,10 +47,32 @@ pub(super) fn assign<'w>(
     }
     let mut free = Free::of(draft);
     let mut count = seen.balancers.len();
-    let mut places = Vec::new();
+    let mut places: Vec<(&Wish, Result<Place, String>)> = Vec::new();
     for wish in waiting {
         let address = if count < MOST {
-            free.take(wish)
+            match seen.publics.get(&wish.uid) {
+                Some(Err(why)) => Err(why.clone()),
+                Some(Ok(public)) => {
+                    let given = places.iter().filter_map(|(other, place)| {
+                        let place = place.as_ref().ok()?;
+                        (place.address == public.address).then_some(*other)
+                    });
+                    let there = at(public.address, &seen.balancers, wishes);
+                    match there.chain(given).find_map(|other| clash(wish, other)) {
+                        Some(why) => Err(why),
+                        None => Ok(Place {
+                            address: public.address,
+                            public: Some(public.id.clone()),
+                        }),
+                    }
+                }
+                // It is about to be looked for.
+                None if wish.public.is_some() => continue,
+                None => free.take(wish).map(|address| Place {
+                    address,
+                    public: None,
+                }),
+            }
         } else {
             Err(format!(
                 "The cluster has {MOST} load balancers, and may have no more; delete a Service of type LoadBalancer."
@@ -51,6 +82,16 @@ pub(super) fn assign<'w>(
         places.push((wish, address));
     }
     places
+}
+
+/// The Services that have an address.
+fn at<'s>(
+    address: Ipv4Addr,
+    records: &'s [Arc<BalancerRecord>],
+    wishes: &'s [Wish],
+) -> impl Iterator<Item = &'s Wish> {
+    let records = records.iter().filter(move |record| record.address == address);
+    records.filter_map(move |record| wish_of(record, wishes))
 }
 
 /// Addresses that are free.

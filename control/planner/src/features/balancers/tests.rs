@@ -372,3 +372,100 @@ fn sources_are_ranges_where_words_stood() {
         "{sources:?}"
     );
 }
+
+const PUBLIC: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/publicIPAddresses/p";
+
+/// A public IP address of a tenant, which the Services with these uids name.
+fn public(ideal: &mut Ideal, uids: &[&str]) -> Ipv4Addr {
+    let address = Ipv4Addr::new(100, 64, 24, 77);
+    ideal.seen.taken.insert(address);
+    for uid in uids {
+        let seen = PublicSeen {
+            id: PUBLIC.to_owned(),
+            address,
+        };
+        ideal.seen.publics.insert((*uid).to_owned(), Ok(seen));
+    }
+    address
+}
+
+fn named(uid: &str, port: u16) -> Wish {
+    service(uid, |object| {
+        object["metadata"]["annotations"]["service.beta.kubernetes.io/azure-pip-name"] = json!("p");
+        object["spec"]["ports"] = json!([{ "port": port, "nodePort": 30000 + port }]);
+    })
+}
+
+fn addresses(ideal: &Ideal) -> Vec<(Ipv4Addr, u16)> {
+    let all = balancers(ideal).iter();
+    all.map(|balancer| (balancer.address, balancer.ports[0].port))
+        .collect()
+}
+
+#[test]
+fn services_share_the_public_address_that_they_name() {
+    let mut ideal = cluster_of(1);
+    let address = public(&mut ideal, &["u1", "u2"]);
+    plant(&mut ideal, named("u1", 80));
+    plant(&mut ideal, named("u2", 443));
+    ideal.run();
+    assert_eq!(addresses(&ideal), [(address, 80), (address, 443)]);
+    for record in &ideal.seen.balancers {
+        assert_eq!(record.public.as_deref(), Some(PUBLIC));
+    }
+    assert_eq!(seen(&ideal, "u2").unwrap().shown, Some(address));
+    // One goes, the other stays.
+    let services = ideal.seen.api.services.as_mut().unwrap();
+    services[0].deleting = true;
+    ideal.run();
+    assert_eq!(addresses(&ideal), [(address, 443)]);
+    assert_eq!(ideal.seen.balancers.len(), 1);
+    assert!(ideal.seen.taken.contains(&address), "it is its owner's");
+    for wish in ideal.seen.api.services.as_mut().unwrap() {
+        wish.deleting = true;
+    }
+    ideal.run();
+    assert!(balancers(&ideal).is_empty() && ideal.seen.balancers.is_empty());
+}
+
+#[test]
+fn a_port_of_an_address_is_one_services() {
+    let mut ideal = cluster_of(1);
+    let address = public(&mut ideal, &["u1", "u2"]);
+    plant(&mut ideal, named("u1", 80));
+    ideal.run();
+    plant(&mut ideal, named("u2", 80));
+    ideal.run();
+    assert_eq!(addresses(&ideal), [(address, 80)]);
+    assert!(
+        ideal.seen.api.told["u2"].contains("shop/u1"),
+        "{:?}",
+        ideal.seen.api.told
+    );
+    // It asks for another one, and then for that of the first again.
+    let change = |ideal: &mut Ideal, port: u16| {
+        let services = ideal.seen.api.services.as_mut().unwrap();
+        services[1].ports = named("u2", port).ports;
+    };
+    change(&mut ideal, 443);
+    ideal.now = after(ideal.now, Duration::from_secs(90));
+    ideal.run();
+    assert_eq!(addresses(&ideal), [(address, 80), (address, 443)]);
+    change(&mut ideal, 80);
+    ideal.run();
+    assert_eq!(addresses(&ideal), [(address, 80)], "the earlier one keeps it");
+    assert_eq!(ideal.seen.balancers.len(), 2, "its place is kept for it");
+}
+
+#[test]
+fn why_a_public_address_is_not_had_is_told() {
+    let mut ideal = cluster_of(1);
+    plant(&mut ideal, named("u1", 80));
+    ideal
+        .seen
+        .publics
+        .insert("u1".to_owned(), Err("there is none".to_owned()));
+    ideal.run();
+    assert!(ideal.seen.balancers.is_empty());
+    assert_eq!(ideal.seen.api.told["u1"], "there is none");
+}

@@ -57,7 +57,11 @@ pub(super) fn serve(
                 })
             }
             Some(has) if has == id && !attachment.attached => {
-                set(draft, attachment, |name, uid| VolumeWish::Attached { name, uid });
+                set(draft, attachment, |name, uid| VolumeWish::Attached {
+                    name,
+                    uid,
+                    volume: record.id.clone(),
+                });
             }
             // It has it, or waits for another one to lose it.
             _ => {}
@@ -113,7 +117,11 @@ fn is_wanted(attachments: &[&Attachment], node: &str) -> bool {
     staying.any(|attachment| attachment.node == node)
 }
 
-fn set(draft: &mut Draft<'_>, attachment: &Attachment, wish: impl FnOnce(String, String) -> VolumeWish) {
+pub(super) fn set(
+    draft: &mut Draft<'_>,
+    attachment: &Attachment,
+    wish: impl FnOnce(String, String) -> VolumeWish,
+) {
     let wish = wish(attachment.name.clone(), attachment.uid.clone());
     draft.act_quietly(ApiEffect::SetVolume(wish));
 }

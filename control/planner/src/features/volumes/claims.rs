@@ -9,7 +9,7 @@ use crate::{ApiEffect, Draft, NewVolume, Subject, VolumeThere, Write};
 
 /// A cluster has no more volumes: the host's room is everybody's.
 pub(super) const MOST: usize = 500;
-const GIB: u64 = 1 << 30;
+pub(super) const GIB: u64 = 1 << 30;
 
 /// The claims that wait for a volume, and which each of them is to get, or why it gets none.
 pub(super) fn assign<'s>(
@@ -62,6 +62,7 @@ fn new(
         shared: claim.shared,
         snapshot: false,
         source,
+        disk: None,
         object: object(draft, claim, recipe, &id),
         id,
     })
@@ -133,6 +134,7 @@ pub(super) fn found_again(draft: &Draft<'_>, objects: &Objects<'_>) -> Vec<NewVo
             shared: volume.shared,
             snapshot: false,
             source: None,
+            disk: None,
             object: String::new(),
         })
     });
@@ -168,7 +170,7 @@ pub(super) fn tell(draft: &mut Draft<'_>, storage: &Storage, objects: &Objects<'
     }
 }
 
-fn tell_one(draft: &mut Draft<'_>, claim: &Claim, reason: &'static str, why: String) {
+pub(super) fn tell_one(draft: &mut Draft<'_>, claim: &Claim, reason: &'static str, why: String) {
     if draft.seen.api.told.get(&claim.claim.uid) != Some(&why) {
         draft.act_quietly(ApiEffect::SetVolume(VolumeWish::Tell {
             claim: claim.claim.clone(),

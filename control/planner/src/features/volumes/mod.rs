@@ -8,7 +8,7 @@
 //! | 4 | it was seen in the cluster: the record says so | the record goes |
 //!
 //! The machine of a volume meanwhile follows from VolumeAttachments: [`attachments`]. Snapshots are volumes that are never attached:
-//! [`snapshots`].
+//! [`snapshots`]. Disks that tenants made are taken and given back: [`disks`].
 //!
 //! Always true: a volume is removed only where its PersistentVolume was seen to be given up, or with its cluster; a record goes only once
 //! neither the fabric nor the cluster has anything of it, nor may get it by what is under way; a volume that was published is never made
@@ -17,10 +17,11 @@
 
 mod attachments;
 mod claims;
+mod disks;
 mod objects;
 mod snapshots;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use cluster_api::VolumeWish;
 use cluster_volumes::{Storage, id};
@@ -31,6 +32,9 @@ use crate::{
 };
 
 use objects::Objects;
+
+/// A disk that the cluster does not get is looked at again after this.
+const RETRY: Duration = Duration::from_secs(10);
 
 pub(crate) const FEATURE: Feature = Feature {
     record,
@@ -44,10 +48,12 @@ fn record(draft: &mut Draft<'_>) {
     let Some(storage) = known(draft) else {
         return;
     };
-    let objects = Objects::of(seen, storage);
+    let objects = Objects::of(draft, storage);
     let mut left = seen.volumes.len();
     for record in served(draft) {
-        let write = if record.snapshot {
+        let write = if record.disk.is_some() {
+            disks::conclusion(seen, &objects, record)
+        } else if record.snapshot {
             snapshots::conclusion(seen, storage, record)
         } else {
             conclusion(seen, &objects, record)
@@ -64,9 +70,11 @@ fn record(draft: &mut Draft<'_>) {
     let new = assigned.filter_map(|(_, volume)| volume.ok());
     let taken = snapshots::assign(draft, storage, &objects).into_iter();
     let taken = taken.filter_map(|(_, snapshot)| snapshot.ok());
+    let given = disks::assign(draft, storage, &objects).into_iter();
+    let given = given.filter_map(|(_, disk)| disk.ok());
     let again = claims::found_again(draft, &objects).into_iter();
     let again = again.chain(snapshots::found_again(draft, storage));
-    for volume in new.chain(taken).chain(again) {
+    for volume in new.chain(taken).chain(given).chain(again) {
         if !draft.has_room(2) {
             break;
         }
@@ -171,8 +179,9 @@ fn act(draft: &mut Draft<'_>) {
     let Some(storage) = known(draft) else {
         return;
     };
-    let objects = Objects::of(seen, storage);
+    let objects = Objects::of(draft, storage);
     claims::tell(draft, storage, &objects);
+    disks::tell(draft, storage, &objects);
     snapshots::tell(draft, storage, &objects);
     // Where volumes are written down and it is not known, machines and volumes are about to be looked for.
     let Some(there) = &seen.volumes_there else {
@@ -180,6 +189,10 @@ fn act(draft: &mut Draft<'_>) {
     };
     for record in served(draft) {
         let found = there.get(&record.id);
+        if record.disk.is_some() {
+            disks::keep(draft, &objects, record, found);
+            continue;
+        }
         match (record.snapshot, record.deleting) {
             (true, true) => snapshots::remove(draft, storage, record, found),
             (true, false) => snapshots::keep(draft, storage, record, found),
@@ -282,6 +295,7 @@ fn observe(draft: &mut Draft<'_>) {
         return;
     }
     for record in &seen.volumes {
+        // Whether a tenant's disk is there is told by itself.
         let lost = record.published && !record.deleting && is_gone(seen, record);
         let told = draft.observed.lost_volumes.contains_key(&record.id);
         if lost == told || !draft.has_room(1) {
@@ -331,6 +345,14 @@ pub(crate) fn remove_all(draft: &mut Draft<'_>) -> bool {
     };
     let mut left = seen.volumes.len();
     for record in &seen.volumes {
+        if record.disk.is_some() {
+            let write = disks::give_back(draft, record, there.get(&record.id));
+            if let Some(write) = write.filter(|_| draft.has_room(3)) {
+                draft.write(write);
+                left -= 1;
+            }
+            continue;
+        }
         if !record.deleting && !draft.desired.deleting {
             // Written down first: the next request may come while some of them are gone.
             if draft.has_room(2) {

@@ -1,11 +1,11 @@
 //! What the cluster holds of volumes, by the records that it has to do with.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use cluster_volumes::{Attachment, Claim, Storage, Volume};
-use control_records::volume::VolumeRecord;
+use control_records::{ClusterRecord, disk::DiskId, volume::VolumeRecord};
 
-use crate::{Machine, Observation};
+use crate::{Draft, Machine};
 
 /// See the module. Built once a plan, because clusters may have hundreds of volumes.
 pub(super) struct Objects<'a> {
@@ -26,7 +26,8 @@ pub(super) struct Objects<'a> {
 }
 
 impl<'a> Objects<'a> {
-    pub(super) fn of(seen: &'a Observation, storage: &'a Storage) -> Self {
+    pub(super) fn of(draft: &Draft<'a>, storage: &'a Storage) -> Self {
+        let seen = draft.seen;
         let by_id: BTreeMap<&str, &VolumeRecord> = seen
             .volumes
             .iter()
@@ -42,7 +43,8 @@ impl<'a> Objects<'a> {
         let mut strange_volumes: Vec<&Volume> = Vec::new();
         for volume in &storage.volumes {
             let id = volume.id.as_deref();
-            match id.and_then(|id| by_id.get(id).copied()) {
+            let named = || named(draft.desired, &seen.volumes, volume);
+            match id.and_then(|id| by_id.get(id).copied()).or_else(named) {
                 Some(record) => {
                     records.insert(volume.name.as_str(), record);
                     volumes.entry(record.id.as_str()).or_default().push(volume);
@@ -121,4 +123,26 @@ impl<'a> Objects<'a> {
     pub(super) fn goes_alone(&self, volume: &Volume) -> bool {
         !volume.deletes && volume.deleting && !self.is_claimed(volume)
     }
+}
+
+/// The record of the disk that a PersistentVolume names by its ARM id: of one that a tenant made, or of a claim that is gone.
+fn named<'a>(
+    desired: &ClusterRecord,
+    records: &'a [Arc<VolumeRecord>],
+    volume: &Volume,
+) -> Option<&'a VolumeRecord> {
+    let id = DiskId::parse(volume.disk.as_deref()?).filter(|id| !id.snapshot)?;
+    let (key, own) = (id.key(), is_own(desired, &id));
+    let mut records = records.iter().map(|record| &**record);
+    records.find(|record| match &record.disk {
+        Some(disk) => *disk == key,
+        None => own && !record.shared && !record.snapshot && record.name.eq_ignore_ascii_case(&id.name),
+    })
+}
+
+/// Whether a disk is in the group of the cluster's nodes.
+fn is_own(desired: &ClusterRecord, id: &DiskId) -> bool {
+    let group = &desired.spec().node_resource_group;
+    id.subscription.eq_ignore_ascii_case(&desired.subscription)
+        && id.resource_group.eq_ignore_ascii_case(group)
 }

@@ -1,4 +1,4 @@
-//! Snapshots of disks: from a VolumeSnapshot to a copy of its claim's disk at one moment, and back.
+//! Snapshots: from a VolumeSnapshot to a copy of its claim's disk or share at one moment, and back.
 //!
 //! | step | coming | going |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 
 use cluster_api::{ClaimRef, Note, VolumeWish};
 use cluster_volumes::{
-    Snapshot, SnapshotContent, SnapshotRecipe, SnapshotStage, Storage, content_status, id, snapshot_content,
-    snapshot_handle,
+    Snapshot, SnapshotContent, SnapshotRecipe, SnapshotStage, Storage, content_status, id,
+    share_snapshot_handle, snapshot_content, snapshot_handle,
 };
 use control_records::volume::VolumeRecord;
 use jiff::Timestamp;
@@ -98,7 +98,7 @@ fn new(
 ) -> Result<NewVolume, String> {
     let source = claims::source_record(draft, objects, &recipe.volume).ok_or_else(|| {
         format!(
-            "spec.source: the disk {} is not there any more, or is about to go; name another claim.",
+            "spec.source: the volume {} is not there any more, or is about to go; name another claim.",
             recipe.volume
         )
     })?;
@@ -110,9 +110,10 @@ fn new(
         // The disk may be larger than recorded.
         bytes: found.map_or(source.bytes, |found| found.bytes.max(source.bytes)),
         sku: source.sku.clone(),
-        shared: false,
+        shared: recipe.shared,
         snapshot: true,
         source: Some(source.id.clone()),
+        disk: None,
         object: snapshot_content(snapshot, recipe, &id).to_string(),
         id,
     })
@@ -143,9 +144,10 @@ pub(super) fn found_again(draft: &Draft<'_>, storage: &Storage) -> Vec<NewVolume
             ),
             bytes: found.bytes,
             sku: String::new(),
-            shared: false,
+            shared: content.shared,
             snapshot: true,
             source: None,
+            disk: None,
             object: String::new(),
         })
     });
@@ -253,7 +255,11 @@ fn publish(draft: &mut Draft<'_>, record: &VolumeRecord) {
     };
     let desired = draft.desired;
     let group = &desired.spec().node_resource_group;
-    let handle = snapshot_handle(&desired.subscription, group, &record.claim);
+    let handle = if record.shared {
+        share_snapshot_handle(group, &record.claim)
+    } else {
+        snapshot_handle(&desired.subscription, group, &record.claim)
+    };
     let now = i64::try_from(draft.now.as_nanosecond()).unwrap_or(i64::MAX);
     object["status"] = content_status(&handle, record.bytes, now);
     draft.act_quietly(ApiEffect::SetVolume(VolumeWish::PublishContent {

@@ -100,6 +100,7 @@ pub(super) fn attach_to(ideal: &mut Ideal, uid: &str, node: &str) {
         volume: format!("pvc-{uid}"),
         node: node.to_owned(),
         attached: false,
+        failure: None,
         held: false,
         deleting: false,
     });

@@ -44,7 +44,14 @@ fn a_node_gets_a_volume_a_step_at_a_time_and_loses_it_so() {
     assert!(wishes(&ideal).is_empty(), "not before it has it");
     ideal.pass();
     let (object, uid) = of_attachment(&name);
-    assert_eq!(wishes(&ideal), [VolumeWish::Attached { name: object, uid }]);
+    assert_eq!(
+        wishes(&ideal),
+        [VolumeWish::Attached {
+            name: object,
+            uid,
+            volume: id("u1"),
+        }]
+    );
     ideal.run();
     assert!(effects(&ideal).is_empty() && wishes(&ideal).is_empty());
     storage(&mut ideal).attachments[0].deleting = true;

@@ -1,7 +1,7 @@
 //! Shares: volumes that all nodes find, and that are never attached.
 
 use cluster_api::{ClaimRef, VolumeWish};
-use cluster_volumes::{Claim, Recipe, Stage, id};
+use cluster_volumes::{Claim, Recipe, Snapshot, SnapshotRecipe, SnapshotStage, Stage, id};
 
 use super::{
     volumes::{GIB, change_disks, effects, storage, wishes, with_attached},
@@ -95,6 +95,70 @@ fn a_share_goes_with_its_claim() {
     ideal.run();
     assert!(!ideal.disks.contains_key(&id_of("f1")) && ideal.disks.len() == 1);
     assert!(storage(&mut ideal).volumes.iter().all(|volume| !volume.shared));
+}
+
+#[test]
+fn a_snapshot_of_a_share_is_no_share_and_begins_one() {
+    let mut ideal = with_share();
+    storage(&mut ideal).snapshots.push(Snapshot {
+        snapshot: ClaimRef {
+            namespace: "shop".to_owned(),
+            name: "before".to_owned(),
+            uid: "s1".to_owned(),
+        },
+        content: "snapcontent-s1".to_owned(),
+        ready: false,
+        deleting: false,
+        stage: SnapshotStage::Wanted(Box::new(SnapshotRecipe {
+            class: "csi-azurefile-vsc".to_owned(),
+            deletes: true,
+            volume: "pvc-f1".to_owned(),
+            handle: "h".to_owned(),
+            block: false,
+            shared: true,
+        })),
+    });
+    ideal.pass();
+    let copy = id("0123456789", "snapcontent-s1");
+    // No node finds it: nobody may write to it.
+    assert_eq!(
+        effects(&ideal),
+        [FabricEffect::EnsureVolume {
+            volume: copy.clone(),
+            bytes: GIB,
+            source: Some(id_of("f1")),
+            shared: false,
+        }]
+    );
+    ideal.pass();
+    let published = wishes(&ideal);
+    let [VolumeWish::PublishContent { object, .. }] = &published[..] else {
+        panic!("{published:?}")
+    };
+    assert!(
+        object.contains("#landfall#snapshot-s1") && object.contains("file.csi.azure.com"),
+        "{object}"
+    );
+    ideal.run();
+    assert!(storage(&mut ideal).snapshots[0].ready && !ideal.disks[&copy].open);
+
+    let mut again = claim("f2");
+    if let Stage::Wanted(recipe) = &mut again.stage {
+        recipe.source = Some("snapcontent-s1".to_owned());
+    }
+    storage(&mut ideal).claims.push(again);
+    ideal.pass();
+    assert_eq!(
+        effects(&ideal),
+        [FabricEffect::EnsureVolume {
+            volume: id_of("f2"),
+            bytes: GIB,
+            source: Some(copy),
+            shared: true,
+        }]
+    );
+    ideal.run();
+    assert!(ideal.disks[&id_of("f2")].open);
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn snapshot(uid: &str, deletes: bool) -> Snapshot {
             volume: "pvc-u1".to_owned(),
             handle: "h".to_owned(),
             block: false,
+            shared: false,
         })),
     }
 }

@@ -25,19 +25,21 @@ use arm_kernel::{
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
 use async_trait::async_trait;
 use base_env::Env;
-use control_records::{ClusterRecord, GroupRecord, access, key, network, network::NetworkRecord};
-use control_store::{Op, Revision, Store, Stored, Txn, get_record, list_records, put_record};
+use control_records::{ClusterRecord, key, network, network::NetworkRecord};
+use control_store::{Revision, Store, Stored, Txn, get_record, list_records, put_record};
 use serde_json::{Map, Value, json};
 
 use super::{NAMESPACE, Network, Of};
-use crate::{Stamp, compute, place::places, usages};
+use crate::{
+    Stamp, compute,
+    place::places,
+    tenants::{group_is_going, open_group, rights},
+    usages,
+};
 
 use part::Part;
 pub(super) use rows::{GROUPS, RULES, SUBNETS, VNETS};
 use top::Top;
-
-/// Assignments and locks that may go with a resource.
-const MOST_RIGHTS: usize = 80;
 
 impl Host for Network {
     type Config = Stamp;
@@ -215,13 +217,7 @@ impl State {
                 let mut views = all.iter().flat_map(|one| (K::OF_CLUSTERS)(one, &provider.stamp));
                 state.view = views.find(|view| super::is_called(view, place.name));
                 if purpose == Purpose::Decision {
-                    let key = key::group(place.subscription, place.group);
-                    let group = get_record::<GroupRecord>(store, &key)
-                        .await
-                        .map_err(store_error)?;
-                    // Of one that is going nothing is made; the edge has said so to whoever came before it went.
-                    let group = group.filter(|record| !record.value.deleting);
-                    state.group = group.map(|record| record.revision);
+                    state.group = open_group(store, place.subscription, place.group).await?;
                 }
             }
         }
@@ -305,30 +301,6 @@ fn changed(context: &Context<'_, Stamp>, state: &State, present: &NetworkRecord)
     }
 }
 
-fn check_object(body: &Value) -> Result<(), ArmError> {
-    if body.is_object() {
-        return Ok(());
-    }
-    let message = "The request needs a body that is a JSON object.";
-    Err(ArmError::new(ErrorCode::INVALID_REQUEST_CONTENT, message))
-}
-
-/// A name that ARM allows.
-fn check_name(name: &str, most: usize, target: &str, problems: &mut Problems) {
-    let plain = name
-        .chars()
-        .all(|char| char.is_ascii_alphanumeric() || "-_.".contains(char));
-    let begins = name.starts_with(|char: char| char.is_ascii_alphanumeric());
-    let ends = name.ends_with(|char: char| char.is_ascii_alphanumeric() || char == '_');
-    if !(plain && begins && ends && name.len() <= most) {
-        let message = format!(
-            "The name {} must have 1 to {most} letters, digits, '-', '_' and '.', begin with a letter or a digit and end with one or '_'.",
-            quote(name)
-        );
-        problems.add(ErrorCode::INVALID_RESOURCE_NAME, target, message);
-    }
-}
-
 /// Clusters that are in a VNET, with the subnets that their pools are in.
 pub(crate) async fn clusters_in(store: &dyn Store, record: &NetworkRecord) -> Result<Users, ArmError> {
     let mut users = Users::default();
@@ -387,19 +359,6 @@ pub(crate) async fn clusters_in(store: &dyn Store, record: &NetworkRecord) -> Re
     Ok(users)
 }
 
-/// Assignments and locks go with what they are at.
-async fn rights(store: &dyn Store, scope: &AccessScope) -> Result<Vec<Op>, ArmError> {
-    let (rights, all) = access::removals_below(store, scope, MOST_RIGHTS)
-        .await
-        .map_err(store_error)?;
-    if all {
-        return Ok(rights);
-    }
-    let message =
-        "Too many roles or locks are assigned at the resource for it to go in one step; remove some of them.";
-    Err(ArmError::new(ErrorCode::CONFLICT, message))
-}
-
 /// The transaction of a change of a resource, or of a part of it.
 async fn transaction<K: Kind>(
     provider: &Network,
@@ -450,11 +409,7 @@ async fn transaction<K: Kind>(
     }
     if state.found.is_none() {
         let Some(group) = state.group else {
-            let message = format!(
-                "The resource group {} is being deleted; nothing can be created in it.",
-                quote(place.group)
-            );
-            return Err(ArmError::new(ErrorCode::RESOURCE_GROUP_BEING_DELETED, message));
+            return Err(group_is_going(place.group));
         };
         let prefix = network::key(K::KEY, place.subscription, "", "");
         let (others, _) = store.list(&prefix).await.map_err(store_error)?;

@@ -14,12 +14,12 @@ use control_store::Txn;
 use serde_json::{Map, Value};
 
 use super::{
-    Action, Change, Decided, Kind, Place, State, Top, answer_part, changed, check_object, find, tag_of,
-    transaction,
+    Action, Change, Decided, Kind, Place, State, Top, answer_part, changed, find, tag_of, transaction,
 };
 use crate::{
     Stamp, missing,
     network::{NAMESPACE, Network, is_called},
+    tenants::check_object,
 };
 
 /// The most parts of a resource, as the tables say it of whole lists.

@@ -16,12 +16,13 @@ use control_store::{Store, list_records};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Decided, Kind, User, Users, check_name, id_of, properties,
+    Decided, Kind, User, Users, id_of, properties,
     vnets::{Vnets, subnets},
 };
 use crate::{
     Stamp,
     network::{Of, view},
+    tenants::check_name,
 };
 
 /// A network security group, with its rules.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, marker::PhantomData};
 
-use arm_ids::{ResourcePath, same_location};
+use arm_ids::ResourcePath;
 use arm_kernel::{
     Context, Decision, Mutation, Presence, Purpose, RequestInfo, Resource, Tagged, Tags, quote,
     schema::{Problems, clean},
@@ -13,13 +13,11 @@ use control_records::network::NetworkRecord;
 use control_store::Txn;
 use serde_json::{Map, Value, json};
 
-use super::{
-    Action, Change, Decided, Kind, Place, State, answer, changed, check_name, check_object, listed, tag_of,
-    transaction,
-};
+use super::{Action, Change, Decided, Kind, Place, State, answer, changed, listed, tag_of, transaction};
 use crate::{
     Stamp, missing,
     network::{NAMESPACE, Network, is_called},
+    tenants::{check_location, check_name, check_object},
 };
 
 /// The resources of a kind, as the kernel sees them.
@@ -108,9 +106,9 @@ fn put<K: Kind>(
     let mut problems = Problems::default();
     check_name(place.name, 80, "name", &mut problems);
     let mut asked = clean(K::tree(), body, context.info.api_version, &mut problems).body;
-    location(
+    check_location(
         context.config,
-        present,
+        present.map(|present| present.location.as_str()),
         asked.get("location").and_then(Value::as_str),
         &mut problems,
     );
@@ -166,38 +164,6 @@ fn put<K: Kind>(
         },
     };
     Ok(Decision::Write(Change::put(record)))
-}
-
-fn location(stamp: &Stamp, present: Option<&NetworkRecord>, asked: Option<&str>, problems: &mut Problems) {
-    match (asked, present) {
-        (Some(asked), Some(present)) if !same_location(asked, &present.location) => problems.add(
-            ErrorCode::INVALID_RESOURCE_LOCATION,
-            "location",
-            format!(
-                "The resource is in location '{}' and cannot move to {}.",
-                present.location,
-                quote(asked)
-            ),
-        ),
-        (Some(asked), None) if !same_location(asked, &stamp.location) => problems.add(
-            ErrorCode::LOCATION_NOT_AVAILABLE,
-            "location",
-            format!(
-                "The location {} is not available here; use '{}'.",
-                quote(asked),
-                stamp.location
-            ),
-        ),
-        (None, None) => problems.add(
-            ErrorCode::MISSING_PARAMETER,
-            "location",
-            format!(
-                "The required property 'location' is missing; use '{}'.",
-                stamp.location
-            ),
-        ),
-        _ => {}
-    }
 }
 
 fn parts_of<K: Kind>(asked: Vec<Value>, problems: &mut Problems) -> Value {

@@ -14,10 +14,11 @@ use control_store::Store;
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
-use super::{Decided, Kind, User, Users, check_name, clusters_in, properties};
+use super::{Decided, Kind, User, Users, clusters_in, properties};
 use crate::{
     Stamp,
     network::{NAMESPACE, Of, view},
+    tenants::check_name,
 };
 
 /// A VNET, with its subnets.

@@ -190,11 +190,6 @@ impl Drivers {
         }
     }
 
-    /// The node images.
-    pub(super) fn images(&self) -> Arc<ImagesOnDemand> {
-        Arc::clone(&self.images)
-    }
-
     /// Running image builds with their current step, for people.
     pub(super) fn image_builds(&self) -> Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync> {
         let images = Arc::clone(&self.images);

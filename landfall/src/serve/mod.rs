@@ -206,7 +206,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         move || reserve::keep(env.clone(), store.clone())
     }));
     parts.push(endless("newer node images", env, &stopped, {
-        let (env, store, images) = (env.clone(), Arc::clone(&store), drivers.images());
+        let (env, store, images) = (env.clone(), Arc::clone(&store), drivers.node_images());
         move || image_upkeep::tend(env.clone(), Arc::clone(&store), Arc::clone(&images))
     }));
     let copies = Arc::new(StoreCopies::new(env, Arc::clone(&store), identity, copies));

@@ -20,6 +20,7 @@ mod archive;
 mod base;
 mod builder;
 mod buildinfo;
+mod cgo;
 mod components;
 mod containers;
 mod digest;
@@ -49,6 +50,7 @@ mod fixture;
 #[cfg(test)]
 mod store_tests;
 
+pub use cgo::build_packages;
 pub use components::supported;
 pub use error::ImageError;
 pub use manifest::{ContainerImage, DebianPackage, LayerRecord, Manifest, ProgramRecord};

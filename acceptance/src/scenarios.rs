@@ -32,6 +32,7 @@ mod sign_in;
 mod store;
 mod terraform;
 mod upgrade;
+mod users;
 mod volumes;
 mod workload;
 
@@ -332,6 +333,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     // The objects that the adversities must not disturb are made by the workload.
     if wanted.has_any(&["workload", "upgrade", "adversity"]) {
         clusters.walk(journal)?;
+    }
+    if wanted.has("workload") {
+        users::walk(journal, stamp, az, &clusters.overlay)?;
     }
     if wanted.has(balancers::NAME) {
         balancers::walk(journal, stamp, az, &clusters.kubenet)?;

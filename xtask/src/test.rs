@@ -36,7 +36,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("unshare", "util-linux"),
     ("busybox", "busybox-static"),
-    // The node images that are built first are partly in C. Headers are looked for by their paths.
+    // The set-up builds node images, and runc in them is partly in C. Headers are looked for by their paths.
     ("gcc", "gcc"),
     ("/usr/include/stdio.h", "libc6-dev"),
     ("pkg-config", "pkg-config"),

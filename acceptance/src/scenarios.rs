@@ -40,6 +40,7 @@ mod support;
 mod takeover;
 mod terraform;
 mod upgrade;
+mod users;
 mod volumes;
 mod ways_back;
 mod workload;
@@ -377,6 +378,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     // The objects that the adversities must not disturb are made by the workload.
     if wanted.has_any(&["workload", "upgrade", "adversity"]) {
         clusters.walk(journal)?;
+    }
+    if wanted.has("workload") {
+        users::walk(journal, stamp, az, &clusters.overlay)?;
     }
     if wanted.has(balancers::NAME) {
         balancers::walk(journal, stamp, az, &clusters.kubenet)?;

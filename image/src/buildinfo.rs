@@ -20,6 +20,8 @@ pub(crate) struct BuildInfo {
     pub(crate) go: String,
     /// Module path and version, as linked (after replacements), without the main module.
     pub(crate) modules: Vec<(String, String)>,
+    /// C libraries in the program, with their versions. Not in the block: whoever compiles it knows them.
+    pub(crate) libraries: Vec<(String, String)>,
 }
 
 /// `None` when the file is not a Go program or was built by an old toolchain.
@@ -69,6 +71,7 @@ fn block(bytes: &[u8]) -> Option<BuildInfo> {
     Some(BuildInfo {
         go: go.to_owned(),
         modules,
+        libraries: Vec::new(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 
-use crate::{error::ImageError, key::KeyBuilder};
+use crate::{cgo::Cgo, error::ImageError, key::KeyBuilder};
 
 /// Name, go.mod, go.sum.
 const MODULES: &[(&str, &str, &str)] = &[
@@ -47,6 +47,11 @@ const MODULES: &[(&str, &str, &str)] = &[
         "metrics-server",
         include_str!("../../components/metrics-server/go.mod"),
         include_str!("../../components/metrics-server/go.sum"),
+    ),
+    module(
+        "runc",
+        include_str!("../../components/runc/go.mod"),
+        include_str!("../../components/runc/go.sum"),
     ),
 ];
 
@@ -139,6 +144,11 @@ pub(crate) struct Component {
     pub(crate) build_date: String,
     pub(crate) git_commit: Option<String>,
     ldflags: Vec<String>,
+    /// Go's build tags.
+    #[serde(default)]
+    pub(crate) tags: Vec<String>,
+    /// Of a component that is partly in C.
+    pub(crate) cgo: Option<Cgo>,
     release: String,
     pub(crate) programs: Vec<Program>,
     /// Debian packages in the container image of an add-on, with all that they depend on.
@@ -268,7 +278,11 @@ impl Catalog {
             key = key
                 .field("component", &component.name)
                 .field("version", &component.version)
-                .field("ldflags", &component.ldflags());
+                .field("ldflags", &component.ldflags())
+                .fields("tag", component.tags.iter().map(String::as_str));
+            if let Some(cgo) = &component.cgo {
+                key = key.fields("C library", cgo.libraries.iter().map(String::as_str));
+            }
             if let Some(module) = self.modules.get(&component.folder) {
                 key = key
                     .field("go.mod", &module.go_mod)
@@ -545,6 +559,10 @@ mod tests {
         assert_ne!(catalog.recipe(old), catalog.recipe(new));
         let mut other = catalog.clone();
         other.modules.get_mut("etcd").unwrap().go_sum.push('\n');
+        assert_ne!(catalog.recipe(old), other.recipe(old));
+        let mut other = catalog.clone();
+        let runc = other.components.iter_mut().find(|c| c.name == "runc").unwrap();
+        runc.tags.retain(|tag| tag != "seccomp");
         assert_ne!(catalog.recipe(old), other.recipe(old));
     }
 }

@@ -85,6 +85,19 @@ pub enum ImageError {
         /// The minimum of the newest pinned module.
         at_least: String,
     },
+    /// A component that is partly in C needs a C compiler and libraries.
+    #[error(
+        "{component} is partly in C, and {lacking} to compile that is missing: run 'apt-get install {packages}', or bring a \
+         finished image with 'landfall image import'"
+    )]
+    NoCompiler {
+        /// The component.
+        component: String,
+        /// What was not found.
+        lacking: String,
+        /// The Debian packages that a host needs for it, separated by blanks.
+        packages: String,
+    },
     /// The base layer needs mmdebstrap.
     #[error(
         "mmdebstrap is not installed: run 'apt-get install mmdebstrap', or bring a finished image with 'landfall image \

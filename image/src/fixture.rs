@@ -134,6 +134,8 @@ printf 'Package: runc\nStatus: install ok installed\nVersion: %s\nArchitecture: 
     );
     let tools = Tools {
         go: Some(script(&tools, "go", &go)),
+        gcc: None,
+        pkg_config: None,
         mmdebstrap: Some(script(&tools, "mmdebstrap", &mmdebstrap)),
         debian_mirror: None,
         root: true,

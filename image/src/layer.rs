@@ -43,6 +43,8 @@ pub(crate) struct Layer {
 pub(crate) struct Linked {
     pub(crate) go: String,
     pub(crate) modules: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) libraries: Vec<(String, String)>,
 }
 
 impl From<Linked> for BuildInfo {
@@ -50,6 +52,7 @@ impl From<Linked> for BuildInfo {
         Self {
             go: linked.go,
             modules: linked.modules,
+            libraries: linked.libraries,
         }
     }
 }
@@ -59,6 +62,7 @@ impl From<BuildInfo> for Linked {
         Self {
             go: info.go,
             modules: info.modules,
+            libraries: info.libraries,
         }
     }
 }

@@ -29,6 +29,7 @@ mod base;
 mod build;
 mod builder;
 mod buildinfo;
+mod cgo;
 mod components;
 mod containers;
 mod digest;
@@ -65,6 +66,7 @@ mod store_tests;
 
 pub use addon::{AddonImage, AddonManifest, Imported};
 pub use build::Change;
+pub use cgo::build_packages;
 pub use components::supported;
 pub use error::ImageError;
 pub use manifest::{ContainerImage, DebianPackage, LayerRecord, Manifest, ProgramRecord};

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     base,
+    cgo::CToolchain,
     components::{Catalog, Component, Program, architecture},
     digest,
     error::ImageError,
@@ -244,6 +245,7 @@ struct Planner<'a> {
     go: Option<PathBuf>,
     pins: Pins,
     toolchains: BTreeMap<PathBuf, String>,
+    tools: Tools,
 }
 
 impl<'a> Planner<'a> {
@@ -270,6 +272,7 @@ impl<'a> Planner<'a> {
             go,
             pins,
             toolchains: BTreeMap::new(),
+            tools: tools.clone(),
         })
     }
 
@@ -365,8 +368,18 @@ impl<'a> Planner<'a> {
             .field("go", &toolchain)
             .fields("setting", settings.iter().map(String::as_str))
             .field("ldflags", &component.ldflags())
+            .fields("tag", component.tags.iter().map(String::as_str))
             .field("package", &program.package);
-        Ok((Recipe::Module { go, directory }, key))
+        // Nothing for programs that are all Go, so that those of earlier releases are still good.
+        let c = match &component.cgo {
+            Some(cgo) => Some(CToolchain::of_this_host(&self.tools, &component.name, cgo)?),
+            None => None,
+        };
+        let key = match &c {
+            Some(c) => key.fields("C", c.inputs()),
+            None => key,
+        };
+        Ok((Recipe::Module { go, directory, c }, key))
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     buildinfo,
+    cgo::CToolchain,
     components::{Component, Module, Program, architecture},
     digest,
     error::{ImageError, IoContext as _},
@@ -23,7 +24,12 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Recipe {
     /// `go build` in this directory, which holds go.mod and go.sum.
-    Module { go: PathBuf, directory: PathBuf },
+    Module {
+        go: PathBuf,
+        directory: PathBuf,
+        /// Of a component that is partly in C.
+        c: Option<CToolchain>,
+    },
     /// A copy of this file.
     File(PathBuf),
     /// A download, from this mirror.
@@ -99,7 +105,9 @@ impl Workshop<'_> {
         fs::create_dir_all(&directory).at("create", &directory)?;
         let file = directory.join(&program.name);
         match recipe {
-            Recipe::Module { go, directory } => self.go_build(go, directory, component, program, &file)?,
+            Recipe::Module { go, directory, c } => {
+                self.go_build(go, directory, c.as_ref(), component, program, &file)?;
+            }
             Recipe::File(from) => fs::copy(from, &file).map(drop).at("copy", from)?,
             Recipe::Download(download, mirror) => {
                 release::program(download, mirror.as_deref(), self.downloads, self.scratch, &file)?;
@@ -107,10 +115,14 @@ impl Workshop<'_> {
         }
         layer::mode(&file, 0o755)?;
         check_version(&file, component, program)?;
+        let mut info = buildinfo::of_file(&file)?;
+        if let (Some(info), Recipe::Module { c: Some(c), .. }) = (&mut info, recipe) {
+            info.libraries = c.libraries().to_vec();
+        }
         let finished = Finished {
             sha256: digest::of_file(&file)?,
             size: file.metadata().at("read", &file)?.len(),
-            linked: buildinfo::of_file(&file)?.map(Linked::from),
+            linked: info.map(Linked::from),
         };
         let record = directory.join(RECORD);
         let text = serde_json::to_vec(&finished).expect("strings and numbers only");
@@ -124,16 +136,21 @@ impl Workshop<'_> {
         &self,
         go: &Path,
         module: &Path,
+        c: Option<&CToolchain>,
         component: &Component,
         program: &Program,
         file: &Path,
     ) -> Result<(), ImageError> {
         let mut command = Command::new(go);
         go_environment(&mut command, self.go_caches);
+        if let Some(c) = c {
+            c.enable(&mut command);
+        }
+        command.current_dir(module).arg("build").args(COMPILER);
+        if !component.tags.is_empty() {
+            command.args(["-tags", &component.tags.join(",")]);
+        }
         command
-            .current_dir(module)
-            .arg("build")
-            .args(COMPILER)
             .args(["-ldflags", &component.ldflags(), "-o"])
             .arg(file)
             .arg(&program.package);

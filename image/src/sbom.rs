@@ -43,6 +43,7 @@ pub(crate) fn document(
     }
 
     let mut modules = BTreeMap::new();
+    let mut libraries = BTreeMap::new();
     for program in &manifest.programs {
         let id = identifier(&["Program", &program.name]);
         let purl = (!program.module.is_empty()).then(|| {
@@ -71,10 +72,19 @@ pub(crate) fn document(
                 .entry(module)
                 .or_insert_with(|| (path.clone(), version.clone()));
         }
+        for (name, version) in &info.libraries {
+            let library = identifier(&["C", name, version]);
+            relate(&id, "CONTAINS", &library);
+            libraries
+                .entry(library)
+                .or_insert_with(|| (name.clone(), version.clone()));
+        }
     }
-    for (id, (path, version)) in &modules {
-        let purl = format!("pkg:golang/{}@{}", encode(path), encode(version));
-        packages.push(package(id, path, version, Some(purl)));
+    for (kind, found) in [("golang", &modules), ("generic", &libraries)] {
+        for (id, (path, version)) in found {
+            let purl = format!("pkg:{kind}/{}@{}", encode(path), encode(version));
+            packages.push(package(id, path, version, Some(purl)));
+        }
     }
 
     for container in &manifest.images {
@@ -172,6 +182,7 @@ mod tests {
         let info = BuildInfo {
             go: "go1.26.8".to_owned(),
             modules: vec![("k8s.io/kubernetes".to_owned(), "v1.36.3".to_owned())],
+            libraries: vec![("glibc".to_owned(), "2.36-9+deb12u14".to_owned())],
         };
         let document = document(
             "node-image",
@@ -184,6 +195,7 @@ mod tests {
             "pkg:deb/debian/runc@1.1.5%2Bds1-1?arch=amd64&distro=bookworm",
             "pkg:golang/k8s.io/kubernetes@v1.36.3",
             "pkg:golang/stdlib@1.26.8",
+            "pkg:generic/glibc@2.36-9%2Bdeb12u14",
             "SPDXRef-Program-kubelet",
             "2026-02-03T04:05:06Z",
         ] {

@@ -73,6 +73,10 @@ impl Paths {
 pub struct Tools {
     /// The Go toolchain, if installed.
     pub go: Option<PathBuf>,
+    /// The C compiler, if installed.
+    pub gcc: Option<PathBuf>,
+    /// pkg-config, which knows where C libraries are, if installed.
+    pub pkg_config: Option<PathBuf>,
     /// mmdebstrap, which builds the base system, if installed.
     pub mmdebstrap: Option<PathBuf>,
     /// The mirror of the base system's packages; without, the configuration of this host's apt, else
@@ -95,6 +99,8 @@ impl Tools {
         };
         Self {
             go: find("go", "/usr/local/go/bin"),
+            gcc: find("gcc", "/usr/bin"),
+            pkg_config: find("pkg-config", "/usr/bin"),
             mmdebstrap: find("mmdebstrap", "/usr/bin"),
             debian_mirror: std::env::var("LANDFALL_DEBIAN_MIRROR")
                 .ok()

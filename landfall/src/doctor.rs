@@ -5,6 +5,7 @@
 mod check;
 mod kernel;
 mod network;
+mod users;
 
 use std::{
     fs,
@@ -80,6 +81,7 @@ pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
         }
     }
     checks.push(control_groups());
+    checks.push(users::check());
     checks.push(disk_limits(fabric_container::disk_limits_possible()));
     checks.push(name_servers(&fabric_container::host_name_servers()));
     checks.push(memory());

@@ -44,6 +44,27 @@ const PROGRAMS: &[Program] = &[
         package: "ca-certificates",
         build: true,
     },
+    // runc is partly in C.
+    Program {
+        name: "gcc",
+        package: "gcc",
+        build: true,
+    },
+    Program {
+        name: "/usr/include/stdio.h",
+        package: "libc6-dev",
+        build: true,
+    },
+    Program {
+        name: "pkg-config",
+        package: "pkg-config",
+        build: true,
+    },
+    Program {
+        name: "/usr/include/seccomp.h",
+        package: "libseccomp-dev",
+        build: true,
+    },
 ];
 
 const fn program(name: &'static str, package: &'static str) -> Program {
@@ -130,8 +151,27 @@ mod tests {
         assert_eq!(lacking(false, server), always, "each once");
         assert_eq!(
             lacking(true, server),
-            [&always[..], &["mmdebstrap", "ca-certificates"]].concat()
+            [
+                &always[..],
+                &[
+                    "mmdebstrap",
+                    "ca-certificates",
+                    "gcc",
+                    "libc6-dev",
+                    "pkg-config",
+                    "libseccomp-dev"
+                ]
+            ]
+            .concat()
         );
         assert!(lacking(true, |_| true).is_empty());
+    }
+
+    #[test]
+    fn what_components_are_compiled_with_is_installed() {
+        for package in image::build_packages() {
+            let known = PROGRAMS.iter().find(|program| program.package == package);
+            assert!(known.is_some_and(|program| program.build), "{package}");
+        }
     }
 }

@@ -36,6 +36,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("unshare", "util-linux"),
     ("busybox", "busybox-static"),
+    // The set-up builds node images, and runc in them is partly in C. Headers are looked for by their paths.
+    ("gcc", "gcc"),
+    ("/usr/include/stdio.h", "libc6-dev"),
+    ("pkg-config", "pkg-config"),
+    ("/usr/include/seccomp.h", "libseccomp-dev"),
 ];
 
 /// Parts to leave out during development.

@@ -41,7 +41,16 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// Packages that the set-up of the tests may have to install beyond that.
-const TEST_PACKAGES: &[&str] = &["util-linux", "busybox-static", "python3", "python3-venv"];
+const TEST_PACKAGES: &[&str] = &[
+    "util-linux",
+    "busybox-static",
+    "gcc",
+    "libc6-dev",
+    "pkg-config",
+    "libseccomp-dev",
+    "python3",
+    "python3-venv",
+];
 
 /// Walks through all three machines.
 pub(super) fn walk(args: &Args, journal: &Journal) -> Result<()> {
@@ -107,7 +116,7 @@ fn set_up_tests(args: &Args, journal: &Journal, scratch: &Path, base: &Path) -> 
     journal.step("fresh", &format!("{name}: what the tests need is there"), || {
         let said = machine.shell(&format!(
             "runc --version && nft --version && ip -V && mmdebstrap --version && busybox true && unshare --mount true \
-             && python3 -c 'import ensurepip' && {} version",
+             && pkg-config --exists libseccomp && python3 -c 'import ensurepip' && {} version",
             tests.az.display()
         ))?;
         ensure!(said.contains("azure-cli"), "az says {said}");

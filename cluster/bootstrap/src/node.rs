@@ -175,12 +175,24 @@ const KERNEL: &str = "place=/run/landfall/kernel; mkdir -p $place; for wish in v
     name=${wish%=*}; value=${wish#*=}; [ \"$(cat /proc/sys/$name)\" = $value ] && continue; \
     file=$place/$(echo $name | tr / .); echo $value > $file && mount --bind $file /proc/sys/$name || exit 1; done";
 
+/// A pod with a user namespace of its own (`hostUsers: false`) mounts `/proc` and `/sys`. The kernel permits that only while a `/proc` and a `/sys`
+/// of the machine show everything (`mount_too_revealing` in `fs/namespace.c`). Those in place do not: files are mounted over them, by the fabric and above. So
+/// there is a second one of each, and over both a file system without anything in it: the kernel counts them, and no path leads to them.
+///
+/// Where they cannot be mounted, everything else works: the log of `setup` says what does not.
+const VISIBLE: &str = "place=/run/landfall/visible; mounted() { grep -q \"^[^ ]* $1 $2 \" /proc/self/mounts; }; \
+    all() { mkdir -p $place/proc $place/sys && { mounted $place/proc proc || mount -t proc -o nosuid,nodev,noexec proc $place/proc; } && \
+    { mounted $place/sys sysfs || mount -t sysfs -o ro,nosuid,nodev,noexec sysfs $place/sys; } && \
+    mount -t tmpfs -o ro,nosuid,nodev,noexec,size=4k,mode=0 none $place; }; \
+    mounted $place tmpfs || all || echo 'pods with hostUsers: false do not start: their /proc and /sys are refused'";
+
 /// Once per boot, before any process. Each command may be repeated.
 fn setup(spec: &ClusterSpec) -> Vec<Command> {
     let mut commands = vec![
         words(["mount", "--make-rshared", "/"]),
         words(["sh", "-c", LEAF]),
         words(["sh", "-c", KERNEL]),
+        words(["sh", "-c", VISIBLE]),
         words([
             "sysctl",
             "-qw",
@@ -332,4 +344,61 @@ fn label_value(text: &str) -> String {
         }
     }
     value.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the script with a `mount` that only writes lines into the table of mounts, or refuses. Its output.
+    fn visible(root: &std::path::Path, refuses: bool) -> String {
+        let root = root.display();
+        let mount = if refuses {
+            "mount() { return 32; }".to_owned()
+        } else {
+            format!(
+                "mount() {{ kind=$2; for last; do :; done; echo \"none $last $kind rw 0 0\" >> {root}/mounts; }}"
+            )
+        };
+        let script = VISIBLE
+            .replace("/proc/self/mounts", &format!("{root}/mounts"))
+            .replace("/run/landfall/visible", &format!("{root}/visible"));
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("{mount}; {script}")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_second_proc_and_sys_are_mounted_once_and_then_covered() {
+        let root = tempfile::tempdir().unwrap();
+        let table = root.path().join("mounts");
+        let place = root.path().join("visible").display().to_string();
+        // A longer name and another kind are others.
+        let others = format!("none {place}/proc2 proc rw 0 0\nnone {place} ext4 rw 0 0\n");
+        std::fs::write(&table, &others).unwrap();
+        let mounted = || -> Vec<String> {
+            let table = std::fs::read_to_string(&table).unwrap();
+            let lines = table.lines().skip(2).map(|line| line.replace(&place, ""));
+            lines.collect()
+        };
+        assert!(visible(root.path(), true).contains("hostUsers"));
+        assert!(mounted().is_empty());
+        let all = [
+            "none /proc proc rw 0 0",
+            "none /sys sysfs rw 0 0",
+            "none  tmpfs rw 0 0",
+        ];
+        for _ in 0..2 {
+            assert_eq!(visible(root.path(), false), "");
+            assert_eq!(mounted(), all);
+        }
+        // It was killed before the last step.
+        let table_of_before = format!("{others}none {place}/proc proc rw 0 0\n");
+        std::fs::write(&table, table_of_before).unwrap();
+        assert_eq!(visible(root.path(), false), "");
+        assert_eq!(mounted(), all);
+    }
 }

@@ -249,6 +249,7 @@ impl Catalog {
             .field("component", &component.name)
             .field("version", &component.version)
             .field("ldflags", &component.ldflags())
+            .fields("tag", component.tags.iter().map(String::as_str))
             .fields("debian", component.packages.iter().map(String::as_str));
         for (path, target) in &component.links {
             key = key.field("link", path).field("target", target);

@@ -363,7 +363,7 @@ fn volumes_of_ours_are_read_in_the_order_of_their_names() {
         released: true,
         deletes: true,
         deleting: true,
-        ..kept
+        ..kept.clone()
     };
     assert_eq!(read, [kept, released]);
 }

@@ -62,7 +62,7 @@ pub enum FabricEffect {
 
 impl FabricEffect {
     /// The names of all of them, as [`Self::name`] gives them.
-    pub(super) const NAMES: [&'static str; 12] = [
+    pub(super) const NAMES: [&'static str; 13] = [
         "fabric_look",
         "fabric_ensure_network",
         "fabric_delete_network",
@@ -75,6 +75,7 @@ impl FabricEffect {
         "fabric_attach_volume",
         "fabric_detach_volume",
         "fabric_delete_volume",
+        "fabric_ensure_addon_image",
     ];
 
     /// Its name where effects are counted.
@@ -92,6 +93,7 @@ impl FabricEffect {
             Self::AttachVolume { .. } => "fabric_attach_volume",
             Self::DetachVolume(_) => "fabric_detach_volume",
             Self::DeleteVolume(_) => "fabric_delete_volume",
+            Self::EnsureAddonImage(_) => "fabric_ensure_addon_image",
         }
     }
 

@@ -26,7 +26,9 @@ fn run(clock: &mut ClusterClock, end: &str) -> Vec<(String, &'static str, &'stat
     told
 }
 
-fn deeds(told: &[(String, &'static str, &'static str, bool)]) -> Vec<(&str, &'static str, &'static str)> {
+fn deeds<'a>(
+    told: &'a [(String, &'static str, &'static str, bool)],
+) -> Vec<(&'a str, &'static str, &'static str)> {
     let done = told.iter().filter(|(_, _, _, notice)| !notice);
     done.map(|(at, rule, deed, _)| (at.as_str(), *rule, *deed))
         .collect()

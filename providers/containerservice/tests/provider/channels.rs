@@ -360,7 +360,7 @@ impl Stamp {
     }
 
     /// All operations of the cluster succeed, as the loop would say.
-    async fn end_operations(&self) {
+    pub(crate) async fn end_operations(&self) {
         for operation in self.operations().await {
             let ended = control_records::OperationRecord {
                 status: control_records::OperationStatus::Succeeded,

@@ -22,7 +22,7 @@ use base_env::Clock;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use hyper::{
-    body::{Body as _, Frame, Incoming, SizeHint},
+    body::{Frame, Incoming, SizeHint},
     server::conn::{http1, http2},
     service::service_fn,
 };

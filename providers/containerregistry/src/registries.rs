@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use control_records::{
     GroupRecord, RegistryNameRecord, RegistryRecord, RemovedRegistryRecord, access, is_registry_name, key,
 };
-use control_store::{Revision, Store as _, Stored, Txn, get_record, list_records, put_record};
+use control_store::{Revision, Stored, Txn, get_record, list_records, put_record};
 use serde_json::{Value, json};
 
 use crate::{API_VERSIONS, ContainerRegistry, ContainerRegistryConfig, NAMESPACE, body, names};

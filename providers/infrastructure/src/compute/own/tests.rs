@@ -148,7 +148,8 @@ async fn a_disk_is_made_grown_shown_and_deleted() {
 
     assert_eq!(status(&delete(&stamp, "disks/data").await).0, 200);
     assert_eq!(status(&delete(&stamp, "disks/data").await).0, 204);
-    let gone = unknown::is_removed(&*stamp.store, unknown::Kind::Volume, &record.volume());
+    let volume = record.volume();
+    let gone = unknown::is_removed(&*stamp.store, unknown::Kind::Volume, &volume);
     assert!(gone.await.unwrap(), "its volume may go");
 }
 

@@ -13,6 +13,8 @@ use crate::Catalogue;
 
 /// The most packages that are read.
 const MOST: usize = 50_000;
+/// What identifiers of libraries begin with: Go's modules, and C libraries of programs that are partly in C.
+const LIBRARIES: &[&str] = &["SPDXRef-Go-", "SPDXRef-C-"];
 
 /// Why a document is no bill of materials of a node image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +94,7 @@ impl Bill {
         let mut libraries = 0;
         let mut parts = BTreeSet::new();
         for package in &document.packages {
-            if package.id.starts_with("SPDXRef-Go-") {
+            if LIBRARIES.iter().any(|kind| package.id.starts_with(kind)) {
                 libraries += 1;
                 continue;
             }
@@ -174,20 +176,27 @@ mod tests {
                 package("SPDXRef-NodeImage", None),
                 package("SPDXRef-Program-kubelet", Some(kubernetes)),
                 package("SPDXRef-Program-kube-proxy", Some(kubernetes)),
+                package("SPDXRef-Program-runc", Some("pkg:golang/github.com/opencontainers/runc@v1.4.4")),
                 package("SPDXRef-Debian-runc", Some("pkg:deb/debian/runc@1.1.5%2Bds1-1%2Bdeb12u1?arch=amd64&distro=bookworm")),
                 package("SPDXRef-Go-x", Some("pkg:golang/golang.org/x/net@v0.61.0")),
+                package("SPDXRef-C-glibc-2.36-2D9", Some("pkg:generic/glibc@2.36-9%2Bdeb12u14")),
             ],
         });
         let bill = Bill::of_spdx(document.to_string().as_bytes()).unwrap();
         assert_eq!(bill.build, "abc");
         assert_eq!(bill.created, "2026-11-01T02:03:04Z".parse().unwrap());
-        assert_eq!((bill.parts.len(), bill.libraries), (2, 1));
+        assert_eq!((bill.parts.len(), bill.libraries), (3, 2));
+        assert_eq!(
+            bill.version_of("pkg:golang/github.com/opencontainers/runc"),
+            Some("1.4.4")
+        );
         assert_eq!(
             bill.version_of("pkg:deb/debian/runc"),
             Some("1.1.5+ds1-1+deb12u1")
         );
         assert_eq!(bill.version_of("pkg:golang/k8s.io/kubernetes"), Some("1.36.3"));
         assert_eq!(bill.version_of("pkg:golang/golang.org/x/net"), None);
+        assert_eq!(bill.version_of("pkg:generic/glibc"), None);
         assert_eq!(bill.not_watched(&Catalogue::built_in()), 0);
         assert!(bill.unreadable(&Catalogue::built_in()).is_empty());
         assert!(matches!(Bill::of_spdx(b"{}"), Err(BillError::Malformed(_))));

@@ -96,6 +96,31 @@ pub struct Finding<'a> {
     pub duty: Duty,
 }
 
+/// Whether an image is without a vulnerability. A program may be another package in a newer image, which is another component: one of the components with the
+/// vulnerability has to be in the image, and each that is has to be mended. What cannot be compared is not said to be mended.
+fn mended(catalogue: &Catalogue, id: &str, bill: &Bill) -> bool {
+    let mut there = false;
+    for cve in catalogue.cves.iter().filter(|cve| cve.id == id) {
+        let Some(component) = catalogue.component(&cve.component) else {
+            continue;
+        };
+        let Some(version) = bill.version_of(&component.package) else {
+            continue;
+        };
+        if !without(component, cve, version) {
+            return false;
+        }
+        there = true;
+    }
+    there
+}
+
+/// Whether a version is in none of the ranges of a vulnerability for certain.
+fn without(component: &Component, cve: &Cve, version: &str) -> bool {
+    let mut ranges = cve.ranges.iter();
+    ranges.all(|range| range.has(component.versions, version) == Some(false))
+}
+
 /// The range of a vulnerability that a version is in.
 fn range<'a>(component: &Component, cve: &'a Cve, version: &str) -> Option<&'a Range> {
     let mut ranges = cve.ranges.iter();
@@ -129,7 +154,7 @@ pub fn findings<'a>(
         let Some(range) = range(component, cve, version) else {
             continue;
         };
-        let remedy = remedy(component, cve, running, same, upgrades);
+        let remedy = remedy(catalogue, component, cve, running, same, upgrades);
         found.push(Finding {
             cve,
             component,
@@ -158,25 +183,21 @@ fn duty(range: &Range, remedy: Remedy, today: Date) -> Duty {
 }
 
 fn remedy(
+    catalogue: &Catalogue,
     component: &Component,
     cve: &Cve,
     running: &Running<'_>,
     same: &Bill,
     upgrades: &[Offer<'_>],
 ) -> Remedy {
-    let without = |version: &str| {
-        let mut ranges = cve.ranges.iter();
-        // What cannot be compared is not said to be mended.
-        ranges.all(|range| range.has(component.versions, version) == Some(false))
-    };
-    let mended = |bill: &Bill| bill.version_of(&component.package).is_some_and(without);
+    let mended = |bill: &Bill| mended(catalogue, &cve.id, bill);
     if same.build != running.bill.build && mended(same) {
         return Remedy::NodeImage { built: same.created };
     }
     let kubernetes = component.package == KUBERNETES;
     let better = |offer: &&Offer<'_>| {
         if kubernetes {
-            return without(&offer.version.to_string());
+            return without(component, cve, &offer.version.to_string());
         }
         offer.bill.is_some_and(mended)
     };
@@ -197,7 +218,8 @@ mod tests {
     use crate::bill::Part;
 
     const ETCD: &str = "pkg:golang/go.etcd.io/etcd/server/v3";
-    const RUNC: &str = "pkg:deb/debian/runc";
+    const RUNC: &str = "pkg:golang/github.com/opencontainers/runc";
+    const RUNC_OF_DEBIAN: &str = "pkg:deb/debian/runc";
     const CONTAINERD: &str = "pkg:golang/github.com/containerd/containerd/v2";
 
     fn bill(day: &str, parts: &[(&str, &str)]) -> Bill {
@@ -327,7 +349,7 @@ mod tests {
     #[test]
     fn a_fix_that_only_the_project_has_counts_by_its_day() {
         let catalogue = Catalogue::built_in();
-        let runs = bill("2026-11-01", &[(RUNC, "1.1.5+ds1-1+deb12u1")]);
+        let runs = bill("2026-11-01", &[(RUNC_OF_DEBIAN, "1.1.5+ds1-1+deb12u1")]);
         let found = look(&catalogue, &runs, &[On::Node], &runs, &[], "2026-11-30");
         let ids: Vec<_> = found.iter().map(|(id, _, _)| *id).collect();
         assert_eq!(
@@ -337,13 +359,67 @@ mod tests {
                 "CVE-2025-31133",
                 "CVE-2025-52565",
                 "CVE-2025-52881",
-                "CVE-2026-41579"
+                "CVE-2026-41579",
+                "CVE-2026-119101"
             ]
         );
-        assert!(found.iter().all(|(_, duty, _)| *duty == Duty::Service));
-        let before = bill("2023-11-01", &[(RUNC, "1.1.5+ds1-1")]);
+        let (young, old) = found.split_last().unwrap();
+        assert_eq!(young.1, Duty::Young, "of 2026-11-12");
+        assert!(old.iter().all(|(_, duty, _)| *duty == Duty::Service));
+        let before = bill("2023-11-01", &[(RUNC_OF_DEBIAN, "1.1.5+ds1-1")]);
         let found = look(&catalogue, &before, &[On::Node], &runs, &[], "2026-11-30");
         let escaped = found.iter().find(|(id, _, _)| *id == "CVE-2024-21626").unwrap();
         assert_eq!(escaped.1, Duty::Upgrade, "Debian has this one");
+    }
+
+    #[test]
+    fn each_branch_of_a_component_has_its_own_fix() {
+        let catalogue = Catalogue::built_in();
+        let found = |version: &str| -> Vec<String> {
+            let runs = bill("2026-11-20", &[(RUNC, version)]);
+            let found = look(&catalogue, &runs, &[On::Node], &runs, &[], "2027-01-30");
+            found.into_iter().map(|(id, _, _)| id.to_owned()).collect()
+        };
+        for mended in ["1.3.7", "1.4.4", "1.5.3", "1.6.0-rc.2", "1.6.0"] {
+            assert!(found(mended).is_empty(), "{mended}: {:?}", found(mended));
+        }
+        let both = ["CVE-2026-119101", "CVE-2026-41579"];
+        for (version, ids) in [
+            ("1.2.8", &both[..]),
+            ("1.3.6", &both[..1]),
+            ("1.4.2", &both[..]),
+            ("1.4.3", &both[..1]),
+            ("1.5.2", &both[..1]),
+            ("1.6.0-rc.1", &both[..1]),
+        ] {
+            assert_eq!(found(version), ids, "{version}");
+        }
+        // From before all of them: 1.1.12 to 1.4.4.
+        assert_eq!(found("1.1.5").len(), 7);
+    }
+
+    #[test]
+    fn a_package_that_newer_images_have_from_elsewhere_is_mended_by_them() {
+        let catalogue = Catalogue::built_in();
+        let old = bill("2026-10-01", &[(RUNC_OF_DEBIAN, "1.1.5+ds1-1+deb12u1")]);
+        let duties = |newer: &Bill| {
+            let found = look(&catalogue, &old, &[On::Node], newer, &[], "2026-12-30");
+            let duties = found.into_iter().map(|(id, duty, _)| (id.to_owned(), duty));
+            duties.collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let mended = duties(&bill("2026-11-29", &[(RUNC, "1.4.4")]));
+        assert_eq!(mended.len(), 6);
+        assert!(mended.values().all(|duty| *duty == Duty::Upgrade), "{mended:?}");
+        // Not everything is mended by the first image with the other package.
+        let partly = duties(&bill("2026-09-01", &[(RUNC, "1.4.3")]));
+        assert_eq!(partly["CVE-2026-119101"], Duty::Service);
+        assert_eq!(partly["CVE-2026-41579"], Duty::Upgrade);
+        // Both are there: both count.
+        let both = [(RUNC, "1.4.4"), (RUNC_OF_DEBIAN, "1.1.5+ds1-1+deb12u1")];
+        let both = duties(&bill("2026-11-29", &both));
+        assert!(both.values().all(|duty| *duty == Duty::Service), "{both:?}");
+        // Of an image with neither, nothing is known.
+        let neither = duties(&bill("2026-11-29", &[(CONTAINERD, "2.4.2")]));
+        assert!(neither.values().all(|duty| *duty == Duty::Service), "{neither:?}");
     }
 }

@@ -104,7 +104,7 @@ mod tests {
         let page = plain(&json!({
             "cluster": "c", "resourceGroup": "g", "catalogue": { "serial": 5, "issued": "2026-11-30" },
             "findings": [{
-                "id": "CVE-2025-31133", "component": "runc", "version": "1.1.5", "fixedIn": "1.2.8", "fixedOn": "2025-11-05",
+                "id": "CVE-2026-41579", "component": "runc", "version": "1.4.2", "fixedIn": "1.4.3", "fixedOn": "2026-06-13",
                 "on": ["node"], "duty": "Service", "remedy": "This stamp has no image with it."
             }],
             "watched": ["etcd", "runc"],

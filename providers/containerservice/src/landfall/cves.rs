@@ -195,7 +195,7 @@ fn remedy(finding: &Finding<'_>) -> String {
         }
         (Remedy::None, Some((fixed, _))) => match &finding.range.upstream {
             Some(_) => format!(
-                "This stamp has no image with it: {component} {fixed} is out, and the packages of its base system do not have that fix."
+                "This stamp has no image with it: {fixed} of the project has it, and the package of its base system ({component}) does not."
             ),
             None => format!(
                 "This stamp has no image with it: it comes with a release of Landfall that has {component} {fixed}."

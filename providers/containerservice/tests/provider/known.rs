@@ -13,11 +13,17 @@ use serde_json::{Value, json};
 
 use crate::stamp::{Answer, SUBSCRIPTION, Stamp, least};
 
-/// A stamp with two builds of the node image of 1.36.3, which have the same parts, and none of others.
-struct OneImage;
+/// Debian's runc, as older node images have it.
+const RUNC_OF_DEBIAN: (&str, &str) = ("pkg:deb/debian/runc", "1.1.5+ds1-1+deb12u1");
+/// That from its Go module.
+const RUNC: (&str, &str) = ("pkg:golang/github.com/opencontainers/runc", "1.4.4");
+
+/// A stamp with two builds of the node image of 1.36.3, and none of others. The older one has Debian's runc, the newer one the
+/// given one; their other parts are the same.
+struct TwoBuilds((&'static str, &'static str));
 
 #[async_trait]
-impl SupportData for OneImage {
+impl SupportData for TwoBuilds {
     async fn catalogue(&self) -> InForce {
         InForce::built_in()
     }
@@ -30,13 +36,13 @@ impl SupportData for OneImage {
             package: package.to_owned(),
             version: version.to_owned(),
         };
-        let bill = |day: &str| {
+        let bill = |day: &str, runc: (&str, &str)| {
             Arc::new(Bill {
                 build: day.replace('-', "."),
                 created: format!("{day}T00:00:00Z").parse().unwrap(),
                 parts: vec![
                     part("pkg:deb/debian/bash", "5.2.15-2+b7"),
-                    part("pkg:deb/debian/runc", "1.1.5+ds1-1+deb12u1"),
+                    part(runc.0, runc.1),
                     part("pkg:golang/github.com/containerd/containerd/v2", "2.4.2"),
                     part("pkg:golang/go.etcd.io/etcd/server/v3", "3.6.4"),
                     part("pkg:golang/k8s.io/kubernetes", "1.36.3"),
@@ -44,13 +50,21 @@ impl SupportData for OneImage {
                 libraries: 7,
             })
         };
-        Ok(vec![bill("2025-12-01"), bill("2025-11-01")])
+        Ok(vec![
+            bill("2025-12-01", self.0),
+            bill("2025-11-01", RUNC_OF_DEBIAN),
+        ])
     }
 }
 
+/// Of a stamp whose newest build is of an older Landfall as well.
 async fn ask(stamp: &Stamp, name: &str, path: &str) -> Answer {
+    ask_with(TwoBuilds(RUNC_OF_DEBIAN), stamp, name, path).await
+}
+
+async fn ask_with(builds: TwoBuilds, stamp: &Stamp, name: &str, path: &str) -> Answer {
     let api = HistoryApi::new(stamp.env.clone(), stamp.store.clone());
-    let api = api.knowing(Arc::new(OneImage), Offered::pinned());
+    let api = api.knowing(Arc::new(builds), Offered::pinned());
     let mut routes = routes::<HistoryApi>().into_iter();
     let route = routes.find(|route| route.name == name).unwrap();
     let request = stamp.request(route.verb.method(), path, Value::Null);
@@ -93,15 +107,16 @@ async fn vulnerabilities_of_what_the_machines_run_are_told_with_whose_turn_it_is
             "CVE-2025-31133",
             "CVE-2025-52565",
             "CVE-2025-52881",
+            "CVE-2026-119101",
             "CVE-2026-41579"
         ]
     );
     assert_eq!(
         texts(&body["findings"], "duty"),
-        ["Service", "Service", "Service", "Service", "Young"]
+        ["Service", "Service", "Service", "Service", "Young", "Young"]
     );
     let first = &body["findings"][0];
-    assert_eq!(first["component"], "runc");
+    assert_eq!(first["component"], "runc-debian");
     assert_eq!(
         (&first["fixedIn"], &first["fixedBy"]),
         (&json!("1.1.14"), &json!("upstream"))
@@ -109,11 +124,11 @@ async fn vulnerabilities_of_what_the_machines_run_are_told_with_whose_turn_it_is
     assert_eq!(first["onThisStamp"], false);
     assert_eq!(
         body["summary"],
-        json!({ "service": 4, "upgrade": 0, "young": 1, "noFix": 0 })
+        json!({ "service": 4, "upgrade": 0, "young": 2, "noFix": 0 })
     );
     assert_eq!(
         body["watched"],
-        json!(["containerd", "etcd", "kubernetes", "runc"])
+        json!(["containerd", "etcd", "kubernetes", "runc-debian"])
     );
     assert_eq!(
         body["images"],
@@ -132,15 +147,49 @@ async fn vulnerabilities_of_what_the_machines_run_are_told_with_whose_turn_it_is
     }
 }
 
+/// Lets the node's record say which build it runs.
+async fn runs(stamp: &Stamp, build: &str) {
+    let own = key::machine(&stamp.record("c").await.unwrap().uid, "m0");
+    let found = get_record::<MachineRecord>(&*stamp.store, &own).await.unwrap();
+    let mut machine = found.unwrap().value;
+    machine.build = Some(build.to_owned());
+    stamp.write(put_record(own, &machine)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_of_older_images_are_mended_by_those_with_another_runc() {
+    let stamp = with_a_node().await;
+    let ask = async || ask_with(TwoBuilds(RUNC), &stamp, "Cves_Get", &of_cluster("c/cves/default")).await;
+    runs(&stamp, "2025.11.01").await;
+    let body = ask().await.body;
+    assert_eq!(
+        body["summary"],
+        json!({ "service": 0, "upgrade": 4, "young": 2, "noFix": 0 }),
+        "{body:#}"
+    );
+    for finding in body["findings"].as_array().unwrap() {
+        assert_eq!(finding["component"], "runc-debian");
+        assert_eq!(finding["onThisStamp"], true, "{finding}");
+        let remedy = finding["remedy"].as_str().unwrap();
+        assert!(
+            remedy.contains("2025-12-01 has it: az aks nodepool upgrade"),
+            "{remedy}"
+        );
+    }
+    runs(&stamp, "2025.12.01").await;
+    let body = ask().await.body;
+    assert_eq!(body["findings"], json!([]));
+    assert_eq!(
+        body["watched"],
+        json!(["containerd", "etcd", "kubernetes", "runc"])
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_machine_runs_the_build_that_its_record_has() {
     let stamp = with_a_node().await;
-    let own = key::machine(&stamp.record("c").await.unwrap().uid, "m0");
     let with = async |build: &str| {
-        let found = get_record::<MachineRecord>(&*stamp.store, &own).await.unwrap();
-        let mut machine = found.unwrap().value;
-        machine.build = Some(build.to_owned());
-        stamp.write(put_record(own.clone(), &machine)).await;
+        runs(&stamp, build).await;
         ask(&stamp, "Cves_Get", &of_cluster("c/cves/default")).await.body
     };
     let body = with("2025.11.01").await;

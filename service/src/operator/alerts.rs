@@ -53,8 +53,10 @@ impl Operator {
         self.look_at_certificates(&clusters).await?;
         let host = self.host().await;
         let now = self.sources.env.clock.now();
+        // Its lock does not outlive this.
+        let certificates = self.book().facts();
         let facts = Facts {
-            certificates: self.book().facts(),
+            certificates,
             disk: host.disk,
             clusters: Some(clusters.iter().map(|seen| fact(seen)).collect()),
             images: Some(self.image_facts(&clusters)),

@@ -13,7 +13,7 @@ use control_records::{
     key, planned,
     usage::{Limits, MACHINE_DISK_GIB, Usage},
 };
-use control_store::{Store, StoreError};
+use control_store::StoreError;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{HostSeen, Operator, families::*, gathered::ClusterSeen};

@@ -244,7 +244,7 @@ mod tests {
             );
             lacking.to_owned()
         };
-        let mut bare = full.clone();
+        let mut bare = full;
         bare.tools.gcc = None;
         assert_eq!(refused(&bare), "gcc");
         let mut bare = full.clone();

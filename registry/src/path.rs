@@ -268,14 +268,14 @@ mod tests {
                     "/v2/acme1/team/app/manifests/{}",
                     digest.to_string().replace(':', "%3A")
                 ),
-                What::Manifest(app(), Reference::Digest(digest.clone())),
+                What::Manifest(app(), Reference::Digest(digest)),
                 false,
             ),
             ("/acme1/acr/v1/team/app", What::Attributes(app()), true),
             ("/acme1/acr/v1/team/app/_tags", What::TagList(app()), true),
             (
                 "/acme1/acr/v1/team/app/_tags/1",
-                What::TagAttributes(app(), tag.clone()),
+                What::TagAttributes(app(), tag),
                 true,
             ),
             (

@@ -17,7 +17,7 @@ struct Recorded {
 }
 
 fn recorded() -> BTreeMap<String, Recorded> {
-    serde_json::from_str(include_str!("recorded.json")).unwrap()
+    serde_json::from_str(include_str!("recorded.json")).expect("recorded.json is read")
 }
 
 #[test]

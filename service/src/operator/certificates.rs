@@ -36,10 +36,13 @@ struct Known {
     fact: CertificateFact,
 }
 
+/// Of a cluster: what its certificates were read from, and what they were.
+type OfCluster = (Mark, Arc<[Known]>);
+
 /// What is known of all certificates.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    clusters: Arc<HashMap<String, (Mark, Arc<[Known]>)>>,
+    clusters: Arc<HashMap<String, OfCluster>>,
     stamp: Vec<Known>,
     /// Whether all clusters were read at least once.
     complete: bool,

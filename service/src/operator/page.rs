@@ -57,6 +57,9 @@ fn labels(seen: &ClusterSeen) -> [&str; 3] {
     [&cluster.subscription, &cluster.resource_group, &cluster.name]
 }
 
+/// A number of a cluster.
+type Number = fn(&ClusterSeen) -> u64;
+
 impl Operator {
     /// The page of metrics, as it is now.
     ///
@@ -243,7 +246,7 @@ impl Operator {
     /// The series of clusters, of so many as may have some.
     fn each_cluster(&self, page: &mut Page, clusters: &[Arc<ClusterSeen>], heard: &Heard) {
         let shown = clusters.get(..MOST_CLUSTERS).unwrap_or(clusters);
-        let numbers: [(_, fn(&ClusterSeen) -> u64); 3] = [
+        let numbers: [(_, Number); 3] = [
             (&CLUSTER_READY, |seen| seen.nodes_ready.into()),
             (&CLUSTER_WANTED, |seen| seen.nodes_wanted.into()),
             (&CLUSTER_PROBLEM, |seen| seen.problem.into()),

@@ -84,9 +84,7 @@ fn what_was_pushed_is_pulled_also_after_a_kill() {
     assert_eq!((&pulled.digest, pulled.media_type.as_str()), (&digest, "m"));
     assert_eq!(pulled.content, image(b"config", b"layer"));
     assert_eq!(
-        registry
-            .manifest(&app, &Reference::Digest(digest.clone()))
-            .unwrap(),
+        registry.manifest(&app, &Reference::Digest(digest)).unwrap(),
         pulled
     );
     let (mut file, size) = registry.blob(&app, &Digest::of(b"layer")).unwrap();

@@ -49,7 +49,7 @@ fn course(seed: Seed) -> Vec<(u32, Happening)> {
         let dice = seed.child("what").draw(number);
         let what = ALL[usize::try_from(dice % 12).unwrap()];
         // A subscription is rarely deleted: there would be nothing left to look at.
-        let what = if what == Happening::SubscriptionDeleted && dice / 12 % 4 != 0 {
+        let what = if what == Happening::SubscriptionDeleted && !(dice / 12).is_multiple_of(4) {
             Happening::Started
         } else {
             what

@@ -207,7 +207,7 @@ fn m1_m4_changes_are_reverted_or_stand() {
         State::Unsupportable
     );
     assert_eq!(said(&stands, Profile::Aks, "2028-02-02").0, State::Supported);
-    let mut reverted = stands.clone();
+    let mut reverted = stands;
     reverted.changes[0].undone = Some(t("2028-02-01T00:00:20Z"));
     let told = ask(&reverted, Profile::Aks, "2028-02-02");
     assert_eq!(of(&told, "M1")[0].state, State::Supported);

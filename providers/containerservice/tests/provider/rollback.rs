@@ -1,4 +1,5 @@
 //! The ways back: of a pool to the version and node image that it had before, and of a control plane to the minor release that it emulates.
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use std::{sync::Arc, time::Duration};
 

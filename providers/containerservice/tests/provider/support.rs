@@ -1,4 +1,5 @@
 //! The state of support: from records to answers, the warning of writes, the scope.
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -244,7 +244,7 @@ mod tests {
             );
             lacking.to_owned()
         };
-        let mut bare = full;
+        let mut bare = full.clone();
         bare.tools.gcc = None;
         assert_eq!(refused(&bare), "gcc");
         let mut bare = full.clone();
@@ -257,7 +257,7 @@ mod tests {
         has(dir.path(), "libseccomp.a", "one");
         full.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
         // Nothing is compiled from programs that are brought along.
-        let mut bare = full.clone();
+        let mut bare = full;
         bare.tools.gcc = None;
         let error = bare.build("1.36.3", &Source::Directory("/nowhere".into()), &Silent);
         assert!(matches!(error, Err(ImageError::NoProgram { .. })), "{error:?}");

@@ -1,5 +1,5 @@
 # What attempts of breakout.tsv are written with. Each attempt prints 'out' if it had its hands on something beyond its machine, 'inside' if it
-# got something that is the machine's or the cluster's own, 'broken' if it could not be made, and nothing if it was refused. None of them changes
+# got something that is the machine's or the cluster's own, 'absent' if this kernel has no such thing, 'broken' if it could not be made, and nothing if it was refused. None of them changes
 # anything beyond its machine.
 
 # reach ADDRESS PORT: a connection opens.
@@ -45,5 +45,5 @@ control() { [ "$(call getpid)" = out ] && opens c 1 5 && reach "$WITNESS" 10250 
 # attempt NAME COMMAND: prints the name and what came of it.
 attempt() {
   printf '%s ' "$1"
-  { (eval "$2") 2>/dev/null </dev/null || true; } | { grep -m 1 -xE 'out|inside|broken' || echo refused; }
+  { (eval "$2") 2>/dev/null </dev/null || true; } | { grep -m 1 -xE 'out|inside|broken|absent' || echo refused; }
 }

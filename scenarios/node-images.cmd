@@ -31,14 +31,12 @@ image 1.37.1 2026.01.08
 upgrade c2 1.37.1
 settle
 images c2
+delete c2
+settle
 
 # The channel for node images brings newer ones in the cluster's minute of the day, but not the one that was taken back.
-wait 200000
-settle
-images c0
-images c1
 image 1.36.3 2026.01.15
-wait 200000
+wait 90000
 settle
 images c0
 images c1

@@ -59,7 +59,7 @@ impl Walk<'_> {
         } else {
             target.to_owned()
         };
-        let wget = format!("wget -q -T 3 -O - {url}");
+        let wget = format!("timeout 3 wget -q -O - {url}");
         let ask = ["-n", namespace, "exec", "client", "--", "sh", "-c", &wget];
         let output = attempt(&mut self.cluster.kubectl.command(&ask))?;
         let said = String::from_utf8_lossy(&output.stderr);

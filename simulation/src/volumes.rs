@@ -467,7 +467,8 @@ impl Held<'_> {
                 Some(_) | None => {}
             }
         }
-        for volume in &self.storage.volumes {
+        // A tenant's disk has a record of its own, and is a cluster's only while it has it.
+        for volume in self.storage.volumes.iter().filter(|volume| volume.disk.is_none()) {
             let known = volume
                 .id
                 .as_deref()

@@ -1,7 +1,10 @@
 //! The requests of tenants, and the state that must follow after they were acknowledged. The module
 //! `requests` sends them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use anyhow::Result;
 use cluster_versions::Offered;
@@ -168,7 +171,40 @@ pub struct Desired {
     pools: BTreeMap<String, Pool>,
     tier: String,
     version: String,
+    emulated: Emulated,
     stopped: bool,
+}
+
+/// The version that a control plane behaves as until its upgrade is finalised: what new pools get. It ends by itself, so two states that
+/// differ in it alone are the same.
+#[derive(Debug, Clone, Default)]
+struct Emulated(Option<String>);
+
+impl PartialEq for Emulated {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Emulated {}
+
+impl PartialOrd for Emulated {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Emulated {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+impl Desired {
+    /// The version of a pool that does not say one.
+    fn of_new_pools(&self) -> String {
+        self.emulated.0.as_ref().unwrap_or(&self.version).clone()
+    }
 }
 
 /// The possible states: several as long as a request was neither acknowledged nor refused.
@@ -331,6 +367,7 @@ fn desired(record: &ClusterRecord) -> Desired {
         pools: pools.collect(),
         tier: tier(record),
         version: record.spec().kubernetes_version.clone(),
+        emulated: Emulated::default(),
         stopped: record.spec().stopped,
     }
 }
@@ -351,7 +388,7 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
                 let before = next.pools.get(name).map(|pool| pool.version.clone());
                 let pool = Pool {
                     count: *count,
-                    version: before.unwrap_or_else(|| next.version.clone()),
+                    version: before.unwrap_or_else(|| next.of_new_pools()),
                     ..Pool::default()
                 };
                 next.pools.insert(name.clone(), pool);
@@ -365,7 +402,7 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
     let mut next = state?;
     match wish {
         Wish::Pool { pool, count, .. } => {
-            let version = next.version.clone();
+            let version = next.of_new_pools();
             let new = || Pool {
                 version,
                 ..Pool::default()
@@ -384,7 +421,14 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
         }
         Wish::Tier { tier, .. } => next.tier.clone_from(tier),
         Wish::Power { stopped, .. } => next.stopped = *stopped,
-        Wish::Soak { version, .. } | Wish::RollBack { version, .. } => next.version.clone_from(version),
+        Wish::Soak { version, .. } => {
+            let before = std::mem::replace(&mut next.version, version.clone());
+            next.emulated.0.get_or_insert(before);
+        }
+        Wish::RollBack { version, .. } => {
+            next.version.clone_from(version);
+            next.emulated = Emulated::default();
+        }
         Wish::PoolBack { pool, version, .. } => {
             next.pools.get_mut(pool)?.version.clone_from(version);
         }

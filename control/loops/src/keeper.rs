@@ -310,10 +310,7 @@ mod tests {
         let (all, none) = (BTreeSet::from([disk.volume()]), BTreeSet::new());
         assert_eq!(step(&disk, None), Step::Make);
         assert_eq!(step(&disk, Some(&none)), Step::Make);
-        let made = DiskRecord {
-            there: 2,
-            ..disk.clone()
-        };
+        let made = DiskRecord { there: 2, ..disk };
         assert_eq!(step(&made, None), Step::Nothing);
         assert_eq!(step(&made, Some(&all)), Step::Nothing);
         let Step::Write(lost) = step(&made, Some(&none)) else {

@@ -37,6 +37,17 @@ impl Problems {
             .any(|detail| detail.target.as_deref() == Some(target))
     }
 
+    /// Whether this field, or one within it, has a problem.
+    pub fn has_within(&self, target: &str) -> bool {
+        let within = |own: &str| {
+            own.strip_prefix(target)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.details
+            .iter()
+            .any(|detail| detail.target.as_deref().is_some_and(within))
+    }
+
     /// `Ok` without problems.
     ///
     /// # Errors

@@ -108,7 +108,7 @@ fn creation(
     // What has no effect is kept only where it says something.
     asked.retain(|_, value| value.as_object().is_none_or(|members| !members.is_empty()));
     let Some(present) = present else {
-        if !asked.contains_key("creationData") && !problems.has("properties.creationData") {
+        if !asked.contains_key("creationData") && !problems.has_within("properties.creationData") {
             let target = "properties.creationData";
             let message = format!("The required property '{target}' is missing.");
             problems.add(ErrorCode::MISSING_PARAMETER, target, message);

@@ -467,8 +467,24 @@ impl Held<'_> {
                 Some(_) | None => {}
             }
         }
-        // A tenant's disk has a record of its own, and is a cluster's only while it has it.
-        for volume in self.storage.volumes.iter().filter(|volume| volume.disk.is_none()) {
+        for volume in &self.storage.volumes {
+            // A tenant's disk has a record of its own, and is a cluster's only while a node is to have it.
+            if volume.disk.is_some() {
+                let mut attachments = self.storage.attachments.iter();
+                let waits = attachments.any(|attachment| {
+                    attachment.volume == volume.name
+                        && !attachment.deleting
+                        && !attachment.attached
+                        && attachment.failure.is_none()
+                });
+                if waits {
+                    problems.push(format!(
+                        "{name}: {} is attached to no node, and nobody is told why",
+                        volume.name
+                    ));
+                }
+                continue;
+            }
             let known = volume
                 .id
                 .as_deref()

@@ -521,6 +521,31 @@ mod tests {
         super::Cli::command().debug_assert();
     }
 
+    /// An argument with the id of an option that every command takes replaces it there without a word.
+    #[test]
+    fn every_command_takes_the_options_of_all() {
+        fn check(command: &clap::Command, of_all: &[clap::Id]) {
+            for argument in command
+                .get_arguments()
+                .filter(|argument| !argument.is_global_set())
+            {
+                let id = argument.get_id();
+                assert!(!of_all.contains(id), "{}: {id}", command.get_name());
+            }
+            for below in command.get_subcommands() {
+                check(below, of_all);
+            }
+        }
+        let command = super::Cli::command();
+        let of_all: Vec<_> = command
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+            .map(|argument| argument.get_id().clone())
+            .collect();
+        assert!(of_all.len() > 3, "{of_all:?}");
+        check(&command, &of_all);
+    }
+
     #[test]
     fn what_follows_the_first_word_is_kubectls() {
         let parse = |words: &[&str]| {

@@ -13,9 +13,10 @@ Examples:
   landfall alerts --all --output json")]
 pub(crate) struct Alerts {
     /// Only this one, with all that is told of it
-    pub(crate) name: Option<String>,
+    #[arg(value_name = "NAME")]
+    pub(crate) alert: Option<String>,
 
     /// Closed ones as well
-    #[arg(long, conflicts_with = "name")]
+    #[arg(long, conflicts_with = "alert")]
     pub(crate) all: bool,
 }

@@ -20,7 +20,7 @@ pub(crate) async fn run(context: &Context, args: &args::Alerts) -> Result<()> {
     let (now, flag) = (context.env.clock.now(), context.name_flag());
     // Alerts about the stamp are shown in every subscription, those of a cluster in its own.
     let subscriptions = super::usage::subscriptions(&arm).await?;
-    if let Some(name) = &args.name {
+    if let Some(name) = &args.alert {
         for (id, _) in &subscriptions {
             if let Some(alert) = arm.get(&path(id, &format!("/{}", encode(name))), OWN).await? {
                 let told = json!({ "event": "result", "alert": alert });

@@ -445,6 +445,7 @@ pub(crate) enum Unknown {
     /// Allow the deletion of one: a machine goes with its disk, a volume with its content, a backup seven days after its newest change
     Delete {
         /// Its name, as the list has it
+        #[arg(id = "object", value_name = "NAME")]
         name: String,
 
         /// Do not ask

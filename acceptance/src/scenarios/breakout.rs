@@ -380,8 +380,13 @@ fn led_astray(cluster: &Cluster, variables: &[(&str, String)]) -> Result<()> {
         let tries = targets.map(|(name, address)| {
             scope.spawn(move || -> Result<()> {
                 let path = format!("/api/v1/namespaces/default/services/https:astray-{name}:443/proxy/");
-                let output = attempt(&mut kubectl.command(&["get", "--raw", &path]))?;
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                // The API server has to have seen the endpoint first.
+                let (output, said) = wait_for("the endpoint", PATIENCE, || {
+                    let output = attempt(&mut kubectl.command(&["get", "--raw", &path]))?;
+                    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                    ensure!(!said.contains("no endpoints available"), "{address}: {said}");
+                    Ok((output, said))
+                })?;
                 // An answer of the other API server, or an error about its certificate, would be a connection.
                 ensure!(
                     !output.status.success()

@@ -26,6 +26,7 @@ Examples:
     /// Take a role away from a principal
     Revoke {
         /// The assignment's name, as the list has it
+        #[arg(id = "assignment", value_name = "NAME")]
         name: String,
 
         /// Do not ask

@@ -11,11 +11,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    GROUP, guide,
+    GROUP,
+    guide::{self, follow},
     workload::{BUSYBOX, Cluster},
 };
 use crate::{
-    clients::{Az, run},
+    clients::Az,
     journal::{Journal, PATIENCE, wait_for},
     stamp::Stamp,
 };
@@ -138,19 +139,6 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
             .text(&["delete", "deployment", "balanced"])
             .map(drop)
     })
-}
-
-/// Runs a block of the guide.
-fn follow(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<String> {
-    let kubectl = &cluster.kubectl;
-    let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
-    shell
-        .env("KUBECONFIG", &kubectl.kubeconfig)
-        .env("GROUP", GROUP)
-        .env("CLUSTER", cluster.name)
-        // There is no registry to reach from here.
-        .env("IMAGE", BUSYBOX);
-    run(&mut shell)
 }
 
 fn of_ones_own(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {

@@ -4,7 +4,14 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use crate::{clients::Az, stamp::Stamp};
+use super::{
+    GROUP,
+    workload::{BUSYBOX, Cluster},
+};
+use crate::{
+    clients::{Az, run},
+    stamp::Stamp,
+};
 
 /// The blocks of a guide, in their order.
 pub(super) fn blocks(guide: &str) -> Vec<String> {
@@ -39,7 +46,19 @@ pub(super) fn shell(stamp: &Stamp, az: &Az, programs: &[&Path], script: &str) ->
     Ok(shell)
 }
 
-/// The same with additional variables, and with `landfall` for this stamp.
+/// Runs a block of a guide in a cluster, whose kubectl is on the path, with an image that needs no registry.
+pub(super) fn follow(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<String> {
+    let kubectl = &cluster.kubectl;
+    let mut shell = shell(stamp, az, &[&kubectl.program], block)?;
+    shell
+        .env("KUBECONFIG", &kubectl.kubeconfig)
+        .env("GROUP", GROUP)
+        .env("CLUSTER", cluster.name)
+        .env("IMAGE", BUSYBOX);
+    run(&mut shell)
+}
+
+/// A shell with additional variables, and with `landfall` for this stamp.
 pub(super) fn with_landfall(
     stamp: &Stamp,
     az: &Az,

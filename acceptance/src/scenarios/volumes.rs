@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    GROUP, aks, guide,
+    aks,
+    guide::{self, follow},
     healing::{id, init, machines, signal},
     text,
     workload::{BUSYBOX, Cluster},
@@ -105,19 +106,6 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
             Ok(())
         })
     })
-}
-
-/// Runs a block of the guide.
-fn follow(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<String> {
-    let kubectl = &cluster.kubectl;
-    let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
-    shell
-        .env("KUBECONFIG", &kubectl.kubeconfig)
-        .env("GROUP", GROUP)
-        .env("CLUSTER", cluster.name)
-        // There is no registry to reach from here.
-        .env("IMAGE", BUSYBOX);
-    run(&mut shell)
 }
 
 fn claimed(stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<String> {

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use crate::{
     Hub,
     caller::{fault, refuse},
+    streamed::streamed,
 };
 
 /// The path segment for the machine's own cluster.
@@ -201,24 +202,7 @@ pub(crate) async fn get(
     let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
     let name = parse(&object)?;
     let file = blocking(&RESTORES, move || backups.archive.get(&cluster, &name)).await?;
-    // A thread for each piece and none in between: a slow machine holds no thread.
-    let stream = futures::stream::unfold(Some(file), |file| async move {
-        let mut file = file?;
-        let read = move || {
-            let mut piece = vec![0; PIECE];
-            let read = file.read(&mut piece)?;
-            piece.truncate(read);
-            Ok::<_, io::Error>((Bytes::from(piece), file))
-        };
-        match RESTORES.run(read).await {
-            Ok(Ok((piece, _))) if piece.is_empty() => None,
-            Ok(Ok((piece, file))) => Some((Ok(piece), Some(file))),
-            // The answer breaks off, so that it is not taken for whole.
-            Ok(Err(error)) => Some((Err(error), None)),
-            Err(error) => Some((Err(io::Error::other(error)), None)),
-        }
-    });
-    Ok(Body::from_stream(stream).into_response())
+    Ok(streamed(&RESTORES, PIECE, file).into_response())
 }
 
 /// An incoming body, read by a thread. A machine that disconnects in the middle has sent nothing, rather than

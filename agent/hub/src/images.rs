@@ -3,16 +3,11 @@
 //! The images are public software, the same for all clusters: any machine of ours may have any of them. Bodies are streamed: the
 //! service holds a piece of an archive in memory, and a slow machine holds no thread.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    sync::LazyLock,
-};
+use std::{fs::File, io, sync::LazyLock};
 
 use agent_sessions::Admitted;
 use axum::{
     Extension,
-    body::{Body, Bytes},
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
@@ -23,6 +18,7 @@ use serde::Deserialize;
 use crate::{
     Hub,
     caller::{fault, refuse},
+    streamed::streamed,
 };
 
 const PIECE: usize = 256 * 1024;
@@ -70,23 +66,7 @@ pub(crate) async fn get(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     tracing::debug!(machine, image = wanted, "a node fetches an image");
-    let stream = futures::stream::unfold(Some(file), |file| async move {
-        let mut file = file?;
-        let read = move || {
-            let mut piece = vec![0; PIECE];
-            let read = file.read(&mut piece)?;
-            piece.truncate(read);
-            Ok::<_, io::Error>((Bytes::from(piece), file))
-        };
-        match READERS.run(read).await {
-            Ok(Ok((piece, _))) if piece.is_empty() => None,
-            Ok(Ok((piece, file))) => Some((Ok(piece), Some(file))),
-            // The answer breaks off, so that it is not taken for whole.
-            Ok(Err(error)) => Some((Err(error), None)),
-            Err(error) => Some((Err(io::Error::other(error)), None)),
-        }
-    });
-    Ok(Body::from_stream(stream).into_response())
+    Ok(streamed(&READERS, PIECE, file).into_response())
 }
 
 #[cfg(test)]

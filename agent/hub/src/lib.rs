@@ -26,6 +26,7 @@ mod pulls;
 mod reviews;
 mod routes;
 mod server;
+mod streamed;
 mod tokens;
 
 pub use authority::{AgentCa, CaError, ServerIdentity};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    ARCHIVE, Act, Deadline, Deed, IDLE, LEAST_NOTICE, STOPPED_NO_UPDATES, STOPPED_NOT_LATEST,
-    STOPPED_UNSUPPORTED, SUSPENDED, UNSUPPORTED, after, before, leads, preserved_until,
+    ARCHIVE, Act, Deadline, Deed, IDLE, STOPPED_NO_UPDATES, STOPPED_NOT_LATEST, STOPPED_UNSUPPORTED,
+    SUSPENDED, UNSUPPORTED, after, before, leads, preserved_until,
 };
 use crate::Profile;
 
@@ -57,7 +57,7 @@ pub enum Phase {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subscription {
+pub(super) enum Subscription {
     Active,
     Suspended(Timestamp),
     Deleted(Timestamp),
@@ -75,28 +75,28 @@ impl Subscription {
 
 /// The notices of a deadline so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Given {
-    begun: Timestamp,
+pub(super) struct Given {
+    pub(super) begun: Timestamp,
     /// When the first was given.
-    first: Timestamp,
+    pub(super) first: Timestamp,
     /// How many of them are behind.
-    count: usize,
+    pub(super) count: usize,
 }
 
 /// The clocks of one cluster. Told what happens, it says what is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterClock {
-    profile: Profile,
-    stopped: Option<Timestamp>,
-    deallocated: Option<Timestamp>,
-    idle: Option<Timestamp>,
-    out: Option<Timestamp>,
-    archived: Option<Timestamp>,
-    subscription: Subscription,
+    pub(super) profile: Profile,
+    pub(super) stopped: Option<Timestamp>,
+    pub(super) deallocated: Option<Timestamp>,
+    pub(super) idle: Option<Timestamp>,
+    pub(super) out: Option<Timestamp>,
+    pub(super) archived: Option<Timestamp>,
+    pub(super) subscription: Subscription,
     deleted: bool,
-    given: BTreeMap<(&'static str, Deed), Given>,
+    pub(super) given: BTreeMap<(&'static str, Deed), Given>,
     /// Deeds that were done, by when their time began: each is done once.
-    done: BTreeMap<(&'static str, Deed), Timestamp>,
+    pub(super) done: BTreeMap<(&'static str, Deed), Timestamp>,
 }
 
 impl ClusterClock {
@@ -178,7 +178,8 @@ impl ClusterClock {
             match self.subscription {
                 Subscription::Active => {}
                 Subscription::Suspended(since) => {
-                    if self.stopped.is_none() {
+                    // Of what is archived nothing runs.
+                    if running {
                         add("S1", Deed::Stop, since, since);
                     }
                     add("S1", Deed::Delete, since, after(since, SUSPENDED));
@@ -204,23 +205,29 @@ impl ClusterClock {
         all
     }
 
-    fn given(&self, deadline: &Deadline) -> Option<&Given> {
+    pub(super) fn given(&self, deadline: &Deadline) -> Option<&Given> {
         let given = self.given.get(&(deadline.rule, deadline.deed));
         given.filter(|given| given.begun == deadline.begun)
     }
 
+    /// When a deed is done: as the rule says, and never before all the time of its notices has gone by since the first.
+    pub fn due(&self, deadline: &Deadline) -> Timestamp {
+        let leads = leads(deadline.deed, deadline.whole());
+        match (self.given(deadline), leads.first()) {
+            (Some(given), Some(full)) if deadline.deed.takes() => deadline.due.max(after(given.first, *full)),
+            _ => deadline.due,
+        }
+    }
+
     /// When a deadline is to be looked at next: its next notice, or itself.
     fn step(&self, deadline: &Deadline) -> (Timestamp, bool) {
-        let given = self.given(deadline);
-        let whole = deadline.whole();
-        let leads = leads(deadline.deed, whole);
-        let behind = given.map_or(0, |given| given.count);
-        if let Some(lead) = leads.get(behind) {
-            return (before(deadline.due, *lead), true);
+        let leads = leads(deadline.deed, deadline.whole());
+        let behind = self.given(deadline).map_or(0, |given| given.count);
+        let due = self.due(deadline);
+        match leads.get(behind) {
+            Some(lead) => (before(due, *lead), true),
+            None => (due, false),
         }
-        let least = given.filter(|_| deadline.deed.is_final());
-        let least = least.map(|given| after(given.first, LEAST_NOTICE));
-        (least.map_or(deadline.due, |least| least.max(deadline.due)), false)
     }
 
     /// When it is to be looked at next, unless something happens before.
@@ -260,26 +267,27 @@ impl ClusterClock {
 
     /// Gives notice: once for all notices whose time has come.
     fn announce(&mut self, deadline: &Deadline, now: Timestamp) -> Act {
-        let leads = leads(deadline.deed, deadline.whole());
-        let come = leads.iter().filter(|lead| before(deadline.due, **lead) <= now);
-        let count = come.count();
-        let first = self.given(deadline).map_or(now, |given| given.first);
         let key = (deadline.rule, deadline.deed);
+        let first = self.given(deadline).map_or(now, |given| given.first);
+        let begun = deadline.begun;
         self.given.insert(
             key,
             Given {
-                begun: deadline.begun,
+                begun,
                 first,
-                count,
+                count: 0,
             },
         );
-        let due = self.step(deadline);
+        // Where the first notice is late, what it is of is late as well.
+        let due = self.due(deadline);
+        let leads = leads(deadline.deed, deadline.whole());
+        let count = leads.iter().filter(|lead| before(due, **lead) <= now).count();
+        self.given.insert(key, Given { begun, first, count });
         Act {
             at: now,
             rule: deadline.rule,
             deed: deadline.deed,
-            // Where the notice itself is late, a deletion is.
-            notice: Some(if due.1 { deadline.due } else { due.0 }),
+            notice: Some(due),
         }
     }
 

@@ -4,14 +4,17 @@
 //! [`ClusterClock`] is told what happens to a cluster and its subscription, and says what is to be done at which instant; [`StampClock`] is
 //! a stamp's connection to its registration. Days are 24 hours; 12 months are of the calendar, in UTC.
 //!
-//! Always true: each deed with a deadline is announced before it, the last time at least [`LEAST_NOTICE`] before. A deletion is never done
-//! less than that after its first notice, also where the clock was not looked at when the notice was due: then it is late.
+//! Always true: each deed with a deadline is announced before it, the last time at least [`LEAST_NOTICE`] before. A stop, an archive and a
+//! deletion are never done before all the time of their notices has gone by since the first, also where the clock was not looked at when that
+//! was due: then they are late.
 //! What is to be done at once (a suspension's stop, the deletion of a deleted subscription's clusters) has no notice: it follows from what a
 //! person has just done.
 //!
-//! Nothing here stops, archives or deletes anything, and nothing that calls it does so yet.
+//! [`Standing`] is where a cluster stands by its facts: a clock begins there again whenever it is looked at, with the notices that were
+//! written down ([`ClusterClock::resume`]). Nothing here stops, archives or deletes anything: who looks does that, or only tells of it.
 
 mod cluster;
+mod resume;
 mod stamp;
 #[cfg(test)]
 mod tests;
@@ -23,11 +26,12 @@ use std::time::Duration;
 use jiff::{Span, Timestamp, tz::TimeZone};
 
 pub use cluster::{ClusterClock, Happening, Phase};
+pub use resume::{Noticed, Standing};
 pub use stamp::{Allowed, Link, Mode, StampClock};
 
 /// A day.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A deletion comes no earlier than this after its first notice.
+/// The last notice of a deed comes no later than this before it.
 pub const LEAST_NOTICE: Duration = DAY;
 
 /// Nodes were deallocated by hand, or none is ready and none runs, before the service stops the cluster (L2, L3).
@@ -110,9 +114,9 @@ impl Deed {
         }
     }
 
-    /// Whether it cannot be taken back.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Delete | Self::Unregister)
+    /// Whether it takes something from its owner: machines that run, disks, everything. What only says how a cluster is supported takes nothing.
+    pub fn takes(self) -> bool {
+        matches!(self, Self::Stop | Self::Archive | Self::Delete)
     }
 
     /// For people.

@@ -170,19 +170,127 @@ fn a_deletion_whose_notice_is_late_is_late_itself() {
     clock.happen(Happening::Stopped, t("2027-01-01"));
     // Nobody has looked at it for years.
     let now = t("2030-06-01");
+    let due = after(now, DAY * 60);
     let acts = clock.pass(now);
     assert_eq!(acts.len(), 1);
-    assert_eq!(acts[0].notice, Some(after(now, LEAST_NOTICE)));
-    assert_eq!(
-        clock.pass(before(after(now, LEAST_NOTICE), Duration::from_secs(1))),
-        []
-    );
+    assert_eq!(acts[0].notice, Some(due));
+    // The other notices are given, too.
+    let told = run(&mut clock.clone(), "2030-12-31");
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(deeds(&told), [(due.to_string().as_str(), "L1", "delete")]);
+    let acts = clock.pass(before(due, Duration::from_secs(1)));
+    assert_eq!((acts.len(), acts[0].notice), (1, Some(due)));
     // A start in that time is in time.
     let mut started = clock.clone();
-    started.happen(Happening::Started, after(now, Duration::from_secs(60)));
+    started.happen(Happening::Started, before(due, Duration::from_secs(1)));
     assert_eq!(started.next(), None);
-    let acts = clock.pass(after(now, LEAST_NOTICE));
-    assert_eq!(acts[0].deed, Deed::Delete);
+    let acts = clock.pass(due);
+    assert_eq!((acts[0].deed, acts[0].notice), (Deed::Delete, None));
+}
+
+/// What a service that is killed after each look writes down, and does.
+fn looks(standing: &Standing, from: &str, end: &str) -> Vec<Act> {
+    let mut noticed = Vec::new();
+    let mut all = Vec::new();
+    let mut at = t(from);
+    while at <= t(end) {
+        let mut clock = ClusterClock::resume(Profile::Aks, standing, &noticed);
+        all.extend(clock.pass(at));
+        noticed = clock.noticed(&[]);
+        let Some(next) = clock.next() else { break };
+        assert!(next > at, "it is looked at for nothing at {at}");
+        at = next;
+    }
+    all
+}
+
+#[test]
+fn a_clock_that_begins_again_at_each_look_gives_the_same_notices_and_does_the_same() {
+    let since = |text: &str| Some(t(text));
+    let idle = Standing {
+        idle: since("2027-01-01"),
+        ..Standing::default()
+    };
+    let stopped = Standing {
+        stopped: since("2027-01-01"),
+        ..Standing::default()
+    };
+    let out = Standing {
+        out: since("2027-01-01"),
+        ..Standing::default()
+    };
+    let suspended = Standing {
+        stopped: since("2027-01-01"),
+        suspended: since("2027-01-01"),
+        ..Standing::default()
+    };
+    for (standing, rule, deed, due, notices) in [
+        (idle, "L3", Deed::Stop, "2027-01-31", 3),
+        (stopped, "L1", Deed::Delete, "2028-01-01", 4),
+        (out, "L4", Deed::Archive, "2027-01-31", 3),
+        (suspended, "S1", Deed::Delete, "2027-04-01", 3),
+    ] {
+        let of_rule = |acts: Vec<Act>| -> Vec<Act> {
+            let own = acts.into_iter();
+            own.filter(|act| (act.rule, act.deed) == (rule, deed)).collect()
+        };
+        let acts = of_rule(looks(&standing, "2027-01-01", "2028-12-31"));
+        assert_eq!(acts.len(), notices + 1, "{rule}: {acts:?}");
+        let done = acts.last().unwrap();
+        assert_eq!((done.at, done.notice), (t(due), None), "{rule}");
+        // The service slept for years: it gives notice first, and waits.
+        let late = of_rule(looks(&standing, "2031-01-01", "2031-12-31"));
+        assert_eq!(late.len(), notices + 1, "{rule}: {late:?}");
+        let (first, last) = (late[0], *late.last().unwrap());
+        assert_eq!(
+            (first.at, first.notice),
+            (t("2031-01-01"), Some(last.at)),
+            "{rule}"
+        );
+        assert!(last.at >= after(first.at, DAY * 14), "{rule}");
+    }
+}
+
+#[test]
+fn notices_of_another_time_do_not_count() {
+    let stopped = |at: &str| Standing {
+        stopped: Some(t(at)),
+        ..Standing::default()
+    };
+    let mut clock = ClusterClock::resume(Profile::Aks, &stopped("2027-01-01"), &[]);
+    clock.pass(t("2027-12-31"));
+    let noticed = clock.noticed(&[]);
+    assert!(noticed[0].first.is_some());
+    let clock = ClusterClock::resume(Profile::Aks, &stopped("2027-06-01"), &noticed);
+    assert!(!clock.is_warned());
+    assert_eq!(clock.next(), Some(before(t("2028-06-01"), DAY * 60)));
+}
+
+#[test]
+fn what_is_left_undone_is_due_again_and_what_is_told_is_told_once() {
+    let idle = Standing {
+        idle: Some(t("2027-01-01")),
+        ..Standing::default()
+    };
+    let mut clock = ClusterClock::resume(Profile::Aks, &idle, &[]);
+    clock.pass(t("2027-01-20"));
+    let given = clock.noticed(&[]);
+    // The first notice was late by some days.
+    let due = t("2027-02-03");
+    let mut clock = ClusterClock::resume(Profile::Aks, &idle, &given);
+    let acts = clock.pass(due);
+    assert!(
+        acts.iter()
+            .any(|act| act.deed == Deed::Stop && act.notice.is_none())
+    );
+    let again = ClusterClock::resume(Profile::Aks, &idle, &clock.noticed(&[("L3", Deed::Stop)])).pass(due);
+    assert!(
+        again
+            .iter()
+            .any(|act| act.deed == Deed::Stop && act.notice.is_none())
+    );
+    let told = ClusterClock::resume(Profile::Aks, &idle, &clock.noticed(&[])).pass(due);
+    assert_eq!(told, []);
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn oracle(profile: Profile, course: &[(u32, Happening)]) -> Vec<Done> {
                     done.push((now, "S1", Deed::Delete));
                     return done;
                 }
-                if away == Some(0) && stopped.is_none() {
+                if away.is_some() && stopped.is_none() && !archived {
                     done.push((now, "S1", Deed::Stop));
                     stopped = Some(0);
                     gone_at = next_year(now);

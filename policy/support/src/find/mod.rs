@@ -160,6 +160,20 @@ impl Finding<'_> {
 
 /// Goes over the facts with all rules of a profile.
 pub(crate) fn find(facts: &Facts, profile: Profile, now: Timestamp) -> Found<'_> {
+    let mut found = timeless(facts, profile, now);
+    // Last: what is archived goes by since when it is out of support.
+    course::find(facts, profile, &mut found);
+    found
+}
+
+/// Since when a cluster is out of support by other rules than those of deadlines, and the next instant at which these may say something else.
+pub(crate) fn out(facts: &Facts, profile: Profile, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
+    let found = timeless(facts, profile, now);
+    (found.out, found.next)
+}
+
+/// Goes over the facts with all rules but those of deadlines.
+fn timeless(facts: &Facts, profile: Profile, now: Timestamp) -> Found<'_> {
     let mut found = Found {
         findings: Vec::with_capacity(8),
         now,
@@ -169,7 +183,5 @@ pub(crate) fn find(facts: &Facts, profile: Profile, now: Timestamp) -> Found<'_>
     versions::find(facts, profile, &mut found);
     managed::find(facts, profile, &mut found);
     running::find(facts, profile, &mut found);
-    // Last: what is archived goes by since when it is out of support.
-    course::find(facts, profile, &mut found);
     found
 }

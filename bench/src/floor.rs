@@ -506,6 +506,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         tier: cluster_spec::Tier::Free,
         restore: None,
         stopped: false,
+        archived: false,
         access: Default::default(),
         issuer: None,
         workload_identity: false,

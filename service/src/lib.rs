@@ -19,6 +19,7 @@ pub mod backups;
 mod channels;
 mod contain;
 mod credentials;
+mod deadlines;
 pub mod first;
 mod issuers;
 mod nodes;
@@ -37,7 +38,7 @@ use std::{
 use access_reviews::ClusterReviews;
 use agent_api::{AccessReviews, Agents};
 use arm_edge::{Edge, EdgeConfig};
-use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, Route, StoreLog};
+use arm_kernel::{AccessControl, Authorizer, GroupReaper, Locks, Provider, Route, StoreLog};
 use base_blocking::Pool;
 use base_env::Env;
 use base_sealer::Sealer;
@@ -67,6 +68,7 @@ use channels::Channels;
 pub use contain::contain;
 use credentials::SealedCredentials;
 pub use credentials::{CredentialError, operator_kubeconfig};
+use deadlines::Deadlines;
 use issuers::ClusterIssuers;
 use nodes::Nodes;
 use readings::ClusterReadings;
@@ -209,6 +211,7 @@ pub struct Service {
     history: Arc<History>,
     sealing: Arc<Sealing>,
     channels: Channels,
+    deadlines: Deadlines,
     env: Env,
 }
 
@@ -261,6 +264,9 @@ impl Service {
             .guarded(Arc::clone(&guard))
             .imaging(Arc::clone(&drivers.images));
         let clusters = Arc::new(clusters);
+        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
+        let locks = Arc::clone(&roles) as Arc<dyn Locks>;
+        let deadlines = Deadlines::new(env, &store, &clusters, &drivers.backups, locks);
         let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
             env.clone(),
             Arc::clone(&clusters),
@@ -301,7 +307,6 @@ impl Service {
         // nowhere else.
         tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
         let tokens = Arc::new(tokens);
-        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
         let (images, registries) =
             registries::assemble(env, &config, &store, &roles, &tokens, drivers.registries);
         let history = Arc::new(History::new(env.clone(), readings));
@@ -442,6 +447,7 @@ impl Service {
             history,
             sealing,
             channels,
+            deadlines,
             reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities, registries]),
             env: env.clone(),
         }
@@ -496,6 +502,7 @@ impl Service {
             history,
             sealing,
             channels,
+            deadlines,
             env,
         } = self;
         let channels = Arc::new(channels);
@@ -551,6 +558,7 @@ impl Service {
                     }
                 }
             }),
+            deadlines.part(stopped),
         ];
         parts.extend(looked_after);
         parts.extend(registries.map(|registries| {

@@ -174,6 +174,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         tier,
         restore: None,
         stopped: false,
+        archived: false,
         access: Default::default(),
         issuer: None,
         workload_identity: false,

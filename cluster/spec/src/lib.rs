@@ -65,6 +65,9 @@ pub struct ClusterSpec {
     /// Whether it is stopped: its data, addresses and keys are kept, and none of its machines runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// Whether it is archived as well: disks of its control plane go, and its state is in its backup alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
     /// The permitted clients of its API server.
     #[serde(default, skip_serializing_if = "ApiAccess::is_open")]
     pub access: ApiAccess,

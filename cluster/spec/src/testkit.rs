@@ -17,6 +17,7 @@ pub fn cluster() -> ClusterSpec {
         tier: Tier::Free,
         restore: None,
         stopped: false,
+        archived: false,
         access: Default::default(),
         issuer: None,
         workload_identity: false,

@@ -64,6 +64,8 @@ pub enum EventKind {
     Rotation,
     /// Planned work waits: for its window, or for an operator.
     Planned,
+    /// A deadline of the support policies: notice of it, or that it has come.
+    Deadline,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -110,6 +112,7 @@ impl EventKind {
             Self::Autoscaled => "Autoscaled",
             Self::Rotation => "Rotation",
             Self::Planned => "Planned",
+            Self::Deadline => "Deadline",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

@@ -25,6 +25,8 @@
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
 //! | `/c/{uid}/child/plannedwork/upgrade` | what upgrades of the cluster by its channels wait for ([`planned`]) |
+//! | `/c/{uid}/child/deadlines/notices` | notices of deadlines of the support policies ([`deadlines`]) |
+//! | `/deadlines` | [`deadlines::PolicyRecord`]: whether these deadlines act |
 //! | `/maintenance` | [`planned::HoldRecord`]: whether planned work is held up |
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
@@ -56,6 +58,7 @@ pub mod balancer;
 pub mod child;
 pub mod command;
 pub mod credential;
+pub mod deadlines;
 mod desired;
 pub mod directory;
 pub mod disk;
@@ -98,7 +101,7 @@ use serde_json::Value;
 
 pub use child::{ChildRecord, SystemData};
 pub use desired::{
-    Decided, DecidedPool, DesiredPool, DesiredState, LastNodes, Malformed, Ranges, Soak,
+    Archive, Decided, DecidedPool, DesiredPool, DesiredState, LastNodes, Malformed, Ranges, Soak,
     network as network_profile,
 };
 pub use directory::{NameRecord, OwnerRecord};

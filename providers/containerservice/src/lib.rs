@@ -22,6 +22,7 @@ mod clusters;
 mod commands;
 mod compatibility;
 mod conversion;
+mod deadlines;
 mod empty;
 mod estimates;
 mod formats;

@@ -11,12 +11,15 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Decided, DecidedPool, Malformed, POOLS, Ranges};
+use super::{Archive, Decided, DecidedPool, Malformed, POOLS, Ranges};
 
 /// Nodes that a pool may have beyond its count while it is upgraded, where the body does not say.
 const SURGE: u32 = 1;
 
 pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Malformed> {
+    let power: Option<String> = optional(body, "/properties/powerState/code")?;
+    let stopped = power.as_deref() == Some("Stopped");
+    let verified = |archive: &Archive| archive.verified.is_some();
     let bodies = body.pointer(POOLS).and_then(Value::as_array);
     let bodies = bodies.ok_or_else(|| malformed(POOLS, "is no list"))?;
     let mut pools: Vec<PoolSpec> = Vec::with_capacity(bodies.len());
@@ -63,7 +66,8 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         files_off: optional(body, "/properties/storageProfile/fileCSIDriver/enabled")? == Some(false),
         snapshots_off: optional(body, "/properties/storageProfile/snapshotController/enabled")?
             == Some(false),
-        stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
+        stopped,
+        archived: stopped && decided.archive.as_ref().is_some_and(verified),
         autoscaler: autoscaler(body)?,
     })
 }

@@ -93,8 +93,28 @@ pub struct Decided {
     /// How it stands with the way back of its control plane, once it was upgraded with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak: Option<Soak>,
+    /// That its control plane is archived, or is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
     /// Its pools, by name: the same as in the body.
     pub pools: BTreeMap<String, DecidedPool>,
+}
+
+/// A control plane whose data is kept in its backup alone: it is stopped, and once the backup was verified its machines go with their disks. The
+/// name, addresses, keys and the records of its machines stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archive {
+    /// Why: a rule's id; empty: somebody asked for it.
+    pub rule: String,
+    /// When it was asked for, milliseconds since 1970.
+    pub since: i64,
+    /// Since when the cluster had been stopped by then, milliseconds since 1970; `None`: it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<i64>,
+    /// When the backup that takes the disks' place had been verified, milliseconds since 1970; `None`: it was not yet, and the disks stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<i64>,
 }
 
 /// What was decided about a pool beside its body.

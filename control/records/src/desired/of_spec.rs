@@ -6,7 +6,7 @@ use cluster_spec::{ApiAccess, ClusterSpec, PodNetworking, PoolSpec};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Decided, DecidedPool, DesiredPool, DesiredState, Ranges, Soak};
+use super::{Archive, Decided, DecidedPool, DesiredPool, DesiredState, Ranges, Soak};
 use crate::{ClusterRecord, Requests};
 
 impl DesiredState {
@@ -85,6 +85,12 @@ impl DesiredState {
                 from: format!("{minor}.0"),
                 since: 0,
                 until: i64::MAX,
+            }),
+            archive: spec.archived.then(|| Archive {
+                rule: String::new(),
+                since: 0,
+                stopped: None,
+                verified: Some(0),
             }),
             pools: spec
                 .pools

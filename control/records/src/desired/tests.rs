@@ -32,6 +32,7 @@ fn spec() -> ClusterSpec {
             source: "other".to_owned(),
         }),
         stopped: true,
+        archived: true,
         issuer: Some("https://h/oidc/u/".to_owned()),
         workload_identity: true,
         directory: Some(DirectoryAccess {

@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod admission;
+pub(crate) mod archive;
 pub(crate) mod authentication;
 pub(crate) mod body;
 pub(crate) mod change;
@@ -164,6 +165,10 @@ pub(crate) enum Action {
     Renew(Vec<String>),
     /// That its control plane emulates nothing any more.
     Finalize,
+    /// To be archived, by this rule; empty: by whoever asks.
+    Archive(String),
+    /// Its backup was verified: what it was asked to be archived for may be done.
+    Archived,
     /// To go back to an earlier state of its data.
     Restore(RestoreSpec),
     /// To be made from another cluster's backup; where it is to be there must be none.
@@ -454,6 +459,8 @@ impl Resource for Clusters {
             Mutation::Act(Action::Renew(pools)) => {
                 Decision::Write(channels::renew(&own, &name, there()?, pools)?)
             }
+            Mutation::Act(Action::Archive(rule)) => archive::ask(&own, &name, there()?, rule)?,
+            Mutation::Act(Action::Archived) => archive::verified(&own, &name, there()?)?,
             Mutation::Act(Action::Restore(restore)) => {
                 Decision::Write(change::restore(&own, &name, there()?.record, restore)?)
             }

@@ -18,10 +18,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    access, authentication,
+    access, archive, authentication,
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
-    hooks::refuse_change,
     identity, local_accounts, network, soak, subnets, upgrade_guard,
 };
 use crate::{
@@ -45,7 +44,7 @@ pub(crate) fn put(
 ) -> Result<Draft, ArmError> {
     check_name(name.cluster)?;
     if let Some(present) = present {
-        refuse_change(present)?;
+        archive::refuse_put(present)?;
     }
     if !body.is_object() {
         return Err(not_an_object());
@@ -149,10 +148,12 @@ pub(crate) fn put(
         kubernetes_version: version.to_string(),
         ranges,
         vnet: place.decided(&pools),
-        restore: present.and_then(|present| present.state.decided().restore.clone()),
+        restore: present.and_then(archive::restore),
         issuer: present.and_then(|present| present.state.decided().issuer.clone()),
         rotations: present.map_or_else(Default::default, |present| present.state.decided().rotations),
         soak: soak::carried(present, version),
+        // A PUT brings back what is archived.
+        archive: None,
         pools: BTreeMap::new(),
     };
     properties.insert("agentPoolProfiles".to_owned(), json!([]));

@@ -398,6 +398,12 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Current<'_>)
                 decided.restore.clone_from(&present.state.decided().restore);
                 // What emulates nothing any more may have stored what could not be read; and what emulates goes on to.
                 decided.soak.clone_from(&present.state.decided().soak);
+                // Who was archived and has begun to come back may have written: that is verified again before disks go.
+                if let Some(archive) = &mut decided.archive
+                    && present.state.decided().archive.as_ref() != Some(&*archive)
+                {
+                    archive.verified = None;
+                }
                 if let Some(newest) = newest
                     && version(newest) > version(&decided.kubernetes_version)
                 {

@@ -5,6 +5,8 @@
 //! | GET `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/supportState` | whether and why; `?profile=` by another profile than the stamp's, `?at=` at another moment |
 //! | GET `/providers/Landfall.ContainerService/supportScope` | what is covered and what is not; `?profile=` |
 //!
+//! The state of now, by the stamp's policies, has the deadlines that run for the cluster as well (`deadlines`).
+//!
 //! A moment of the past has the facts that had begun by then; which of them were another then is not known, and is said (`replay`). A moment of
 //! the future has the facts of now.
 //!
@@ -12,16 +14,14 @@
 
 use std::time::Duration;
 
-use arm_kernel::{Gate, Operation, ResourceType, Scope, Verb, quote, store_error};
+use arm_kernel::{Gate, Operation, ResourceType, Scope, Verb, quote};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
-use control_records::{OperationRecord, Owner, SubscriptionRecord, directory, events, key};
-use control_store::get_record;
 use jiff::Timestamp;
 use policy_support::{Profile, Reason, SupportState, scope, support_state};
 use serde_json::{Value, json};
 
 use super::api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi};
-use crate::{records::ClusterPath, support::facts::Records};
+use crate::{deadlines, records::ClusterPath, support::gather};
 
 type Row = Operation<HistoryApi>;
 
@@ -139,28 +139,12 @@ impl HistoryApi {
         let (store, record) = (&*self.store, &of.record);
         let now = self.env.clock.now();
         let at = moment(request.query("at"), record.created_at, now)?;
-        let operation = Owner::cluster(record.uid.as_str()).operation(&record.operation);
-        let operation = get_record::<OperationRecord>(store, &operation).await;
-        let operation = operation.map_err(store_error)?.map(|found| found.value);
-        let machines = directory::machines(store, &record.uid)
-            .await
-            .map_err(store_error)?;
-        let events = events::history(store, &record.uid, now)
-            .await
-            .map_err(store_error)?;
-        let events: Vec<_> = events.into_iter().map(|(_, event)| event).collect();
-        let subscription = key::subscription(&record.subscription);
-        let subscription = get_record::<SubscriptionRecord>(store, &subscription).await;
-        let subscription = subscription.map_err(store_error)?.map(|found| found.value);
-        let records = Records {
-            record,
-            observed: &of.observed,
-            operation: operation.as_ref(),
-            machines: &machines,
-            events: &events,
-            subscription: subscription.as_ref(),
+        let facts = gather::facts(store, &self.support, record, &of.observed, now).await?;
+        let deadlines = if at == now && profile == self.support.profile {
+            Some(deadlines::shown(store, profile, record, &of.observed, &facts, now).await?)
+        } else {
+            None
         };
-        let facts = records.facts(&self.support, now)?;
         let (facts, unknown) = if at < now {
             facts.at(at)
         } else {
@@ -180,6 +164,9 @@ impl HistoryApi {
         told["type"] = json!(format!("{HISTORY_NAMESPACE}/managedClusters/supportState"));
         told["cluster"] = json!(record.name);
         told["resourceGroup"] = json!(record.resource_group);
+        if let Some(deadlines) = deadlines {
+            told["deadlines"] = deadlines;
+        }
         if at != now {
             told["replay"] = json!({ "of": if at < now { "past" } else { "future" }, "unknown": unknown });
         }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use policy_support::{Fact, Facts, Minor, Plugin, Pool, Subscription, releases};
 
 use super::Support;
-use crate::NodeImages;
+use crate::{NodeImages, clusters::archive};
 
 /// The records about a cluster.
 pub(crate) struct Records<'a> {
@@ -57,10 +57,10 @@ impl Records<'_> {
         facts.failed = self.failed();
         facts.repairs = self.machines.iter().filter_map(repair).collect();
         facts.backup_behind = observed.backup_behind;
-        // Nothing of a stopped cluster is changed: its last change is the stop.
-        facts.stopped = spec.stopped.then_some(record.modified_at);
+        facts.stopped = archive::stopped(record);
+        facts.archived = archive::archived(record);
         facts.deallocated = self.deallocated();
-        facts.running = facts.deallocated.map(|_| 0);
+        facts.running = Some(self.running());
         facts.unready = observed.unready_since;
         facts.subscription = self.subscription();
         Ok(facts)
@@ -137,6 +137,16 @@ impl Records<'_> {
         // A release of before did not write down when; to turn a node off is a change of the cluster.
         let since = |machine: &MachineRecord| machine.healing.off_since.unwrap_or(self.record.modified_at);
         all.then(|| nodes().map(since).max()).flatten()
+    }
+
+    /// How many of its nodes' machines run, as far as was told last.
+    fn running(&self) -> u32 {
+        let nodes = self.machines.iter().filter(|machine| {
+            let role = machine.assignment.as_ref().map(|given| &given.role);
+            let told = self.observed.reported.get(&machine.id);
+            matches!(role, Some(Role::Node { .. })) && told.is_some_and(|told| told.runs)
+        });
+        u32::try_from(nodes.count()).unwrap_or(u32::MAX)
     }
 
     /// What may be done in its subscription. One that is disabled is what others call suspended.

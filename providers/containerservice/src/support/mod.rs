@@ -4,6 +4,7 @@
 //! has it. Writes of a cluster or pool whose version is out of support are answered with a warning ([`warning`]), which needs no record.
 
 pub(crate) mod facts;
+pub(crate) mod gather;
 pub(crate) mod warning;
 
 use std::sync::Arc;

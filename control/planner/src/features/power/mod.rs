@@ -5,12 +5,14 @@
 //! | control plane member | stands still, its disk with etcd is kept | starts on that disk |
 //! | node | gone, its record with name and addresses is kept | made anew under its own name, with a new one-time token |
 //! | preserved node | stands still, its disk is kept | starts on that disk |
+//! | member of an archived cluster | gone as nodes are: its data is in the backup | made anew under its own name, with a restore of the newest state |
 //!
 //! Nothing is drained and nothing is taken out of etcd: the node comes back under the name of its node object, and its kubelet runs
 //! what is bound to it. Network, addresses, keys and configurations stay as they are. Starting is what bringing machines to be there
 //! is anyway; only what etcd says of the nodes is old until their kubelets have spoken again.
 //!
-//! Always true: no disk that holds etcd goes; a node's disk goes only once the machine stands still, and its token is renewed
+//! Always true: no disk that holds etcd goes, unless the cluster is archived, which it is once its backup was verified; the fabric sets
+//! such a disk aside all the same, until the machine has served again. A node's disk goes only once the machine stands still, and its token is renewed
 //! only once the disk is gone; healing and everybody else has nothing to do while the cluster is to be stopped.
 
 use agent_protocol::{ProcessSeen, ProcessState};
@@ -78,10 +80,10 @@ fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
             FabricEffect::StopMachine,
             format!("stopping {label}"),
         ),
-        Presence::Stopped if keeps_its_disk(machine) => {}
+        Presence::Stopped if keeps_its_disk(draft, machine) => {}
         Presence::Stopped => wipe(draft, id, machine),
         // One that was lost with its disk is a matter for healing, once it is to run.
-        Presence::Absent | Presence::Gone if is_off(machine) => {}
+        Presence::Absent | Presence::Gone if is_off(draft, machine) => {}
         // What is left of it after a removal that was cut short goes first, whoever began that.
         Presence::Absent | Presence::Gone if machine.repaired != Some(draft.desired.modified_at) => {
             wipe(draft, id, machine);
@@ -104,23 +106,25 @@ fn wipe(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     );
 }
 
-fn keeps_its_disk(machine: &Machine) -> bool {
-    machine.node_name().is_none() || machine.record.healing.preserve.is_some()
+fn keeps_its_disk(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let member = machine.node_name().is_none();
+    member && !draft.desired.spec().archived || machine.record.healing.preserve.is_some()
 }
 
 /// Whether a machine is as it is to be in a cluster that is stopped.
-fn is_off(machine: &Machine) -> bool {
+fn is_off(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let kept = keeps_its_disk(draft, machine);
     match machine.presence {
         Presence::Unknown | Presence::Running | Presence::Partial => false,
-        Presence::Stopped => keeps_its_disk(machine),
-        Presence::Absent | Presence::Gone => keeps_its_disk(machine) || machine.record.enrolled_key.is_none(),
+        Presence::Stopped => kept,
+        Presence::Absent | Presence::Gone => kept || machine.record.enrolled_key.is_none(),
     }
 }
 
 fn stopping(draft: &Draft<'_>, checks: &mut Checks) {
     for (id, machine) in &draft.seen.machines {
         let what = format!("stopping {}", machine.label());
-        let off = is_off(machine) && draft.is_quiet(&Subject::Machine(id.clone()));
+        let off = is_off(draft, machine) && draft.is_quiet(&Subject::Machine(id.clone()));
         if machine.record.deleting {
             if machine.node_name().is_some() {
                 checks.leaving_machine(&Part::Base, Stage::Membership, id, what);

@@ -9,7 +9,7 @@ use control_records::{ClusterRecord, ObservedRecord};
 use serde_json::{Value, json};
 
 use super::{
-    Command,
+    Command, archive,
     draft::{Context, Draft, Name, advance, refuse_deleting},
     hooks::FeatureHooks,
     requests::Current,
@@ -18,7 +18,7 @@ use super::{
 pub(crate) const HOOKS: FeatureHooks = FeatureHooks {
     change: refuse_stopped,
     under_way: |operation| match operation {
-        Stop::NAME => Some("Stopping"),
+        Stop::NAME | archive::ARCHIVE => Some("Stopping"),
         Start::NAME => Some("Starting"),
         _ => None,
     },
@@ -77,7 +77,12 @@ fn turn(
             return Ok(Decision::InProgress(same.id.clone()));
         }
     }
-    let state = present.state.with(|body, _| {
+    let restore = archive::restore(present);
+    let state = present.state.with(|body, decided| {
+        if !stopped {
+            decided.archive = None;
+            decided.restore = restore;
+        }
         if let Some(properties) = body["properties"].as_object_mut() {
             if stopped {
                 properties.insert("powerState".to_owned(), power_state(true));
@@ -109,6 +114,14 @@ pub(crate) fn power_state(stopped: bool) -> Value {
 fn refuse_stopped(record: &ClusterRecord) -> Result<(), ArmError> {
     if !record.spec().stopped {
         return Ok(());
+    }
+    if record.spec().archived {
+        let message = format!(
+            "The managed cluster '{0}' is archived: its control plane is in its backup. A start, or a PUT of the cluster such as an upgrade, \
+             brings it back, for example 'az aks start --resource-group {1} --name {0}'.",
+            record.name, record.resource_group
+        );
+        return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
     }
     let message = format!(
         "The managed cluster '{0}' is stopped, or on its way there: no operations except start, delete and abort are allowed. Start it \

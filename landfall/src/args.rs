@@ -36,7 +36,7 @@ pub(crate) use image::{Image, ImageBuild, ImagePush, SourceArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
-pub(crate) use support::{ProfileArg, Support, SupportStatus};
+pub(crate) use support::{AtDeadlineArg, ProfileArg, Support, SupportStatus};
 pub(crate) use upgrade::{Upgrade, UpgradeOf, UpgradePlan};
 pub(crate) use usage::{MetricsListen, Usage};
 

@@ -19,6 +19,32 @@ pub(crate) enum Support {
         #[arg(long, value_enum)]
         profile: Option<ProfileArg>,
     },
+    /// Show whether deadlines of the support policies act, or are only told; and choose
+    #[command(after_help = "\
+A deadline is told, by an event of the cluster, 60 to 14 days before it, and again until the day before. Where deadlines act, the service
+then stops, archives or deletes the cluster as the rule says, never before all the time of its notices has gone by since 'act' was chosen.
+'landfall maintenance pause' holds all of it up at once.
+
+Examples:
+  landfall support policy
+  landfall support policy --deadlines act
+  landfall support policy --deadlines tell --output json")]
+    Policy {
+        /// What is done at a deadline [default: nothing is changed, and it is shown]
+        #[arg(long, value_enum)]
+        deadlines: Option<AtDeadlineArg>,
+    },
+    /// Archive a control plane: stop the cluster, verify its backup, and remove its machines with their disks
+    #[command(after_help = "\
+Its name, addresses, keys, volumes and backup stay. 'az aks start', or any PUT of the cluster such as 'az aks upgrade', brings it back with the
+newest state of its backup.
+
+Examples:
+  landfall support archive mygroup/mycluster")]
+    Archive {
+        /// The cluster, as NAME or GROUP/NAME; may be left out where there is only one
+        cluster: Option<String>,
+    },
     /// List vulnerabilities of the components that a cluster's machines run, with the fix, whose turn it is, and the upgrade that brings it
     Cves {
         /// The cluster, as NAME or GROUP/NAME [default: the only one]
@@ -52,6 +78,15 @@ pub(crate) struct SupportStatus {
     /// At another moment, as 2027-01-31T00:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
+}
+
+/// What is done at deadlines of the support policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AtDeadlineArg {
+    /// What the rule says
+    Act,
+    /// Nothing: it is told
+    Tell,
 }
 
 /// A set of support policies.

@@ -1,6 +1,7 @@
 //! `landfall support`: what the service owes clusters, through the ARM API. A file a command.
 
 mod cves;
+mod deadlines;
 mod issues;
 mod state;
 
@@ -20,6 +21,8 @@ pub(crate) async fn run(context: &Context, command: &args::Support) -> Result<()
     match command {
         args::Support::Status(args) => state::status(context, args).await,
         args::Support::Scope { profile } => state::scope(context, *profile).await,
+        args::Support::Policy { deadlines } => deadlines::policy(context, *deadlines).await,
+        args::Support::Archive { cluster } => deadlines::archive(context, cluster.as_deref()).await,
         args::Support::Cves { cluster } => cves::run(context, cluster.as_deref()).await,
         args::Support::Issues { cluster } => issues::run(context, cluster.as_deref()).await,
     }

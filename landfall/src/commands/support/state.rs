@@ -156,6 +156,7 @@ fn page(state: &Value) -> String {
             page.push_str(&format!("    Next: {remedy}\n"));
         }
     }
+    page.push_str(&deadlines(&state["deadlines"]));
     let unknown: Vec<&str> = items(&state["replay"], "unknown")
         .filter_map(Value::as_str)
         .collect();
@@ -164,6 +165,41 @@ fn page(state: &Value) -> String {
             "\nNot known of that moment, and taken as it is now: {}.\n",
             unknown.join(", ")
         ));
+    }
+    page
+}
+
+/// The deadlines that run, and the archive.
+fn deadlines(told: &Value) -> String {
+    let mut page = String::new();
+    for running in items(told, "running") {
+        let done = if running["acts"] == true {
+            "is done"
+        } else {
+            "is only told"
+        };
+        let noticed = match running["noticed"].as_str() {
+            Some(noticed) => format!("; first notice at {noticed}"),
+            None => String::new(),
+        };
+        page.push_str(&format!(
+            "\nDeadline {}: {} at {}, which {done}{noticed}\n",
+            text(running, "rule"),
+            text(running, "deed"),
+            text(running, "due"),
+        ));
+    }
+    if let Some(waits) = told["waits"].as_str() {
+        page.push_str(&format!("    {waits}\n"));
+    }
+    match told["archive"]["state"].as_str() {
+        Some("Archived") => page.push_str(&format!(
+            "\nArchived since {}; its state is in {}. It comes back with az aks start, or a PUT of it.\n",
+            text(&told["archive"], "since"),
+            text(&told["archive"], "backup"),
+        )),
+        Some(_) => page.push_str("\nIt is to be archived, and its backup was not verified for that yet.\n"),
+        None => {}
     }
     page
 }
@@ -219,6 +255,10 @@ mod tests {
                 "fact": { "message": "it runs 1.36", "since": "2026-11-01T00:00:00Z" },
             }],
             "replay": { "of": "past", "unknown": ["network.plugin"] },
+            "deadlines": {
+                "policy": "tell", "archive": { "state": "Pending" },
+                "running": [{ "rule": "L3", "deed": "stop", "due": "2027-03-31T00:00:00Z", "acts": false }],
+            },
         });
         let told = plain(&page(&state));
         for word in [
@@ -229,6 +269,8 @@ mod tests {
             "Rests on: it runs 1.36, since 2026-11-01",
             "Next: upgrade",
             "network.plugin",
+            "Deadline L3: stop at 2027-03-31T00:00:00Z, which is only told",
+            "It is to be archived",
         ] {
             assert!(told.contains(word), "{word}: {told}");
         }

@@ -31,7 +31,7 @@ use policy_support::{
 use serde_json::{Value, json};
 
 use crate::{
-    BackupReader, ContainerService, Next, Support,
+    BACKUP_NAMESPACE, BackupReader, ContainerService, Next, Support,
     api_versions::API_VERSIONS,
     clusters::{Action, Clusters, Command as _, archive, power},
     records::{ClusterPath, cluster_etag},
@@ -184,19 +184,19 @@ pub(crate) async fn shown(
         told["archive"] = json!({
             "state": "Archived",
             "since": archived.to_string(),
-            "backup": format!("{}/backups/default", record_path(record)),
+            "backup": backup_of(record),
         });
     }
     Ok(told)
 }
 
-/// The path of a cluster's backups.
-fn record_path(record: &ClusterRecord) -> String {
+/// Where the backup of a cluster is read.
+pub(crate) fn backup_of(record: &ClusterRecord) -> String {
     arm_ids::resource_id(
         &record.subscription,
         &record.resource_group,
-        crate::BACKUP_NAMESPACE,
-        &[("managedClusters", record.name.as_str())],
+        BACKUP_NAMESPACE,
+        &[("managedClusters", record.name.as_str()), ("backups", "default")],
     )
 }
 
@@ -239,17 +239,17 @@ impl ContainerService {
         let before = self.read::<NoticesRecord>(&notices_key(uid)).await?;
         let noticed = before.as_ref().map(|found| &found.value);
         let mut look = look(support.profile, &standing, noticed, mode, held.as_deref(), now);
-        if let Some(act) = &look.due {
+        if let Some(act) = look.due {
             let path = path_of(record);
             let locked = match act.deed {
                 Deed::Delete => locks.against(Change::Delete, &path).await?,
                 _ => Vec::new(),
             };
             if let Some(scope) = locked.first() {
-                look.waits = words::waits(act, &format!("a lock at {scope} forbids it"));
+                look.waits = words::waits(&act, &format!("a lock at {scope} forbids it"));
                 look.due = None;
             } else {
-                look.waits = words::begins(act);
+                look.waits = words::begins(&act);
             }
         }
         let waited = noticed.map(|noticed| noticed.waits.clone()).unwrap_or_default();
@@ -461,7 +461,7 @@ async fn unverified(
 }
 
 /// The permission that an archive needs.
-const ARCHIVE_ACTION: &str = "Landfall.ContainerService/managedClusters/archive/action";
+const ARCHIVE_ACTION: &str = "Landfall.ContainerService/managedClusters/archives/take/action";
 
 fn path_of(record: &ClusterRecord) -> arm_ids::ResourcePath {
     ClusterPath {

@@ -8,6 +8,7 @@ mod catalogue;
 pub(crate) mod certificates;
 mod credentials;
 mod cves;
+mod deadlines;
 mod history;
 mod issues;
 pub(crate) mod knowledge;

@@ -107,10 +107,19 @@ impl HistoryApi {
         self.change(call, &Action::Command(soak::roll_back), mode).await
     }
 
-    /// Has a cluster changed in the name of the caller, who needs to be allowed to.
     async fn change(&self, call: &Call, action: &Action, mode: Mode) -> Result<Response, ArmError> {
+        check_name(&call.request)?;
+        self.change_cluster(call, action, mode).await
+    }
+
+    /// Has a cluster changed in the name of the caller, who needs to be allowed to.
+    pub(super) async fn change_cluster(
+        &self,
+        call: &Call,
+        action: &Action,
+        mode: Mode,
+    ) -> Result<Response, ArmError> {
         let request = &call.request;
-        check_name(request)?;
         let Some(rehearsals) = &self.rehearsals else {
             return Err(ArmError::new(
                 ErrorCode::SERVICE_UNAVAILABLE,

@@ -16,6 +16,7 @@ mod channels;
 mod commands;
 #[cfg(test)]
 mod credentials;
+mod deadlines;
 #[cfg(test)]
 mod derived;
 #[cfg(test)]

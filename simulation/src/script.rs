@@ -47,6 +47,10 @@
 //! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
 //! | `support C PROFILE DAYS` | prints the state of support of a cluster that many days from now |
 //! | `subscription off`, `subscription on` | an operator disables the subscription, enables it |
+//! | `deadlines act`, `deadlines tell` | an operator has deadlines of the support policies act, or only told |
+//! | `told C` | prints what was told of a cluster's deadlines |
+//! | `by-policy C` | checks that the service has stopped a cluster by a deadline |
+//! | `archive C` | the POST that archives a stopped cluster |
 //! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
@@ -283,6 +287,10 @@ impl Player {
             ["upgraded", name, version] => self.upgraded(name, version).await?,
             ["support", name, profile, days] => self.support(name, profile, days).await?,
             ["subscription", to @ ("off" | "on")] => self.subscription(to == "off").await?,
+            ["deadlines", to @ ("act" | "tell")] => self.deadlines(to == "act").await?,
+            ["told", name] => self.told(name).await?,
+            ["by-policy", name] => self.by_policy(name).await?,
+            ["archive", name] => self.archive(name).await?,
             ["hold", reason] => self.hold(Some(reason)).await?,
             ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,

@@ -419,7 +419,11 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
         Wish::Drop { pool, .. } => {
             next.pools.remove(pool);
         }
-        Wish::Tier { tier, .. } => next.tier.clone_from(tier),
+        Wish::Tier { tier, .. } => {
+            next.tier.clone_from(tier);
+            // Of clusters that are stopped, a PUT is taken of archived ones only, and brings them back.
+            next.stopped = false;
+        }
         Wish::Power { stopped, .. } => next.stopped = *stopped,
         Wish::Soak { version, .. } => {
             let before = std::mem::replace(&mut next.version, version.clone());
@@ -433,9 +437,13 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
             next.pools.get_mut(pool)?.version.clone_from(version);
         }
         Wish::Upgrade { version, only, .. } => match only.as_deref() {
-            Some(CONTROL_PLANE) => next.version.clone_from(version),
+            Some(CONTROL_PLANE) => {
+                next.version.clone_from(version);
+                next.stopped = false;
+            }
             Some(pool) => next.pools.get_mut(pool)?.version.clone_from(version),
             None => {
+                next.stopped = false;
                 next.version.clone_from(version);
                 for pool in next.pools.values_mut() {
                     pool.version.clone_from(version);

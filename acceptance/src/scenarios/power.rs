@@ -18,6 +18,8 @@ const NAME: &str = "sleeper";
 const MEMBERS: usize = 3;
 /// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/power.md");
+/// The last block of this one is run as well.
+const ARCHIVES: &str = include_str!("../../../docs/guides/support.md");
 const BOUND: Duration = Duration::from_secs(180);
 
 /// The state that must be the same after a start.
@@ -94,6 +96,19 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         ensure!(said.contains("Running"), "{said}");
         back(&kubectl, &before)
     })?;
+    journal.step(
+        "power",
+        "the support guide's landfall support archive, and az aks start: back with its data, from the backup",
+        || {
+            let [.., archive] = guide::exactly::<5>(ARCHIVES)?;
+            let variables = [("GROUP", GROUP), ("CLUSTER", NAME)];
+            let said = journal.timed("power", "archived and back after", || {
+                run(&mut guide::with_landfall(stamp, az, &variables, &archive)?)
+            })?;
+            ensure!(said.contains("Its control plane is in its backup"), "{said}");
+            back(&kubectl, &before)
+        },
+    )?;
     journal.step(
         "power",
         "the service is killed in the middle of a stop, and of a start",

@@ -14,7 +14,7 @@ use crate::{
 const GUIDE: &str = include_str!("../../../docs/guides/support.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
-    let [status, moments, scope] = guide::exactly(GUIDE)?;
+    let [status, moments, scope, policy, _] = guide::exactly(GUIDE)?;
     let variables = [("GROUP", GROUP), ("CLUSTER", cluster.name)];
     let play = |script: &str| run(&mut guide::with_landfall(stamp, az, &variables, script)?);
     journal.step("support", "the guide's landfall support status", || {
@@ -51,7 +51,16 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         let scope: Value = serde_json::from_str(last)?;
         ensure!(scope["scope"]["profile"] == "arc", "{scope}");
         Ok(())
-    })
+    })?;
+    journal.step(
+        "support",
+        "deadlines are told, and nothing is done, unless somebody says otherwise",
+        || {
+            let told = play(&policy)?;
+            ensure!(told.contains("Deadlines are told, and nothing is done"), "{told}");
+            Ok(())
+        },
+    )
 }
 
 #[cfg(test)]
@@ -60,7 +69,12 @@ mod tests {
 
     #[test]
     fn the_guide_has_the_blocks_that_are_run() {
-        let [status, moments, scope] = guide::exactly::<3>(GUIDE).unwrap();
+        let [status, moments, scope, policy, archive] = guide::exactly::<5>(GUIDE).unwrap();
+        assert!(policy.contains("support policy"), "{policy}");
+        assert!(
+            archive.contains("support archive \"$GROUP/$CLUSTER\""),
+            "{archive}"
+        );
         assert!(status.contains("support status \"$GROUP/$CLUSTER\""), "{status}");
         assert!(moments.contains("--profile arc --at"), "{moments}");
         assert!(scope.contains("support scope"), "{scope}");

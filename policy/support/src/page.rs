@@ -22,7 +22,8 @@ Hub). A stamp has one (`landfall up --support-profile`, by default `aks`); a sta
 ";
 
 const CHANGES: &str = "
-The state is computed when it is asked for, from the records of that moment; `until` says when a date alone changes it. No event is written when it changes.
+The state is computed when it is asked for, from the records of that moment; `until` says when a date alone changes it. No event is written when it changes; notices of deadlines are events
+(kind `Deadline`), and whether deadlines act is the stamp's policy: `landfall support policy`, which only tells unless an operator says otherwise.
 ";
 
 /// The page `docs/reference/support-policies.md`.

@@ -46,6 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec, Rotations, TenantVnet};
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -109,9 +110,9 @@ pub struct Archive {
     pub rule: String,
     /// When it was asked for, milliseconds since 1970.
     pub since: i64,
-    /// Since when the cluster had been stopped by then, milliseconds since 1970; `None`: it ran.
+    /// Since when the cluster had been stopped by then; `None`: it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopped: Option<i64>,
+    pub stopped: Option<Timestamp>,
     /// When the backup that takes the disks' place had been verified, milliseconds since 1970; `None`: it was not yet, and the disks stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<i64>,

@@ -59,9 +59,7 @@ pub(crate) fn stopped(record: &ClusterRecord) -> Option<Timestamp> {
         return None;
     }
     match &record.state.decided().archive {
-        Some(archive) => archive
-            .stopped
-            .and_then(|at| Timestamp::from_millisecond(at).ok()),
+        Some(archive) => archive.stopped,
         // Nothing of a stopped cluster is changed: its last change is the stop.
         None => Some(record.modified_at),
     }
@@ -101,11 +99,10 @@ pub(crate) fn ask(
         let same = running.find(|running| running.name == ARCHIVE);
         return Ok(same.map_or(Decision::Unchanged, |same| Decision::InProgress(same.id.clone())));
     }
-    let stopped = stopped(present);
     let archive = Archive {
         rule: rule.to_owned(),
         since: context.now.as_millisecond(),
-        stopped: stopped.map(Timestamp::as_millisecond),
+        stopped: stopped(present),
         verified: None,
     };
     let state = present.state.with(|body, decided| {

@@ -11,9 +11,9 @@
 //! what is bound to it. Network, addresses, keys and configurations stay as they are. Starting is what bringing machines to be there
 //! is anyway; only what etcd says of the nodes is old until their kubelets have spoken again.
 //!
-//! Always true: no disk that holds etcd goes, unless the cluster is archived, which it is once its backup was verified; the fabric sets
-//! such a disk aside all the same, until the machine has served again. A node's disk goes only once the machine stands still, and its token is renewed
-//! only once the disk is gone; healing and everybody else has nothing to do while the cluster is to be stopped.
+//! Always true: no disk that holds etcd goes, unless the cluster is archived, which it is only once its backup was verified. A node's disk goes
+//! only once the machine stands still, and a machine's token is renewed only once the disk is gone; healing and everybody else has nothing to do
+//! while the cluster is to be stopped.
 
 use agent_protocol::{ProcessSeen, ProcessState};
 use control_records::{Milestone, Part};

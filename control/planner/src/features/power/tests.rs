@@ -118,6 +118,65 @@ fn members_keep_their_disks_and_nodes_come_back_under_their_names() {
     }
 }
 
+/// Has it archived, or brought back from its archive.
+fn archive(ideal: &mut Ideal, archived: bool) {
+    ideal.desired.change_spec(|spec| {
+        spec.stopped = archived;
+        spec.archived = archived;
+        if !archived {
+            spec.restore = Some(cluster_spec::RestoreSpec {
+                id: "archive-1".to_owned(),
+                at: None,
+                source: "u".to_owned(),
+            });
+        }
+    });
+    ideal.desired.generation += 1;
+    ideal.desired.requests.generation = ideal.desired.generation;
+    ideal.desired.modified_at = ideal.now;
+}
+
+#[test]
+fn disks_of_members_go_once_the_cluster_is_archived_and_not_before() {
+    for tier in [Tier::Free, Tier::Standard] {
+        let mut ideal = running(tier, 2);
+        let (machines, names) = (ideal.seen.machines.len(), ideal.names());
+        ideal.power(true);
+        ideal.run();
+        assert!(ideal.stands(), "members keep their disks");
+        ideal.now = after(ideal.now, Duration::from_secs(1));
+        archive(&mut ideal, true);
+        ideal.run();
+        assert_eq!(ideal.seen.observed.generation, ideal.desired.generation);
+        let gone =
+            |machine: &Machine| machine.presence == Presence::Absent && machine.record.enrolled_key.is_none();
+        assert!(
+            ideal.seen.machines.values().all(gone),
+            "{:#?}",
+            ideal.seen.machines
+        );
+        assert_eq!(
+            (ideal.seen.machines.len(), ideal.names()),
+            (machines, names.clone())
+        );
+        // Nothing is done to it any more.
+        ideal.seen.inventory_stale = true;
+        assert_eq!(ideal.plan().effects, [Effect::from(FabricEffect::Look)]);
+        ideal.run();
+        if tier == Tier::Standard {
+            // How several members come back from a backup is the restore's matter.
+            continue;
+        }
+        archive(&mut ideal, false);
+        ideal.restored = Some("archive-1".to_owned());
+        ideal.run();
+        let runs = |machine: &Machine| machine.presence == Presence::Running;
+        assert!(ideal.seen.machines.values().all(runs));
+        assert_eq!(ideal.names(), names, "nodes come back under their names");
+        assert!(ideal.seen.observed.has_restored("archive-1"));
+    }
+}
+
 #[test]
 fn nothing_happens_in_a_cluster_that_stands_still() {
     let mut ideal = running(Tier::Standard, 3);

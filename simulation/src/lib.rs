@@ -40,6 +40,7 @@ mod trace;
 mod volumes;
 mod windows;
 mod wishes;
+pub mod years;
 
 pub use config::TENANT;
 pub use operations::{OPERATIONS, Operation};

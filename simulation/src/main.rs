@@ -1,4 +1,4 @@
-//! `simulation chaos|cases|fuzz|play`: what `cargo xtask chaos` and `cargo xtask fuzz` run.
+//! `simulation chaos|cases|fuzz|play|years`: what `cargo xtask chaos` and `cargo xtask fuzz` run.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::json;
-use simulation::{cases, chaos, fuzz};
+use simulation::{cases, chaos, fuzz, years};
 
 /// The whole control plane in one process, in virtual time.
 #[derive(Parser)]
@@ -47,6 +47,18 @@ enum Task {
     },
     /// Requests that nobody should send, at a stamp of which nothing acts meanwhile
     Fuzz(Fuzz),
+    /// Two years of clusters in all states with random acts: every deadline of the support policies is told and met, nothing is taken wrongly
+    Years {
+        /// How many clusters
+        #[arg(long, default_value_t = 1000)]
+        clusters: u64,
+        /// The seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON object as the last line
+        #[arg(long)]
+        json: bool,
+    },
     /// Play a script and print its transcript
     Play {
         /// The script
@@ -105,6 +117,7 @@ fn main() -> ExitCode {
             json,
         } => play_cases(only.as_deref(), every, jobs, json),
         Task::Fuzz(options) => play_fuzz(&options),
+        Task::Years { clusters, seed, json } => play_years(clusters, seed, json),
         Task::Play { script, seed } => play(&script, seed),
     };
     match outcome {
@@ -114,6 +127,30 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn play_years(clusters: u64, seed: u64, json: bool) -> Result<()> {
+    let outcome = years::play(seed, clusters)?;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "clusters": outcome.clusters, "notices": outcome.notices, "stops": outcome.stops,
+                "archives": outcome.archives, "deletions": outcome.deletions, "onTime": outcome.on_time,
+            })
+        );
+    } else {
+        println!(
+            "{} clusters, {} notices; {} stops, {} archives and {} deletions, {} of them in the minute of their rule, the others later by their notices; none wrong",
+            outcome.clusters,
+            outcome.notices,
+            outcome.stops,
+            outcome.archives,
+            outcome.deletions,
+            outcome.on_time
+        );
+    }
+    Ok(())
 }
 
 fn play_chaos(options: &Chaos) -> Result<()> {

@@ -45,4 +45,4 @@ pub use controller::{Activity, Controller};
 pub use deps::{ControllerDeps, Settings};
 pub use fair_semaphore::Limits;
 pub use measures::LoopMeter;
-pub use recipes::{CredentialObjects, RecipeError, Recipes, Secret, Site, network_id};
+pub use recipes::{Configured, CredentialObjects, Former, RecipeError, Recipes, Secret, Site, network_id};

@@ -358,10 +358,18 @@ impl Ideal {
                 inputs,
             }) => {
                 assert!(self.seen.pki.is_some() && Addresses::of(&self.seen.observed).is_some());
-                self.seen.machines.get_mut(machine.machine()).unwrap().config = ConfigSeen::Published {
+                let config = &mut self.seen.machines.get_mut(machine.machine()).unwrap().config;
+                // Certificates that still hold are kept.
+                let kept = match config {
+                    ConfigSeen::Published { issued_at, .. } => Some(*issued_at),
+                    ConfigSeen::Unknown | ConfigSeen::Absent => None,
+                }
+                .filter(|issued_at| after(*issued_at, self.policy.renew_after) > self.now);
+                *config = ConfigSeen::Published {
                     generation: *generation,
                     inputs: inputs.clone(),
                     made_at: self.now,
+                    issued_at: kept.unwrap_or(self.now),
                 };
             }
             Effect::Fabric(FabricEffect::EnsureNetwork(layout)) => {

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::Agents;
+use agent_protocol::MachineConfig;
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, ensure};
 use arm_edge::Edge;
@@ -15,8 +16,8 @@ use base_env::Env;
 use base_sealer::Sealer;
 use control_loops::Settings;
 use control_records::{
-    ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, StoreRecord, SubscriptionRecord,
-    SubscriptionState, key, migrate::FORMAT,
+    ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, SealedRecord, StoreRecord,
+    SubscriptionRecord, SubscriptionState, key, machine_config::StoredConfig, migrate::FORMAT,
 };
 use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
@@ -456,6 +457,20 @@ impl Stamp {
     /// All machines, by id.
     pub async fn machines(&self) -> Result<BTreeMap<String, MachineRecord>> {
         self.of_clusters("machine").await
+    }
+
+    /// What the machines of a cluster are configured with, by their ids.
+    pub async fn configurations(&self, uid: &str) -> Result<BTreeMap<String, StoredConfig<MachineConfig>>> {
+        let prefix = key::machine_configs(uid);
+        let mut all = BTreeMap::new();
+        for (name, record) in self.records::<SealedRecord>(&prefix).await? {
+            let id = name.strip_prefix(&prefix).context("a key without its prefix")?;
+            let bytes = self
+                .sealer
+                .unseal(&key::sealed::machine_config(id), &record.sealed)?;
+            all.insert(id.to_owned(), serde_json::from_slice(&bytes)?);
+        }
+        Ok(all)
     }
 
     /// All operations, by id.

@@ -1,0 +1,10 @@
+//! All tests of the whole control plane: one program, as each links everything.
+
+mod fuzz;
+mod generated;
+mod resources;
+mod roles;
+mod scenarios;
+mod security_groups;
+mod tenants;
+mod wrong_requests;

@@ -6,5 +6,6 @@ mod resources;
 mod roles;
 mod scenarios;
 mod security_groups;
+mod stand;
 mod tenants;
 mod wrong_requests;

@@ -44,6 +44,7 @@ mod healing;
 #[path = "../features/heal/tests_members.rs"]
 mod healing_members;
 mod ideal;
+mod ideal_machines;
 mod ideal_namespaces;
 mod ideal_volumes;
 #[path = "../features/images_tests.rs"]

@@ -20,7 +20,7 @@ use arm_kernel::{
     schema::{Node, Schema},
     store_error,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal};
 use async_trait::async_trait;
 use base_env::Env;
 use control_records::{
@@ -304,12 +304,7 @@ async fn delete_all<K: Kind>(provider: &Compute, subscription: &str, group: &str
         let copied = copied_by(store, &record).await?;
         if holder_of(store, &record).await?.is_none() && copied.is_none() {
             let path = ResourcePath::parse(&id_of(&record)).map_err(ArmError::internal)?;
-            let nobody = Principal {
-                object_id: String::new(),
-                name: String::new(),
-                tenant_id: String::new(),
-                kind: PrincipalKind::Application,
-            };
+            let nobody = Principal::named("", "");
             each.push((path, nobody));
         }
     }

@@ -22,7 +22,7 @@ use arm_kernel::{
     schema::{Node, Problems, Schema},
     store_error,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal};
 use async_trait::async_trait;
 use base_env::Env;
 use control_records::{ClusterRecord, key, network, network::NetworkRecord};
@@ -474,12 +474,7 @@ async fn delete_all<K: Kind>(provider: &Network, subscription: &str, group: &str
         let users = K::users(&*provider.stamp.store, &record).await?;
         if K::in_use(&users.found, &record.name, None).is_none() {
             let path = ResourcePath::parse(&id_of::<K>(&record)).map_err(ArmError::internal)?;
-            let nobody = Principal {
-                object_id: String::new(),
-                name: String::new(),
-                tenant_id: String::new(),
-                kind: PrincipalKind::Application,
-            };
+            let nobody = Principal::named("", "");
             each.push((path, nobody));
         }
     }

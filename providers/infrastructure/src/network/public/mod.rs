@@ -17,7 +17,7 @@ use arm_kernel::{
     schema::{Node, Problems, Schema, Table, clean},
     store_error,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal};
 use async_trait::async_trait;
 use control_records::{
     ClusterRecord,
@@ -283,12 +283,7 @@ async fn delete_all(provider: &Network, subscription: &str, group: &str) -> Resu
     for record in records(store, subscription, Some(group)).await? {
         if users_of(store, &record).await?.is_empty() {
             let path = ResourcePath::parse(&id_of(&record)).map_err(ArmError::internal)?;
-            let nobody = Principal {
-                object_id: String::new(),
-                name: String::new(),
-                tenant_id: String::new(),
-                kind: PrincipalKind::Application,
-            };
+            let nobody = Principal::named("", "");
             each.push((path, nobody));
         }
     }

@@ -37,7 +37,7 @@ use super::{Compute, DISKS, NAMESPACE, SNAPSHOTS, view};
 use crate::{
     Stamp, missing,
     place::{Place, places},
-    tenants::{group_is_going, open_group, rights},
+    tenants::{At, group_is_going, open_group, rights},
     usages,
 };
 
@@ -145,23 +145,6 @@ pub(super) enum Change {
 
 /// There are no other actions.
 pub(super) enum Action {}
-
-/// Where a path's resource is.
-struct At<'a> {
-    subscription: &'a str,
-    group: &'a str,
-    name: &'a str,
-}
-
-impl<'a> At<'a> {
-    fn of(path: &'a ResourcePath) -> Self {
-        Self {
-            subscription: path.subscription.as_deref().unwrap_or_default(),
-            group: path.resource_group.as_deref().unwrap_or_default(),
-            name: path.name(0).unwrap_or_default(),
-        }
-    }
-}
 
 impl State {
     fn record(&self) -> Option<&DiskRecord> {

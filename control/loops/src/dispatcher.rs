@@ -37,7 +37,7 @@ use crate::{
     cluster_loop::{ClusterLoop, Exit, Shared},
     index::parse,
     inventory::Mark,
-    keeper::{self, Bell},
+    keeper::{self, KeeperWakeup},
     measures::Activity,
     pacing,
     state::LoopState,
@@ -85,7 +85,7 @@ pub(crate) struct Dispatcher {
     /// Keeps disks and public addresses of tenants: one task.
     keeper: JoinSet<()>,
     /// Wakes it.
-    bell: Arc<Bell>,
+    keeper_wakeup: Arc<KeeperWakeup>,
     /// The clusters of the loops' tasks.
     tasks: HashMap<task::Id, String>,
     activity: watch::Sender<Activity>,
@@ -113,7 +113,7 @@ impl Dispatcher {
             listeners: JoinSet::new(),
             sweeps: JoinSet::new(),
             keeper: JoinSet::new(),
-            bell: Arc::default(),
+            keeper_wakeup: Arc::default(),
             tasks: HashMap::new(),
             activity,
             seed,
@@ -131,7 +131,7 @@ impl Dispatcher {
         }
         self.sweep();
         self.keep(Duration::ZERO);
-        self.bell.ring_for_all();
+        self.keeper_wakeup.notify_all();
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let mut tick = clock.sleep(self.pause());
         loop {
@@ -230,7 +230,7 @@ impl Dispatcher {
     async fn read_again(&mut self) -> Result<Changes, StoreError> {
         tracing::warn!("the watch of the store fell behind: reading everything again");
         let (changes, clusters) = self.read_all().await?;
-        self.bell.ring_for_all();
+        self.keeper_wakeup.notify_all();
         self.uids.retain(|_, uid| clusters.contains(uid));
         // Deleted clusters too: their loops find that out.
         self.wake_all();
@@ -321,14 +321,14 @@ impl Dispatcher {
             // A person has released the item for deletion, or it now has a record.
             self.sweep();
         } else if key.starts_with(disk::DISKS) {
-            self.bell.ring();
+            self.keeper_wakeup.notify();
             if value.is_none() {
                 // Its volume is to go.
                 self.sweep();
             }
         } else {
             if network::is_of(key, network::PUBLIC_ADDRESSES) {
-                self.bell.ring();
+                self.keeper_wakeup.notify();
             }
             for uid in index.changed(key, value) {
                 self.wake(&uid);
@@ -483,7 +483,7 @@ impl Dispatcher {
         }
         if turn == 0 {
             self.sweep();
-            self.bell.ring_for_all();
+            self.keeper_wakeup.notify_all();
         }
     }
 
@@ -495,12 +495,12 @@ impl Dispatcher {
 
     /// Starts the keeper after a pause.
     fn keep(&mut self, pause: Duration) {
-        let (shared, bell) = (Arc::clone(&self.shared), Arc::clone(&self.bell));
+        let (shared, wakeup) = (Arc::clone(&self.shared), Arc::clone(&self.keeper_wakeup));
         self.keeper.spawn(async move {
             if !pause.is_zero() {
                 shared.deps.env.clock.sleep(pause).await;
             }
-            keeper::keep(shared, bell).await;
+            keeper::keep(shared, wakeup).await;
         });
     }
 

@@ -22,6 +22,7 @@ mod commit;
 mod controller;
 mod deps;
 mod disks;
+mod dispatcher;
 mod effects;
 mod fair_queue;
 mod fair_semaphore;
@@ -41,8 +42,8 @@ mod state;
 mod sweep;
 mod wakeup;
 
-pub use controller::{Activity, Controller};
+pub use controller::Controller;
 pub use deps::{ControllerDeps, Settings};
 pub use fair_semaphore::Limits;
-pub use measures::LoopMeter;
+pub use measures::{Activity, LoopMeter};
 pub use recipes::{Configured, CredentialObjects, Former, RecipeError, Recipes, Secret, Site, network_id};

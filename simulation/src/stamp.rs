@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use agent_api::Agents;
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, ensure};
-use arm_edge::Edge;
+use arm_edge::{Budgets, Edge};
 use arm_kernel::Route;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
@@ -23,7 +23,7 @@ use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::{BACKUP_API_VERSIONS, BuiltIn};
 use serde_json::Value;
-use service::{Drivers, KubernetesRecipes, Records};
+use service::{Config, Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt as _;
 
@@ -96,6 +96,8 @@ pub struct Stamp {
     pub trace: Arc<Trace>,
     /// For the next start.
     pub settings: Settings,
+    /// The budgets of requests, for the next start.
+    pub budgets: Budgets,
     service: Option<Running>,
     /// The node images that there are.
     pub(crate) images: Arc<SimImages>,
@@ -161,6 +163,7 @@ impl Stamp {
                 Arc::clone(&trace),
             )),
             settings: Settings::default(),
+            budgets: Budgets::OFF,
             sealer: Arc::new(Sealer::from_key(&[7; 32])),
             service: None,
             images: Arc::default(),
@@ -197,7 +200,10 @@ impl Stamp {
         let agents = self.world.agents(sessions);
         let service = service::Service::new(
             &env,
-            config(),
+            Config {
+                budgets: self.budgets,
+                ..config()
+            },
             Records {
                 store,
                 epoch,

@@ -36,7 +36,7 @@ use std::{
 
 use access_reviews::ClusterReviews;
 use agent_api::{AccessReviews, Agents};
-use arm_edge::{Edge, EdgeConfig};
+use arm_edge::{Budgets, Edge, EdgeConfig};
 use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, Route, StoreLog};
 use base_blocking::Pool;
 use base_env::Env;
@@ -99,6 +99,8 @@ pub struct Config {
     pub audience: String,
     /// Limits of its clusters.
     pub limits: Limits,
+    /// How many requests a principal may send to the ARM API.
+    pub budgets: Budgets,
     /// Validity of issued credentials of clusters.
     pub credential_lifetime: Duration,
     /// The support policies that it goes by.
@@ -402,6 +404,7 @@ impl Service {
                 base_url: config.base_url,
                 domain: config.domain,
                 location: config.location,
+                budgets: config.budgets,
             },
             env.clone(),
             Arc::clone(&store),

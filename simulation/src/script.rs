@@ -64,6 +64,8 @@
 //! | `unknown` | prints resources that are in no record; `may-go KIND`: the DELETE of all such `machine`s, `network`s, `volume`s |
 //! | `save-store`, `lose-store`, `restore-store` | while no service runs: saves the content of the store, makes a new store, writes the saved content back |
 //! | `copy-store`, `put-back-store` | makes a copy of the store; while no service runs, restores the store from it |
+//! | `budgets KIND=SIZE+REFILL…` | the budgets of requests (`reads`, `writes`, `deletes`), from the next start on |
+//! | `reads C COUNT` | so many GETs of a cluster, as fast as they are answered |
 //! | `resync SECONDS` | the resync period, from the next start on |
 //! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed after so many store accesses and calls |
 //! | `show C`, `operations`, `trace`, `records`, `commits`, `world` | print; `trace`: the calls since the last `trace` |
@@ -82,7 +84,7 @@ use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
 use serde_json::json;
 
-use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records, volumes};
+use crate::{Asked, Stamp, Weather, Wish, balancers::planted, budgets, panics, store::Records, volumes};
 use requests::{upgrade_settings, wish};
 
 /// Time limit of each command.
@@ -320,6 +322,8 @@ impl Player {
             }
             ["heal"] => stamp.world.heal(),
             ["orphans"] => orphans(stamp),
+            ["budgets", ref words @ ..] => stamp.budgets = budgets::of(words)?,
+            ["reads", name, count] => self.reads(name, count.parse()?).await?,
             ["resync", seconds] => stamp.settings.resync = Duration::from_secs(seconds.parse()?),
             ["show", name] => self.show(name).await?,
             ["operations"] => self.operations().await?,

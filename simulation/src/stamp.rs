@@ -9,7 +9,7 @@ use agent_api::Agents;
 use agent_protocol::MachineConfig;
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, ensure};
-use arm_edge::Edge;
+use arm_edge::{Budgets, Edge};
 use arm_kernel::Route;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
@@ -24,7 +24,7 @@ use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::{BACKUP_API_VERSIONS, BuiltIn};
 use serde_json::Value;
-use service::{Drivers, KubernetesRecipes, Records};
+use service::{Config, Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt as _;
 
@@ -97,6 +97,8 @@ pub struct Stamp {
     pub trace: Arc<Trace>,
     /// For the next start.
     pub settings: Settings,
+    /// The budgets of requests, for the next start.
+    pub budgets: Budgets,
     service: Option<Running>,
     /// The node images that there are.
     pub(crate) images: Arc<SimImages>,
@@ -162,6 +164,7 @@ impl Stamp {
                 Arc::clone(&trace),
             )),
             settings: Settings::default(),
+            budgets: Budgets::OFF,
             sealer: Arc::new(Sealer::from_key(&[7; 32])),
             service: None,
             images: Arc::default(),
@@ -198,7 +201,10 @@ impl Stamp {
         let agents = self.world.agents(sessions);
         let service = service::Service::new(
             &env,
-            config(),
+            Config {
+                budgets: self.budgets,
+                ..config()
+            },
             Records {
                 store,
                 epoch,

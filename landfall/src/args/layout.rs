@@ -49,8 +49,10 @@ pub(crate) struct Layout {
     #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=720))]
     pub(crate) kubeconfig_hours: Option<u32>,
 
-    /// A quota of each subscription: clusters=NUMBER, nodes=NUMBER or cores=NUMBER; repeat it for more. Other quotas stay as they
-    /// are, none removes all [default: as much as this host has room for]
+    /// A quota of each subscription: clusters=NUMBER, nodes=NUMBER or cores=NUMBER; or how many requests one principal may send to it:
+    /// reads, writes or deletes=SIZE+REFILL (at once, and each second more) or =off, requests=azure, off or default for all three. Repeat it
+    /// for more. Other limits stay as they are, none removes all [default: as much as this host has room for, and requests enough for all
+    /// but loops that run away]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
 

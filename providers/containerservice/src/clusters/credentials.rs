@@ -292,6 +292,7 @@ impl Resource for HandedOut {
                 id: context.ids.short(),
                 kind: asked.kind,
                 namespace: asked.namespace.clone(),
+                ticket: None,
                 asked_by: asked_by.clone(),
                 asked_by_name: context.info.principal.name.clone(),
                 address: trace.and_then(|trace| trace.address),
@@ -302,6 +303,8 @@ impl Resource for HandedOut {
             },
             forgotten: ended
                 .iter()
+                // Of a ticket: the cluster's loop takes its role away first.
+                .filter(|ended| ended.ticket.is_none())
                 .take(FORGOTTEN)
                 .map(|ended| ended.id.clone())
                 .collect(),

@@ -211,7 +211,11 @@ mod tests {
             withdrawn: None,
         });
         assert_eq!(ticket.access_until(at(10)), Some(at(3610)), "an hour");
-        assert_eq!(ticket.access_until(at(7000)), Some(at(7200)), "never longer than the consent");
+        assert_eq!(
+            ticket.access_until(at(7000)),
+            Some(at(7200)),
+            "never longer than the consent"
+        );
         assert_eq!(ticket.access_until(at(7199)), Some(at(7200)));
         assert_eq!(ticket.access_until(at(7200)), None);
         let mut withdrawn = ticket.clone();

@@ -19,10 +19,8 @@ const ROLE: &str = "aks-service";
 pub(super) const BINDING: &str = "aks-service-rolebinding";
 
 /// What is taken away when no credential of a ticket works: the binding first.
-pub const SUPPORT_OBJECTS: [ObjectRef; 2] = [
-    object("ClusterRoleBinding", BINDING),
-    object("ClusterRole", ROLE),
-];
+pub const SUPPORT_OBJECTS: [ObjectRef; 2] =
+    [object("ClusterRoleBinding", BINDING), object("ClusterRole", ROLE)];
 
 const fn object(kind: &'static str, name: &'static str) -> ObjectRef {
     ObjectRef {
@@ -59,7 +57,10 @@ const READ: &[(&str, &[&str])] = &[
     ),
     ("apiextensions.k8s.io", &["customresourcedefinitions"]),
     ("apiregistration.k8s.io", &["apiservices"]),
-    ("apps", &["daemonsets", "deployments", "replicasets", "statefulsets"]),
+    (
+        "apps",
+        &["daemonsets", "deployments", "replicasets", "statefulsets"],
+    ),
     ("autoscaling", &["horizontalpodautoscalers"]),
     ("batch", &["cronjobs", "jobs"]),
     ("certificates.k8s.io", &["certificatesigningrequests"]),
@@ -67,7 +68,10 @@ const READ: &[(&str, &[&str])] = &[
     // Not those of the core group: requests for them are not audited.
     ("events.k8s.io", &["events"]),
     ("metrics.k8s.io", &["nodes", "pods"]),
-    ("networking.k8s.io", &["ingressclasses", "ingresses", "networkpolicies"]),
+    (
+        "networking.k8s.io",
+        &["ingressclasses", "ingresses", "networkpolicies"],
+    ),
     ("policy", &["poddisruptionbudgets"]),
     ("scheduling.k8s.io", &["priorityclasses"]),
     (
@@ -233,23 +237,46 @@ mod tests {
             &["flowschemas", "prioritylevelconfigurations", "*"],
         ),
         ("metrics.k8s.io", &["*"]),
-        ("networking.k8s.io", &["ingresses/status", "ipaddresses", "servicecidrs", "*"]),
+        (
+            "networking.k8s.io",
+            &["ingresses/status", "ipaddresses", "servicecidrs", "*"],
+        ),
         ("node.k8s.io", &["runtimeclasses", "*"]),
         ("policy", &["poddisruptionbudgets/status", "*"]),
         (
             "rbac.authorization.k8s.io",
-            &["clusterrolebindings", "clusterroles", "rolebindings", "roles", "*"],
+            &[
+                "clusterrolebindings",
+                "clusterroles",
+                "rolebindings",
+                "roles",
+                "*",
+            ],
         ),
         (
             "resource.k8s.io",
-            &["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices", "*"],
+            &[
+                "deviceclasses",
+                "resourceclaims",
+                "resourceclaimtemplates",
+                "resourceslices",
+                "*",
+            ],
         ),
         ("scheduling.k8s.io", &["*"]),
         (
             "snapshot.storage.k8s.io",
-            &["volumesnapshotclasses", "volumesnapshotcontents", "volumesnapshots", "*"],
+            &[
+                "volumesnapshotclasses",
+                "volumesnapshotcontents",
+                "volumesnapshots",
+                "*",
+            ],
         ),
-        ("storage.k8s.io", &["csistoragecapacities", "volumeattributesclasses", "*"]),
+        (
+            "storage.k8s.io",
+            &["csistoragecapacities", "volumeattributesclasses", "*"],
+        ),
         ("*", &["*", "secrets", "pods"]),
     ];
 
@@ -257,14 +284,18 @@ mod tests {
     fn allows(role: &Value, verb: &str, group: &str, resource: &str) -> bool {
         let has = |rule: &Value, field: &str, wanted: &str| {
             let listed = rule[field].as_array().into_iter().flatten();
-            listed.filter_map(Value::as_str).any(|own| own == "*" || own == wanted)
+            listed
+                .filter_map(Value::as_str)
+                .any(|own| own == "*" || own == wanted)
         };
         let whole = resource.split_once('/').map(|(_, below)| format!("*/{below}"));
         role["rules"].as_array().unwrap().iter().any(|rule| {
             has(rule, "verbs", verb)
                 && has(rule, "apiGroups", group)
                 && (has(rule, "resources", resource)
-                    || whole.as_deref().is_some_and(|whole| has(rule, "resources", whole)))
+                    || whole
+                        .as_deref()
+                        .is_some_and(|whole| has(rule, "resources", whole)))
         })
     }
 
@@ -292,7 +323,10 @@ mod tests {
                 "{rule}"
             );
         }
-        assert!(role.get("aggregationRule").is_none(), "nobody adds to it by a label");
+        assert!(
+            role.get("aggregationRule").is_none(),
+            "nobody adds to it by a label"
+        );
     }
 
     fn each(
@@ -323,7 +357,10 @@ mod tests {
             .iter()
             .filter_map(|subject| subject["name"].as_str())
             .collect();
-        assert_eq!(names, ["landfall:credential:support:a1", "landfall:credential:support:b2"]);
+        assert_eq!(
+            names,
+            ["landfall:credential:support:a1", "landfall:credential:support:b2"]
+        );
         assert!(is_credential_binding(BINDING));
         for (object, name) in SUPPORT_OBJECTS.iter().zip([BINDING, ROLE]) {
             assert_eq!(object.name, name);

@@ -270,7 +270,10 @@ fn a3_what_a_ticket_gives_is_taken_away_when_its_time_is_over_and_only_then_forg
     ideal.seen.api.credentials = None;
     let plan = ideal.plan();
     assert!(
-        !plan.writes.iter().any(|write| matches!(write, Write::ForgetCredential(_))),
+        !plan
+            .writes
+            .iter()
+            .any(|write| matches!(write, Write::ForgetCredential(_))),
         "not before it is gone"
     );
     assert_eq!(ids(&set(&ideal).unwrap().withdrawn), ["two"]);

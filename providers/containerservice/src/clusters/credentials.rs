@@ -356,7 +356,10 @@ impl Resource for HandedOut {
 }
 
 /// Waits, not for long, until the loop of a cluster has granted a credential, or taken it away. Whether it has.
-pub(crate) async fn until_granted(
+///
+/// # Errors
+/// Errors of the store.
+pub async fn until_granted(
     env: &Env,
     store: &dyn Store,
     uid: &str,

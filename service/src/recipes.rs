@@ -400,15 +400,9 @@ impl Recipes for KubernetesRecipes {
             roles.map(|role| trusted_binding(name, role, &grant.principal))
         });
         let is_support = |kind: &CredentialKind| *kind == CredentialKind::Support;
-        let support = wish.granted.iter().filter(|(_, kind)| is_support(kind));
-        let mut support = support.map(|(id, _)| id.as_str()).peekable();
-        let some = support.peek().is_some();
-        let over = !some && wish.withdrawn.values().any(is_support);
-        let support: Vec<Value> = if some {
-            support_objects(support).into()
-        } else {
-            Vec::new()
-        };
+        let ids = wish.granted.iter().filter(|(_, kind)| is_support(kind));
+        let support = support_objects(ids.map(|(id, _)| id));
+        let over = support.is_empty() && wish.withdrawn.values().any(is_support);
         CredentialObjects {
             of: CREDENTIAL_BINDINGS,
             own: is_credential_binding,
@@ -421,11 +415,7 @@ impl Recipes for KubernetesRecipes {
                 .filter(|(_, kind)| !is_support(kind))
                 .map(|(id, kind)| credential_user(*kind, id))
                 .collect(),
-            over: if over {
-                SUPPORT_OBJECTS.to_vec()
-            } else {
-                Vec::new()
-            },
+            over: SUPPORT_OBJECTS.into_iter().filter(|_| over).collect(),
         }
     }
 

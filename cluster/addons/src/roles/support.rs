@@ -80,8 +80,17 @@ const READ: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The role, and its binding to the users of these credentials.
-pub fn support_objects<'a>(ids: impl Iterator<Item = &'a str>) -> [Value; 2] {
+/// The role, and its binding to the users of these credentials; nothing without one.
+pub fn support_objects<'a>(ids: impl Iterator<Item = &'a String>) -> Vec<Value> {
+    let subjects: Vec<Value> = ids
+        .map(|id| {
+            let user = credential_user(CredentialKind::Support, id);
+            json!({ "kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io" })
+        })
+        .collect();
+    if subjects.is_empty() {
+        return Vec::new();
+    }
     let rules: Vec<Value> = READ
         .iter()
         .map(|(group, resources)| json!({ "apiGroups": [group], "resources": resources, "verbs": VERBS }))
@@ -89,17 +98,11 @@ pub fn support_objects<'a>(ids: impl Iterator<Item = &'a str>) -> [Value; 2] {
     let mut role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": ROLE }, "rules": rules,
     });
-    let subjects: Vec<Value> = ids
-        .map(|id| {
-            let user = credential_user(CredentialKind::Support, id);
-            json!({ "kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io" })
-        })
-        .collect();
     let mut bound = binding(BINDING, ROLE, "User", "");
     bound["subjects"] = json!(subjects);
     label(&mut role);
     label(&mut bound);
-    [role, bound]
+    vec![role, bound]
 }
 
 #[cfg(test)]
@@ -299,9 +302,14 @@ mod tests {
         })
     }
 
+    fn objects(ids: &[&str]) -> [Value; 2] {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        support_objects(ids.iter()).try_into().unwrap()
+    }
+
     #[test]
     fn a2_every_verb_and_resource_outside_of_the_table_is_refused() {
-        let [role, _] = support_objects(["a1"].into_iter());
+        let [role, _] = objects(&["a1"]);
         let (mut tried, mut allowed) = (0, 0);
         for verb in ALL_VERBS {
             for (group, resource) in each(READ).chain(each(REFUSED)) {
@@ -346,7 +354,8 @@ mod tests {
 
     #[test]
     fn a1_one_binding_has_the_users_of_all_credentials_and_both_go_by_their_names() {
-        let [role, binding] = support_objects(["a1", "b2"].into_iter());
+        let [role, binding] = objects(&["a1", "b2"]);
+        assert!(support_objects([].iter()).is_empty(), "nobody, nothing");
         assert_eq!(role["metadata"]["name"], "aks-service");
         assert_eq!(binding["metadata"]["name"], "aks-service-rolebinding");
         assert_eq!(binding["roleRef"]["name"], "aks-service");

@@ -38,7 +38,7 @@ pub(crate) use layout::{IdentityArg, Layout, UplinkArg};
 pub(crate) use maintenance::Maintenance;
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
-pub(crate) use support::{ProfileArg, Support, SupportStatus};
+pub(crate) use support::{ProfileArg, Support, SupportAccess, SupportStatus, Ticket, TicketName};
 pub(crate) use upgrade::{Upgrade, UpgradeOf, UpgradePlan};
 pub(crate) use usage::{MetricsListen, Usage};
 
@@ -155,7 +155,7 @@ pub(crate) enum Command {
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),
-    /// Support: whether clusters are supported and why not, what it covers, vulnerabilities and known issues
+    /// Support: whether clusters are supported and why not, what it covers, vulnerabilities and known issues, tickets and access
     #[command(subcommand)]
     Support(Support),
     /// Role assignments: list, create and delete

@@ -27,6 +27,7 @@ mod readings;
 mod recipes;
 mod registries;
 pub mod store_copies;
+mod support_access;
 
 use std::{
     pin::Pin,
@@ -71,6 +72,7 @@ use issuers::ClusterIssuers;
 use nodes::Nodes;
 use readings::ClusterReadings;
 pub use recipes::KubernetesRecipes;
+pub use support_access::{SupportAccess, SupportAccessError, support_access};
 
 /// Threads for the upkeep of backups and for copies.
 pub(crate) static UPKEEP: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPKEEP));
@@ -367,7 +369,8 @@ impl Service {
         });
         let own = own
             .knowing(drivers.support, Offered::pinned())
-            .unsealing(Arc::clone(&sealer));
+            .unsealing(Arc::clone(&sealer))
+            .auditing(Arc::clone(&drivers.agents));
         let own: Arc<dyn Provider> = Arc::new(own);
         let sealing = Arc::new(Sealing::new(
             env,

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{
-    AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, leaving,
-    manifests, trusted_binding,
+    AddonOptions, CREDENTIAL_BINDINGS, SUPPORT_OBJECTS, credential_binding, credential_user,
+    is_credential_binding, leaving, manifests, support_objects, trusted_binding,
 };
 use cluster_api::{AddonAilment, Endpoint, NodeMarks, NodeWish, ObjectRef, QUARANTINED};
 use cluster_bootstrap::{
@@ -15,7 +15,7 @@ use cluster_bootstrap::{
     renderer::{Sample, renderer_version},
 };
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, PoolSpec, TrustedRole};
+use cluster_spec::{ClusterSpec, CredentialKind, PoolSpec, TrustedRole};
 use control_loops::{Configured, CredentialObjects, Former, RecipeError, Recipes, Secret, Site};
 use control_planner::{ControlPlane, CredentialsWish, NetworkLayout, RendererVersions};
 use control_records::{ClusterRecord, KeyStep, MachineRecord, Role, command::CommandInput};
@@ -399,14 +399,23 @@ impl Recipes for KubernetesRecipes {
             let roles = grant.roles.iter().filter_map(|role| TrustedRole::named(role));
             roles.map(|role| trusted_binding(name, role, &grant.principal))
         });
+        let is_support = |kind: &CredentialKind| *kind == CredentialKind::Support;
+        let ids = wish.granted.iter().filter(|(_, kind)| is_support(kind));
+        let support = support_objects(ids.map(|(id, _)| id));
+        let over = support.is_empty() && wish.withdrawn.values().any(is_support);
         CredentialObjects {
             of: CREDENTIAL_BINDINGS,
             own: is_credential_binding,
             granted: granted
-                .map(|(id, kind)| credential_binding(*kind, id))
+                .filter_map(|(id, kind)| credential_binding(*kind, id))
                 .chain(trusted)
+                .chain(support)
                 .collect(),
-            withdrawn: withdrawn.map(|(id, kind)| credential_user(*kind, id)).collect(),
+            withdrawn: withdrawn
+                .filter(|(_, kind)| !is_support(kind))
+                .map(|(id, kind)| credential_user(*kind, id))
+                .collect(),
+            over: SUPPORT_OBJECTS.into_iter().filter(|_| over).collect(),
         }
     }
 

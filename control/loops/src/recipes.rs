@@ -72,6 +72,8 @@ pub struct CredentialObjects {
     pub granted: Vec<Value>,
     /// Names of objects of revoked credentials.
     pub withdrawn: Vec<String>,
+    /// Objects of other kinds that are to be gone, in this order: what the credentials of tickets shared.
+    pub over: Vec<ObjectRef>,
 }
 
 /// What a machine is configured with so far.

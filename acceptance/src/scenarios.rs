@@ -37,6 +37,7 @@ mod secrets;
 mod sign_in;
 mod store;
 mod support;
+mod support_access;
 mod takeover;
 mod terraform;
 mod upgrade;
@@ -405,6 +406,7 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has("maintenance") {
         support::walk(journal, stamp, az, &clusters.kubenet)?;
+        support_access::walk(journal, stamp, az, &clusters.kubenet)?;
         maintenance::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("upgrade") {

@@ -8,18 +8,20 @@
 //! | `GET /certificates` | certificates and keys of the stamp and its clusters, a list of [`InventoryItem`] |
 //! | `GET /logs/{machine}/{process}?lines=N` | text; 404 where there is no such machine, 503 where its agent is away |
 //! | `POST /kubeconfig/{uid}` | the operator's kubeconfig of a cluster, text; 404 where there is none |
+//! | `POST /support/{uid}/{ticket}?engineer=NAME` | [`HandedOut`]: a credential under a support ticket; 409 where the ticket has no consent, with the reason |
 //! | `POST /store/copy` | [`CopyStatus`], when a copy of the store has been made and read back |
 //!
-//! Always true: it changes no state of the stamp. Changes go through the ARM API, as for every other client.
+//! Always true: it changes no state of the stamp but for what it hands out under tickets. Changes go through the ARM API, as for every other
+//! client.
 //! The operator's kubeconfig gives its caller no new rights: root, which alone may open the socket, can read
 //! the clusters' keys. Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`, `kubectl`, `kubeconfig`,
-//! `metrics`, `certificate`.
+//! `metrics`, `certificate`, `support`.
 
 mod server;
 mod status;
 
 pub(crate) use server::{Sources, serve};
-pub(crate) use status::{BackupLag, ClusterStatus, InventoryItem, MachineStatus, StampStatus};
+pub(crate) use status::{BackupLag, ClusterStatus, HandedOut, InventoryItem, MachineStatus, StampStatus};
 
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use anyhow::{Context as _, Result};
 use service::store_copies::CopyStatus;
 
 use crate::{
+    arm::encode,
     problem::Problem,
     stamp::{self, Places},
 };
@@ -37,6 +40,9 @@ const BOUND: Duration = Duration::from_secs(15);
 
 /// Time limit for making a copy of the store, storing it and reading it back.
 const COPY_BOUND: Duration = Duration::from_secs(30 * 60);
+
+/// Time limit for access of support: it is answered once the cluster takes it, or after half a minute.
+const ACCESS_BOUND: Duration = Duration::from_secs(60);
 
 /// Time limit for an inventory: each cluster costs some milliseconds.
 const INVENTORY_BOUND: Duration = Duration::from_secs(120);
@@ -98,6 +104,18 @@ impl AdminClient {
         let request = self.http.post(format!("http://landfall/kubeconfig/{uid}"));
         let answer = self.answer(request).await?;
         answer.text().await.context("the service's answer cannot be read")
+    }
+
+    /// A credential under a support ticket of a cluster.
+    pub(crate) async fn support_access(&self, uid: &str, ticket: &str, engineer: &str) -> Result<HandedOut> {
+        let url = format!(
+            "http://landfall/support/{uid}/{}?engineer={}",
+            encode(ticket),
+            encode(engineer)
+        );
+        let request = self.http.post(url).timeout(ACCESS_BOUND);
+        let answer = self.answer(request).await?;
+        answer.json().await.context("the service's answer cannot be read")
     }
 
     /// The end of a log.

@@ -39,6 +39,8 @@ pub(crate) const ADMINISTRATOR: &str = "administrator";
 const BOUND: Duration = Duration::from_secs(30);
 /// Pauses before each further try of a request whose connection broke.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+/// How often a request is repeated that was refused because there were too many.
+const BUSY: u32 = 5;
 
 /// A client that is logged in.
 pub(crate) struct ArmClient {
@@ -258,12 +260,7 @@ impl ArmClient {
         loop {
             let answer = self.send(Method::GET, operation, None).await?;
             let answer = self.checked(answer, "read an operation").await?;
-            let pause = answer
-                .headers()
-                .get("retry-after")
-                .and_then(|value| value.to_str().ok()?.parse().ok())
-                .unwrap_or(1_u64)
-                .clamp(1, 30);
+            let pause = retry_after(&answer);
             let body: Value = answer.json().await.context("the answer is not JSON")?;
             match body["status"]
                 .as_str()
@@ -285,7 +282,7 @@ impl ArmClient {
                 ));
             }
             look().await;
-            self.clock.sleep(Duration::from_secs(pause)).await;
+            self.clock.sleep(pause).await;
         }
     }
 
@@ -295,15 +292,23 @@ impl ArmClient {
     }
 
     pub(crate) async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Response> {
-        let repeatable = method != Method::POST;
-        let mut request = self.http.request(method, url).bearer_auth(&self.token);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        if repeatable {
-            self.persist(request).await
-        } else {
-            request.send().await.map_err(|error| self.unreachable(error))
+        let mut left = BUSY;
+        loop {
+            let mut request = self.http.request(method.clone(), url).bearer_auth(&self.token);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let answer = if method == Method::POST {
+                request.send().await.map_err(|error| self.unreachable(error))?
+            } else {
+                self.persist(request).await?
+            };
+            // Nothing was done, so that a POST is repeated as well.
+            if answer.status() != StatusCode::TOO_MANY_REQUESTS || left == 0 {
+                return Ok(answer);
+            }
+            left -= 1;
+            self.clock.sleep(retry_after(&answer)).await;
         }
     }
 
@@ -358,6 +363,16 @@ fn discovery(metadata: &Value, login: &str, tenant: &str) -> String {
     } else {
         format!("{login}/.well-known/openid-configuration")
     }
+}
+
+/// How long a response asks to wait, within bounds.
+fn retry_after(answer: &Response) -> Duration {
+    let seconds = answer
+        .headers()
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(1_u64);
+    Duration::from_secs(seconds.clamp(1, 30))
 }
 
 fn operation(answer: &Response) -> Option<String> {

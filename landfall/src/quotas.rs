@@ -1,6 +1,7 @@
-//! Limits of clusters that the operator of the stamp has set.
+//! Limits of clusters and of requests that the operator of the stamp has set.
 
 use anyhow::Result;
+use arm_edge::{Budget, Budgets};
 use control_records::usage::{Limits, Room};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,45 @@ pub(crate) struct Quotas {
     nodes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cores: Option<u64>,
+    /// Of requests of one principal, each kind by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reads: Option<Requests>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writes: Option<Requests>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletes: Option<Requests>,
+}
+
+/// So many requests at once and so many more each second, or without a limit: `250+25`, `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Requests(Option<Budget>);
+
+impl Requests {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "off" {
+            return Some(Self(None));
+        }
+        let (size, refill) = text.split_once('+')?;
+        Budget::new(size.parse().ok()?, refill.parse().ok()?).map(|budget| Self(Some(budget)))
+    }
+}
+
+impl TryFrom<String> for Requests {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text} is no limit of requests, such as 250+25 or off"))
+    }
+}
+
+impl From<Requests> for String {
+    fn from(requests: Requests) -> Self {
+        match requests.0 {
+            Some(budget) => format!("{}+{}", budget.size(), budget.refill()),
+            None => "off".to_owned(),
+        }
+    }
 }
 
 impl Quotas {
@@ -30,25 +70,51 @@ impl Quotas {
                 quotas = Self::default();
                 continue;
             }
-            let number = word.split_once('=').and_then(|(name, number)| {
-                // The largest number that a store can sum up.
-                let number: u64 = number.parse().ok().filter(|number| *number <= 1_000_000)?;
-                Some((name, number))
-            });
-            match number {
-                Some(("clusters", number)) => quotas.clusters = Some(number),
-                Some(("nodes", number)) => quotas.nodes = Some(number),
-                Some(("cores", number)) => quotas.cores = Some(number),
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            // The largest number that a store can sum up.
+            let number = value.parse::<u64>().ok().filter(|number| *number <= 1_000_000);
+            match (name, number, Requests::parse(value)) {
+                ("clusters", Some(number), _) => quotas.clusters = Some(number),
+                ("nodes", Some(number), _) => quotas.nodes = Some(number),
+                ("cores", Some(number), _) => quotas.cores = Some(number),
+                ("reads", _, Some(requests)) => quotas.reads = Some(requests),
+                ("writes", _, Some(requests)) => quotas.writes = Some(requests),
+                ("deletes", _, Some(requests)) => quotas.deletes = Some(requests),
+                ("requests", ..) if value == "default" => quotas.set_requests(None),
+                ("requests", ..) if value == "azure" => quotas.set_requests(Some(Budgets::AZURE)),
+                ("requests", ..) if value == "off" => quotas.set_requests(Some(Budgets::OFF)),
                 _ => {
                     return Err(Problem::usage(
                         format!("--limit {word} is no limit"),
-                        "give clusters, nodes or cores with a number up to 1000000, e.g. --limit cores=64, or none",
+                        format!(
+                            "give clusters, nodes or cores with a number up to 1000000, e.g. --limit cores=64; reads, writes or deletes with two \
+                             numbers up to {} or off, e.g. --limit reads=250+25; requests=azure, off or default; or none",
+                            Budget::MOST
+                        ),
                     )
                     .into());
                 }
             }
         }
         Ok(quotas)
+    }
+
+    /// The operator's limits of all kinds of requests from now on.
+    fn set_requests(&mut self, budgets: Option<Budgets>) {
+        self.reads = budgets.map(|budgets| Requests(budgets.reads));
+        self.writes = budgets.map(|budgets| Requests(budgets.writes));
+        self.deletes = budgets.map(|budgets| Requests(budgets.deletes));
+    }
+
+    /// The limits of requests.
+    pub(crate) fn budgets(&self) -> Budgets {
+        let own = Budgets::default();
+        let of = |said: Option<Requests>, own| said.map_or(own, |requests| requests.0);
+        Budgets {
+            reads: of(self.reads, own.reads),
+            writes: of(self.writes, own.writes),
+            deletes: of(self.deletes, own.deletes),
+        }
     }
 
     /// The limits with this much room.
@@ -101,8 +167,50 @@ mod tests {
             "cores=1e3",
             "disks=1",
             "nodes=1000001",
+            "reads",
+            "reads=",
+            "reads=5",
+            "reads=0+1",
+            "reads=1+0",
+            "reads=1+1+1",
+            "reads=-1+1",
+            "writes=100001+1",
+            "deletes=1+100001",
+            "requests",
+            "requests=none",
+            "requests=250+25",
         ] {
             assert!(none.changed(&words(&[wrong])).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn requests_are_limited_as_the_operator_says_and_it_is_kept() {
+        let words = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+        let none = Quotas::default();
+        assert_eq!(none.budgets(), Budgets::default());
+        let azure = none.changed(&words(&["requests=azure", "clusters=3"])).unwrap();
+        assert_eq!(azure.budgets(), Budgets::AZURE);
+        let said = azure.changed(&words(&["reads=7+2", "deletes=off"])).unwrap();
+        let expected = Budgets {
+            reads: Budget::new(7, 2),
+            deletes: None,
+            ..Budgets::AZURE
+        };
+        assert_eq!(said.budgets(), expected);
+        // As it is kept.
+        let text = toml::to_string(&said).unwrap();
+        assert!(
+            text.contains("reads = \"7+2\"") && text.contains("deletes = \"off\""),
+            "{text}"
+        );
+        assert_eq!(toml::from_str::<Quotas>(&text).unwrap(), said);
+        let error = toml::from_str::<Quotas>("reads = \"7\"").unwrap_err().to_string();
+        assert!(error.contains("7 is no limit of requests"), "{error}");
+        let off = said.changed(&words(&["requests=off"])).unwrap();
+        assert_eq!(off.budgets(), Budgets::OFF);
+        let back = off.changed(&words(&["requests=default"])).unwrap();
+        assert_eq!(back, none.changed(&words(&["clusters=3"])).unwrap());
+        assert!(off.changed(&words(&["none"])).unwrap().is_empty());
     }
 }

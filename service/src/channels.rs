@@ -15,6 +15,9 @@ use control_store::{Change, Store, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use providers_containerservice::{ContainerService, Next};
+use tokio::sync::watch;
+
+use crate::{Part, until};
 
 /// After the store failed, and after a cluster's channels could not be followed.
 const BACK_OFF: Duration = Duration::from_secs(60);
@@ -22,6 +25,7 @@ const BACK_OFF: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Channels {
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
@@ -114,8 +118,22 @@ impl Agenda {
 }
 
 impl Channels {
+    /// The part of the service that follows them.
+    pub(crate) fn part(self, stopped: &watch::Receiver<bool>) -> Part {
+        let (env, ended) = (self.env.clone(), stopped.clone());
+        Part::new("upgrades by channels", &env, stopped, move || {
+            let (channels, ending) = (self.clone(), until(ended.clone()));
+            async move {
+                tokio::select! {
+                    () = channels.run() => {}
+                    () = ending => {}
+                }
+            }
+        })
+    }
+
     /// Follows them for ever.
-    pub(crate) async fn run(&self) {
+    async fn run(&self) {
         loop {
             match self.serve().await {
                 // The watch fell behind: everything is read anew.

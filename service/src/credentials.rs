@@ -136,7 +136,11 @@ pub enum CredentialError {
 }
 
 /// A cluster's CAs and keys; `None` before there are any.
-async fn keys(store: &dyn Store, sealer: &Sealer, uid: &str) -> Result<Option<ClusterPki>, CredentialError> {
+pub(crate) async fn keys(
+    store: &dyn Store,
+    sealer: &Sealer,
+    uid: &str,
+) -> Result<Option<ClusterPki>, CredentialError> {
     let Some(sealed) = get_record::<PkiRecord>(store, &key::pki(uid)).await? else {
         return Ok(None);
     };

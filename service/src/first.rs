@@ -174,6 +174,7 @@ mod tests {
             shape: identity::Shape::Aad,
             audience: "https://management.landfall.internal/tenant".to_owned(),
             limits: control_records::usage::Limits::default(),
+            budgets: arm_edge::Budgets::default(),
             credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
             support: Default::default(),
         }

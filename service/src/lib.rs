@@ -28,6 +28,7 @@ mod readings;
 mod recipes;
 mod registries;
 pub mod store_copies;
+mod support_access;
 
 use std::{
     pin::Pin,
@@ -37,7 +38,7 @@ use std::{
 
 use access_reviews::ClusterReviews;
 use agent_api::{AccessReviews, Agents};
-use arm_edge::{Edge, EdgeConfig};
+use arm_edge::{Budgets, Edge, EdgeConfig};
 use arm_kernel::{AccessControl, Authorizer, GroupReaper, Locks, Provider, Route, StoreLog};
 use base_blocking::Pool;
 use base_env::Env;
@@ -73,6 +74,7 @@ use issuers::ClusterIssuers;
 use nodes::Nodes;
 use readings::ClusterReadings;
 pub use recipes::KubernetesRecipes;
+pub use support_access::{SupportAccess, SupportAccessError, support_access};
 
 /// Threads for the upkeep of backups and for copies.
 pub(crate) static UPKEEP: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPKEEP));
@@ -101,6 +103,8 @@ pub struct Config {
     pub audience: String,
     /// Limits of its clusters.
     pub limits: Limits,
+    /// How many requests a principal may send to the ARM API.
+    pub budgets: Budgets,
     /// Validity of issued credentials of clusters.
     pub credential_lifetime: Duration,
     /// The support policies that it goes by.
@@ -370,7 +374,8 @@ impl Service {
         });
         let own = own
             .knowing(drivers.support, Offered::pinned())
-            .unsealing(Arc::clone(&sealer));
+            .unsealing(Arc::clone(&sealer))
+            .auditing(Arc::clone(&drivers.agents));
         let own: Arc<dyn Provider> = Arc::new(own);
         let sealing = Arc::new(Sealing::new(
             env,
@@ -407,6 +412,7 @@ impl Service {
                 base_url: config.base_url,
                 domain: config.domain,
                 location: config.location,
+                budgets: config.budgets,
             },
             env.clone(),
             Arc::clone(&store),
@@ -505,7 +511,6 @@ impl Service {
             deadlines,
             env,
         } = self;
-        let channels = Arc::new(channels);
         let controller = Arc::new(controller);
         let reaper = Arc::new(reaper);
         let ending = stopped.clone();
@@ -546,18 +551,7 @@ impl Service {
                     }
                 }
             }),
-            Part::new("upgrades by channels", &env, stopped, {
-                let stopped = stopped.clone();
-                move || {
-                    let (channels, ending) = (Arc::clone(&channels), until(stopped.clone()));
-                    async move {
-                        tokio::select! {
-                            () = channels.run() => {}
-                            () = ending => {}
-                        }
-                    }
-                }
-            }),
+            channels.part(stopped),
             deadlines.part(stopped),
         ];
         parts.extend(looked_after);

@@ -4,19 +4,19 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{
-    AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, leaving,
-    manifests, trusted_binding,
+    AddonOptions, CREDENTIAL_BINDINGS, SUPPORT_OBJECTS, credential_binding, credential_user,
+    is_credential_binding, leaving, manifests, support_objects, trusted_binding,
 };
 use cluster_api::{AddonAilment, Endpoint, NodeMarks, NodeWish, ObjectRef, QUARANTINED};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, NodePlace, RegistryAccess, TokenAuthority, admin_endpoint,
-    command_objects, control_plane_config, control_plane_nics, guard, network, node_config, node_nics,
-    node_wish,
+    BootstrapError, ControlPlaneAddresses, ControlPlanePlace, NodePlace, RegistryAccess, TokenAuthority,
+    admin_endpoint, command_objects, control_plane_config, control_plane_nics, guard, keep_leaves, network,
+    node_config, node_nics, node_wish, oldest_leaf,
     renderer::{Sample, renderer_version},
 };
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, PoolSpec, TrustedRole};
-use control_loops::{CredentialObjects, RecipeError, Recipes, Secret, Site};
+use cluster_spec::{ClusterSpec, CredentialKind, PoolSpec, TrustedRole};
+use control_loops::{Configured, CredentialObjects, Former, RecipeError, Recipes, Secret, Site};
 use control_planner::{ControlPlane, CredentialsWish, NetworkLayout, RendererVersions};
 use control_records::{ClusterRecord, KeyStep, MachineRecord, Role, command::CommandInput};
 use fabric_api::{NetworkSpec, NicSpec};
@@ -167,6 +167,19 @@ fn restarted(mut config: MachineConfig, machine: &MachineRecord) -> MachineConfi
     config
 }
 
+/// With those certificates of before that can stay.
+fn kept(
+    mut config: MachineConfig,
+    former: Option<Former<'_>>,
+    now: Timestamp,
+) -> Result<Configured, BootstrapError> {
+    if let Some(former) = former {
+        keep_leaves(&mut config, former.config, former.due, now)?;
+    }
+    let issued_at = oldest_leaf(&config)?.unwrap_or(now);
+    Ok(Configured { config, issued_at })
+}
+
 fn read(pki: &Secret) -> Result<ClusterPki, RecipeError> {
     serde_json::from_slice(pki)
         .map_err(|error| RecipeError::new("a certificate from the cluster's keys", error))
@@ -238,9 +251,10 @@ impl Recipes for KubernetesRecipes {
         site: &Site,
         machine: &MachineRecord,
         pki: &Secret,
+        former: Option<Former<'_>>,
         now: Timestamp,
         generation: u64,
-    ) -> Result<MachineConfig, RecipeError> {
+    ) -> Result<Configured, RecipeError> {
         let pki = read(pki)?;
         let cluster = &site.cluster;
         if let Some(place) = control_plane(site, machine) {
@@ -250,7 +264,7 @@ impl Recipes for KubernetesRecipes {
             };
             let spec = of_any_version(cluster.spec());
             return control_plane_config(&spec, &pki, &place, now, generation)
-                .map(|config| restarted(config, machine))
+                .and_then(|config| kept(restarted(config, machine), former, now))
                 .map_err(|error| RecipeError::new("the configuration of the control plane", error));
         }
         let (mut pool, place) = self.place(cluster, machine).ok_or_else(no_pool)?;
@@ -265,7 +279,7 @@ impl Recipes for KubernetesRecipes {
             now,
             generation,
         )
-        .map(|config| restarted(registered_again(config, site), machine))
+        .and_then(|config| kept(restarted(registered_again(config, site), machine), former, now))
         .map_err(|error| RecipeError::new("the configuration of a node", error))
     }
 
@@ -385,14 +399,23 @@ impl Recipes for KubernetesRecipes {
             let roles = grant.roles.iter().filter_map(|role| TrustedRole::named(role));
             roles.map(|role| trusted_binding(name, role, &grant.principal))
         });
+        let is_support = |kind: &CredentialKind| *kind == CredentialKind::Support;
+        let ids = wish.granted.iter().filter(|(_, kind)| is_support(kind));
+        let support = support_objects(ids.map(|(id, _)| id));
+        let over = support.is_empty() && wish.withdrawn.values().any(is_support);
         CredentialObjects {
             of: CREDENTIAL_BINDINGS,
             own: is_credential_binding,
             granted: granted
-                .map(|(id, kind)| credential_binding(*kind, id))
+                .filter_map(|(id, kind)| credential_binding(*kind, id))
                 .chain(trusted)
+                .chain(support)
                 .collect(),
-            withdrawn: withdrawn.map(|(id, kind)| credential_user(*kind, id)).collect(),
+            withdrawn: withdrawn
+                .filter(|(_, kind)| !is_support(kind))
+                .map(|(id, kind)| credential_user(*kind, id))
+                .collect(),
+            over: SUPPORT_OBJECTS.into_iter().filter(|_| over).collect(),
         }
     }
 
@@ -410,6 +433,9 @@ impl Recipes for KubernetesRecipes {
     }
 }
 
+#[cfg(test)]
+#[path = "recipes_leaves.rs"]
+mod leaves;
 #[cfg(test)]
 #[path = "recipes_years.rs"]
 mod years;
@@ -528,7 +554,8 @@ mod tests {
         let (recipes, site) = (recipes(), site());
         let pki = recipes.pki(None, now()).unwrap();
         let control_plane = control_plane_machine();
-        let config = recipes.config(&site, &control_plane, &pki, now(), 3).unwrap();
+        let configured = recipes.config(&site, &control_plane, &pki, None, now(), 3);
+        let config = configured.unwrap().config;
         assert_eq!((config.generation, config.role.as_str()), (3, "control-plane"));
         // The planner waits for the process with this name.
         assert!(
@@ -542,8 +569,8 @@ mod tests {
         assert_eq!(nics[0].extra, [site.addresses.vip]);
         assert_eq!(nics[1].address.addr(), Ipv4Addr::new(10, 239, 255, 244));
 
-        let config = recipes.config(&site, &node("np1"), &pki, now(), 1).unwrap();
-        assert_eq!(config.role, "node");
+        let configured = recipes.config(&site, &node("np1"), &pki, None, now(), 1);
+        assert_eq!(configured.unwrap().config.role, "node");
         assert_eq!(
             recipes.nics(&site, &node("np1")).unwrap()[0].address.addr(),
             Ipv4Addr::new(10, 224, 0, 4)
@@ -562,6 +589,7 @@ mod tests {
         assert!(recipes.wish(&site.cluster, &node("gone")).is_none());
         assert!(recipes.wish(&site.cluster, &control_plane_machine()).is_none());
         let pki = recipes.pki(None, now()).unwrap();
-        assert!(recipes.config(&site, &node("gone"), &pki, now(), 1).is_err());
+        let gone = recipes.config(&site, &node("gone"), &pki, None, now(), 1);
+        assert!(gone.is_err());
     }
 }

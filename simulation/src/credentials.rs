@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use cluster_spec::CredentialKind;
 use control_records::{ClusterRecord, ObservedRecord, credential::CredentialRecord, key};
 use control_store::list_records;
+use serde_json::Value;
 
 use crate::{script::Player, stamp::Stamp};
 
@@ -86,6 +88,13 @@ impl Player {
     }
 }
 
+/// Whether a binding is of the user of a credential.
+fn has_subject(binding: &Value, record: &CredentialRecord) -> bool {
+    let user = format!("landfall:credential:{}:{}", record.kind.word(), record.id);
+    let mut subjects = binding["subjects"].as_array().into_iter().flatten();
+    subjects.any(|subject| subject["name"] == user.as_str())
+}
+
 impl Stamp {
     /// The recorded credentials of a cluster, oldest first.
     async fn known(&self, uid: &str) -> Result<Vec<CredentialRecord>> {
@@ -102,10 +111,12 @@ impl Stamp {
             let binding =
                 format!("rbac.authorization.k8s.io/v1/RoleBinding {namespace}/landfall:namespace-users");
             let found = self.world.object(uid, &binding);
-            let user = format!("landfall:credential:{}:{}", record.kind.word(), record.id);
-            let subjects = found.map(|found| found["subjects"].clone()).unwrap_or_default();
-            let mut subjects = subjects.as_array().into_iter().flatten();
-            return subjects.any(|subject| subject["name"] == user.as_str());
+            return found.is_some_and(|found| has_subject(&found, record));
+        }
+        if record.kind == CredentialKind::Support {
+            let binding = "rbac.authorization.k8s.io/v1/ClusterRoleBinding aks-service-rolebinding";
+            let found = self.world.object(uid, binding);
+            return found.is_some_and(|found| has_subject(&found, record));
         }
         let binding = format!(
             "rbac.authorization.k8s.io/v1/ClusterRoleBinding landfall:credential:{}:{}",

@@ -16,6 +16,7 @@
 mod autoscale;
 mod backups;
 mod balancers;
+mod budgets;
 pub mod cases;
 pub mod chaos;
 mod check;

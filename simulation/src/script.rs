@@ -68,22 +68,28 @@
 //! | `unknown` | prints resources that are in no record; `may-go KIND`: the DELETE of all such `machine`s, `network`s, `volume`s |
 //! | `save-store`, `lose-store`, `restore-store` | while no service runs: saves the content of the store, makes a new store, writes the saved content back |
 //! | `copy-store`, `put-back-store` | makes a copy of the store; while no service runs, restores the store from it |
+//! | `budgets KIND=SIZE+REFILL…` | the budgets of requests (`reads`, `writes`, `deletes`), from the next start on |
+//! | `reads C COUNT` | so many GETs of a cluster, as fast as they are answered |
 //! | `resync SECONDS` | the resync period, from the next start on |
 //! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed after so many store accesses and calls |
 //! | `show C`, `operations`, `trace`, `records`, `commits`, `world` | print; `trace`: the calls since the last `trace` |
 //!
 //! A machine is called by the name of its node, or `control-plane-0` and so on.
 
+mod print;
+mod requests;
+
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use control_records::{ObservedRecord, Role, key, unknown};
+use control_records::{Role, unknown};
 use control_store::Store as _;
 use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records, volumes};
+use crate::{Asked, Stamp, Weather, Wish, balancers::planted, budgets, panics, store::Records, volumes};
+use requests::{upgrade_settings, wish};
 
 /// Time limit of each command.
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
@@ -324,6 +330,8 @@ impl Player {
             }
             ["heal"] => stamp.world.heal(),
             ["orphans"] => orphans(stamp),
+            ["budgets", ref words @ ..] => stamp.budgets = budgets::of(words)?,
+            ["reads", name, count] => self.reads(name, count.parse()?).await?,
             ["resync", seconds] => stamp.settings.resync = Duration::from_secs(seconds.parse()?),
             ["show", name] => self.show(name).await?,
             ["operations"] => self.operations().await?,
@@ -395,113 +403,6 @@ impl Player {
         Ok(())
     }
 
-    async fn show(&mut self, name: &str) -> Result<()> {
-        let Some(cluster) = self.stamp.cluster(name).await? else {
-            self.say(&format!("there is no cluster {name}"));
-            return Ok(());
-        };
-        let observed: ObservedRecord = self
-            .stamp
-            .record(&key::observed(&cluster.uid))
-            .await?
-            .unwrap_or_default();
-        let answer = self.stamp.show(name).await?;
-        let state = answer.body["properties"]["provisioningState"].as_str();
-        self.say(&format!(
-            "{name}: {}, generation {} of {}, Kubernetes {}, ready nodes {:?}",
-            state.unwrap_or("-"),
-            observed.generation,
-            cluster.generation,
-            observed.kubernetes_version.as_deref().unwrap_or("-"),
-            observed.ready_nodes
-        ));
-        if !observed.step.is_empty() {
-            self.say(&format!("  step: {}", self.stamp.trace.told(&observed.step)));
-        }
-        if let Some(problem) = observed.problem {
-            self.say(&format!("  problem: {}", self.stamp.trace.told(&problem)));
-        }
-        let machines = self.stamp.machines().await?;
-        let mut lines: Vec<_> = machines
-            .into_values()
-            .filter_map(|machine| {
-                let assignment = machine.assignment.filter(|given| given.cluster == cluster.uid)?;
-                let going = if machine.deleting { ", to go" } else { "" };
-                let image = if machine.image == cluster.spec().kubernetes_version {
-                    String::new()
-                } else {
-                    format!(" of {}", machine.image)
-                };
-                Some(match assignment.role {
-                    Role::ControlPlane { index, .. } => format!("  control plane {index}{image}{going}"),
-                    Role::Node {
-                        node_name,
-                        address,
-                        pod_range,
-                        ..
-                    } => {
-                        let range = pod_range.map_or("-".to_owned(), |range| range.to_string());
-                        format!("  {node_name}{image} {address} pods {range}{going}")
-                    }
-                })
-            })
-            .collect();
-        lines.sort();
-        for line in lines {
-            self.say(&line);
-        }
-        Ok(())
-    }
-
-    /// The parts of an agent's report that are printed.
-    fn agent(&mut self, id: &MachineId) {
-        let called = self.stamp.trace.told(id.as_str());
-        let heard = self.stamp.agents().and_then(|agents| {
-            let contact = agents.contact(id.as_str()).unwrap_or_default();
-            Some((agents.report(id.as_str())?, contact))
-        });
-        let Some((report, contact)) = heard else {
-            self.say(&format!("agent {called}: nothing was heard"));
-            return;
-        };
-        let mut line = format!(
-            "agent {called}: generation {}, heard {contact:?} ago",
-            report.generation
-        );
-        for (name, process) in &report.processes {
-            if process.state != agent_protocol::ProcessState::Ready {
-                line.push_str(&format!(", {name} {:?}", process.state));
-            }
-            if let Some(status) = &process.status {
-                line.push_str(&format!(
-                    ", {name} says {}",
-                    self.stamp.trace.told(&status.to_string())
-                ));
-            }
-        }
-        self.say(&line);
-    }
-
-    async fn operations(&mut self) -> Result<()> {
-        let operations = self.stamp.operations().await?;
-        let mut operations: Vec<_> = operations.into_values().collect();
-        operations.sort_by_key(|operation| (operation.started_at, operation.generation));
-        for operation in operations {
-            let took = operation.ended_at.map_or("-".to_owned(), |ended| {
-                format!(
-                    "{:.1} s",
-                    ended.duration_since(operation.started_at).as_secs_f64()
-                )
-            });
-            self.say(&format!("{} {:?} {took}", operation.name, operation.status));
-            if let Some(error) = operation.error {
-                let text = self.stamp.trace.told(&error.message);
-                self.say(&format!("  {}: {text}", error.code));
-            }
-        }
-        Ok(())
-    }
-
     /// The transcript so far.
     pub fn transcript(&self) -> &str {
         &self.out
@@ -510,118 +411,6 @@ impl Player {
 
 fn call(name: &str) -> Result<Call> {
     name.parse().map_err(anyhow::Error::msg)
-}
-
-/// The command as a request of a tenant, if it is one.
-pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
-    let own = |text: &&str| (*text).to_owned();
-    Ok(Some(match words {
-        ["create", cluster, rest @ ..] => {
-            let (mut pools, mut plugin, mut tier) = (Vec::new(), None, None);
-            for word in rest {
-                match word.split_once('=').context("a word without '='")? {
-                    ("plugin", value) => plugin = Some(value.to_owned()),
-                    ("tier", value) => tier = Some(value.to_owned()),
-                    (pool, count) => pools.push((pool.to_owned(), count.parse()?)),
-                }
-            }
-            Wish::Create {
-                cluster: own(cluster),
-                pools,
-                plugin,
-                tier,
-            }
-        }
-        ["pool", cluster, pool, count] => Wish::Pool {
-            cluster: own(cluster),
-            pool: own(pool),
-            count: count.parse()?,
-        },
-        ["label", cluster, pool, label] => {
-            let (key, value) = label.split_once('=').context("a label without '='")?;
-            Wish::Label {
-                cluster: own(cluster),
-                pool: own(pool),
-                label: (key.to_owned(), value.to_owned()),
-            }
-        }
-        ["taint", cluster, pool, taint] => Wish::Taint {
-            cluster: own(cluster),
-            pool: own(pool),
-            taint: own(taint),
-        },
-        ["drop", cluster, pool] => Wish::Drop {
-            cluster: own(cluster),
-            pool: own(pool),
-        },
-        ["tier", cluster, tier] => Wish::Tier {
-            cluster: own(cluster),
-            tier: own(tier),
-        },
-        ["upgrade", cluster, version, only @ ..] => Wish::Upgrade {
-            cluster: own(cluster),
-            version: own(version),
-            only: only.first().map(own),
-        },
-        ["soak", cluster, version] => Wish::Soak {
-            cluster: own(cluster),
-            version: own(version),
-        },
-        ["finalize", cluster] => Wish::Finalize {
-            cluster: own(cluster),
-        },
-        ["roll-back", cluster, version] => Wish::RollBack {
-            cluster: own(cluster),
-            version: own(version),
-        },
-        ["roll-back", cluster, pool, version] => Wish::PoolBack {
-            cluster: own(cluster),
-            pool: own(pool),
-            version: own(version),
-        },
-        ["renew", cluster, pool] => Wish::Renew {
-            cluster: own(cluster),
-            pool: own(pool),
-        },
-        ["delete", cluster] => Wish::Delete {
-            cluster: own(cluster),
-        },
-        ["delete-group"] => Wish::DeleteGroup,
-        ["abort", cluster] => Wish::Abort {
-            cluster: own(cluster),
-        },
-        ["power", cluster, to @ ("off" | "on")] => Wish::Power {
-            cluster: own(cluster),
-            stopped: *to == "off",
-        },
-        ["rotate", cluster, what @ ("certificates" | "keys")] => Wish::Rotate {
-            cluster: own(cluster),
-            keys: *what == "keys",
-        },
-        ["restore", cluster, ago, new @ ..] => Wish::Restore {
-            cluster: own(cluster),
-            ago: ago.parse()?,
-            new: new.first().map(own),
-        },
-        _ => return Ok(None),
-    }))
-}
-
-/// `upgradeSettings` of a pool.
-fn upgrade_settings(words: &[&str]) -> Result<Value> {
-    let mut settings = json!({});
-    for word in words {
-        let (name, value) = word.split_once('=').context("a word without '='")?;
-        match name {
-            "surge" => settings["maxSurge"] = json!(value),
-            "unavailable" => settings["maxUnavailable"] = json!(value),
-            "drain" => settings["drainTimeoutInMinutes"] = json!(value.parse::<u32>()?),
-            "soak" => settings["nodeSoakDurationInMinutes"] = json!(value.parse::<u32>()?),
-            "undrainable" => settings["undrainableNodeBehavior"] = json!(value),
-            _ => bail!("there is no such setting of upgrades"),
-        }
-    }
-    Ok(settings)
 }
 
 /// The machines with this name.

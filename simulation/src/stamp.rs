@@ -6,24 +6,25 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::Agents;
+use agent_protocol::MachineConfig;
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, ensure};
-use arm_edge::Edge;
+use arm_edge::{Budgets, Edge};
 use arm_kernel::Route;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
 use base_sealer::Sealer;
 use control_loops::Settings;
 use control_records::{
-    ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, StoreRecord, SubscriptionRecord,
-    SubscriptionState, key, migrate::FORMAT,
+    ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, SealedRecord, StoreRecord,
+    SubscriptionRecord, SubscriptionState, key, machine_config::StoredConfig, migrate::FORMAT,
 };
 use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::{BACKUP_API_VERSIONS, BuiltIn};
 use serde_json::Value;
-use service::{Drivers, KubernetesRecipes, Records};
+use service::{Config, Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt as _;
 
@@ -96,6 +97,8 @@ pub struct Stamp {
     pub trace: Arc<Trace>,
     /// For the next start.
     pub settings: Settings,
+    /// The budgets of requests, for the next start.
+    pub budgets: Budgets,
     service: Option<Running>,
     /// The node images that there are.
     pub(crate) images: Arc<SimImages>,
@@ -161,6 +164,7 @@ impl Stamp {
                 Arc::clone(&trace),
             )),
             settings: Settings::default(),
+            budgets: Budgets::OFF,
             sealer: Arc::new(Sealer::from_key(&[7; 32])),
             service: None,
             images: Arc::default(),
@@ -197,7 +201,10 @@ impl Stamp {
         let agents = self.world.agents(sessions);
         let service = service::Service::new(
             &env,
-            config(),
+            Config {
+                budgets: self.budgets,
+                ..config()
+            },
             Records {
                 store,
                 epoch,
@@ -456,6 +463,20 @@ impl Stamp {
     /// All machines, by id.
     pub async fn machines(&self) -> Result<BTreeMap<String, MachineRecord>> {
         self.of_clusters("machine").await
+    }
+
+    /// What the machines of a cluster are configured with, by their ids.
+    pub async fn configurations(&self, uid: &str) -> Result<BTreeMap<String, StoredConfig<MachineConfig>>> {
+        let prefix = key::machine_configs(uid);
+        let mut all = BTreeMap::new();
+        for (name, record) in self.records::<SealedRecord>(&prefix).await? {
+            let id = name.strip_prefix(&prefix).context("a key without its prefix")?;
+            let bytes = self
+                .sealer
+                .unseal(&key::sealed::machine_config(id), &record.sealed)?;
+            all.insert(id.to_owned(), serde_json::from_slice(&bytes)?);
+        }
+        Ok(all)
     }
 
     /// All operations, by id.

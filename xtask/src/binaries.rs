@@ -28,7 +28,7 @@ const LANES: usize = 2;
 /// The slowest binaries, slowest first: started last, they would run alone at the end.
 const LONGEST: &[&str] = &[
     "cluster-client: real",
-    "simulation: scenarios",
+    "simulation: all",
     "machine-etcd: real",
     "machine-agent: end_to_end",
     "fabric-container: host",

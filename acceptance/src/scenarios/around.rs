@@ -18,7 +18,7 @@ const FIRST: &str = "landfall";
 const GUIDE: &str = include_str!("../../../docs/guides/quotas.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
-    let [usages, limit, scale, lift, subscriptions, providers] = guide::exactly(GUIDE)?;
+    let [usages, limit, scale, lift, subscriptions, providers, requests] = guide::exactly(GUIDE)?;
     let follow = |script: &str| run(&mut shell(stamp, az, script)?);
     journal.step(
         "around",
@@ -98,6 +98,23 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             ];
             let said = az.fails(&used)?;
             ensure!(said.contains("cannot be unregistered"), "az says: {said}");
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "around",
+        "the guide's requests: with Azure's budgets, the Azure CLI sees what is left of them",
+        || {
+            let told = follow(&requests)?;
+            for (name, most) in [("reads", 250), ("global-reads", 15 * 250)] {
+                let header = format!("x-ms-ratelimit-remaining-subscription-{name}': '");
+                let left = told.lines().find_map(|line| line.strip_prefix(&header));
+                let left: u64 = left.with_context(|| format!("no {header} in {told}"))?.parse()?;
+                ensure!(
+                    left < most && left > most / 2,
+                    "{left} of {most} are left: {told}"
+                );
+            }
             Ok(())
         },
     )?;
@@ -485,7 +502,8 @@ mod tests {
 
     #[test]
     fn the_guide_has_the_blocks_that_are_followed() {
-        let [usages, limit, scale, lift, subscriptions, providers] = guide::exactly::<6>(GUIDE).unwrap();
+        let [usages, limit, scale, lift, subscriptions, providers, requests] =
+            guide::exactly::<7>(GUIDE).unwrap();
         assert!(usages.contains("list-usage") && limit.starts_with("landfall up --limit nodes=3"));
         assert!(scale.contains("nodepool scale") && lift.ends_with("--limit none\n"));
         let words: Vec<&str> = subscriptions
@@ -494,5 +512,8 @@ mod tests {
             .collect();
         assert_eq!(words, ["list", "disable", "enable"]);
         assert!(providers.contains("provider unregister") && providers.contains("provider register"));
+        assert!(
+            requests.contains("--limit requests=azure") && requests.ends_with("--limit requests=default\n")
+        );
     }
 }

@@ -364,7 +364,8 @@ fn limits(stamp: &Stamp, cluster: &Cluster) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// A Service without pods, at an address that its owner chooses, and a webhook at another one.
+/// A pod whose owner says where it is, and a webhook at another address. Of a Service, the API server asks only
+/// endpoints that are pods' own addresses, so the pod is where a tenant can choose one.
 fn led_astray(cluster: &Cluster, variables: &[(&str, String)]) -> Result<()> {
     let value = |name: &str| {
         let mut all = variables.iter();
@@ -374,19 +375,26 @@ fn led_astray(cluster: &Cluster, variables: &[(&str, String)]) -> Result<()> {
     let kubectl = &cluster.kubectl;
     let targets = [("member", value("OTHER_MEMBER")?), ("vip", value("OTHER_VIP")?)];
     for (name, address) in targets {
-        cluster.apply(&astray(name, address))?;
+        cluster.apply(&astray(name))?;
+        let status =
+            json!({ "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] } });
+        let (name, status) = (format!("astray-{name}"), status.to_string());
+        kubectl.text(&[
+            "patch",
+            "pod",
+            &name,
+            "--subresource=status",
+            "--type=merge",
+            "--patch",
+            &status,
+        ])?;
     }
     let outcomes = std::thread::scope(|scope| {
         let tries = targets.map(|(name, address)| {
             scope.spawn(move || -> Result<()> {
-                let path = format!("/api/v1/namespaces/default/services/https:astray-{name}:443/proxy/");
-                // The API server has to have seen the endpoint first.
-                let (output, said) = wait_for("the endpoint", PATIENCE, || {
-                    let output = attempt(&mut kubectl.command(&["get", "--raw", &path]))?;
-                    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                    ensure!(!said.contains("no endpoints available"), "{address}: {said}");
-                    Ok((output, said))
-                })?;
+                let path = format!("/api/v1/namespaces/default/pods/https:astray-{name}:443/proxy/");
+                let output = attempt(&mut kubectl.command(&["get", "--raw", &path]))?;
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 // An answer of the other API server, or an error about its certificate, would be a connection.
                 ensure!(
                     !output.status.success()
@@ -412,8 +420,9 @@ fn led_astray(cluster: &Cluster, variables: &[(&str, String)]) -> Result<()> {
     kubectl.text(&["delete", "validatingwebhookconfiguration", "astray"])?;
     kubectl.text(&[
         "delete",
-        "service,endpoints,endpointslice",
+        "pod",
         "--selector=app=astray",
+        "--force",
         "--ignore-not-found",
     ])?;
     let said = called?;
@@ -425,27 +434,13 @@ fn led_astray(cluster: &Cluster, variables: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
-/// Its endpoints in both forms, whichever the API server looks at.
-fn astray(name: &str, address: &str) -> Value {
-    let name = format!("astray-{name}");
-    let labels = json!({ "app": "astray" });
-    let of_service = json!({ "app": "astray", "kubernetes.io/service-name": name });
-    json!({ "apiVersion": "v1", "kind": "List", "items": [
-        {
-            "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "labels": labels },
-            "spec": { "ports": [{ "name": "https", "port": 443 }] },
-        },
-        {
-            "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": name, "labels": labels },
-            "subsets": [{ "addresses": [{ "ip": address }], "ports": [{ "name": "https", "port": 443 }] }],
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": { "name": format!("{name}-own"), "labels": of_service },
-            "addressType": "IPv4", "ports": [{ "name": "https", "port": 443 }],
-            "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
-        },
-    ] })
+/// A pod that no scheduler places: its status is what was last written to it.
+fn astray(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": format!("astray-{name}"), "labels": { "app": "astray" } },
+        "spec": { "schedulerName": "nobody", "containers": [{ "name": "main", "image": BUSYBOX }] },
+    })
 }
 
 fn webhook(url: &str) -> Value {

@@ -16,14 +16,8 @@ const EXTRA: &str = "extra";
 /// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/pools.md");
 
-/// `az aks nodepool …` for a pool of a cluster.
-pub(super) fn nodepool(
-    az: &Az,
-    verb: &str,
-    cluster: &Cluster,
-    pool: &str,
-    more: &[&str],
-) -> Result<serde_json::Value> {
+/// The arguments of `az aks nodepool …` for a pool of a cluster.
+fn arguments<'a>(verb: &'a str, cluster: &Cluster, pool: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec![
         "aks",
         "nodepool",
@@ -35,7 +29,24 @@ pub(super) fn nodepool(
     ];
     arguments.extend(["--name", pool]);
     arguments.extend(more);
-    az.json(&arguments)
+    arguments
+}
+
+/// `az aks nodepool …` for a pool of a cluster.
+pub(super) fn nodepool(
+    az: &Az,
+    verb: &str,
+    cluster: &Cluster,
+    pool: &str,
+    more: &[&str],
+) -> Result<serde_json::Value> {
+    az.json(&arguments(verb, cluster, pool, more))
+}
+
+/// `az aks nodepool upgrade` of a pool that ends with an error: what az says.
+pub(super) fn upgrade_fails(az: &Az, cluster: &Cluster, pool: &str, version: &str) -> Result<String> {
+    let more = ["--kubernetes-version", version, "--yes"];
+    az.fails(&arguments("upgrade", cluster, pool, &more))
 }
 
 fn extra_nodes(cluster: &Cluster) -> Result<usize> {

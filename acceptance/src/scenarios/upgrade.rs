@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     GROUP, aks, dns, guide, joined,
-    pools::nodepool,
+    pools::{nodepool, upgrade_fails},
     text, ways_back,
     workload::{BUSYBOX, Cluster},
 };
@@ -216,20 +216,7 @@ fn held(
         "the guide's settings: after the drain timeout the node takes pods again, and az says which pod held it up",
         || {
             follow(&settings)?;
-            let said = az.fails(&[
-                "aks",
-                "nodepool",
-                "upgrade",
-                "--resource-group",
-                GROUP,
-                "--cluster-name",
-                cluster.name,
-                "--name",
-                HELD,
-                "--kubernetes-version",
-                to,
-                "--yes",
-            ])?;
+            let said = upgrade_fails(az, cluster, HELD, to)?;
             ensure!(
                 said.contains("PodDrainFailure") && said.contains("default/held-"),
                 "az says: {said}"

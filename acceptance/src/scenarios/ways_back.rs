@@ -4,7 +4,12 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{GROUP, aks, guide, pools::nodepool, text, workload::Cluster};
+use super::{
+    GROUP, aks, guide,
+    pools::{nodepool, upgrade_fails},
+    text,
+    workload::Cluster,
+};
 use crate::{
     clients::{Az, run},
     journal::Journal,
@@ -77,20 +82,7 @@ pub(super) fn control_plane(
             ensure!(version["emulationMinor"] == minor, "{version}");
             let shown = aks(az, &["show"], cluster.name, &[])?;
             ensure!(shown["provisioningState"] == "Succeeded", "{shown}");
-            let said = az.fails(&[
-                "aks",
-                "nodepool",
-                "upgrade",
-                "--resource-group",
-                GROUP,
-                "--cluster-name",
-                cluster.name,
-                "--name",
-                "nodepool1",
-                "--kubernetes-version",
-                to,
-                "--yes",
-            ])?;
+            let said = upgrade_fails(az, cluster, "nodepool1", to)?;
             ensure!(said.contains("landfall upgrade finalize"), "az says: {said}");
             Ok(())
         },

@@ -77,4 +77,15 @@ pub trait Agents: Send + Sync + 'static {
     fn subscribe(&self) -> BoxStream<'static, WakeUp>;
     /// The last lines of a process's log.
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError>;
+    /// The lines with this text in a log, and in what was set aside of it: the newest `most`, oldest first. An agent of an earlier release
+    /// looks at the end of the log only; so do implementations that know no better.
+    async fn lines_with(&self, machine: &str, log: &str, text: &str, most: u32) -> Result<String, LogError> {
+        Ok(only(&self.logs(machine, log, most).await?, text))
+    }
+}
+
+/// The lines with a text.
+pub fn only(log: &str, text: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(text)).collect();
+    lines.join("\n")
 }

@@ -297,6 +297,9 @@ pub struct LogRequest {
     pub process: String,
     /// The number of lines, 1..=10000.
     pub lines: u32,
+    /// Only lines with this text, also of what was set aside of the log. An agent that does not know this sends the end of the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containing: Option<String>,
 }
 
 impl std::fmt::Debug for MachineConfig {

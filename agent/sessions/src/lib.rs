@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use agent_api::{Agents, LogError, WakeUp};
+use agent_api::{Agents, LogError, WakeUp, only};
 use agent_protocol::{MachineConfig, Report, ReportAnswer};
 use async_trait::async_trait;
 use base_env::Env;
@@ -343,11 +343,31 @@ impl Agents for Sessions {
     }
 
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
+        self.log(machine, process, lines, None).await
+    }
+
+    async fn lines_with(&self, machine: &str, log: &str, text: &str, most: u32) -> Result<String, LogError> {
+        Ok(only(&self.log(machine, log, most, Some(text)).await?, text))
+    }
+}
+
+impl Sessions {
+    /// Asks a machine for a log, or for the lines with a text in it.
+    async fn log(
+        &self,
+        machine: &str,
+        process: &str,
+        lines: u32,
+        containing: Option<&str>,
+    ) -> Result<String, LogError> {
         if self.contact(machine).is_none_or(|ago| ago > CONTACT) {
             return Err(LogError::Away(machine.to_owned()));
         }
         let request = self.inner.env.ids.short();
-        let answer = self.inner.table.ask_log(machine, &request, process, lines);
+        let answer = self
+            .inner
+            .table
+            .ask_log(machine, &request, process, lines, containing);
         match self.inner.env.clock.timeout(LOG_BOUND, answer).await {
             Ok(Ok(text)) => Ok(text),
             _ => Err(LogError::Timeout(machine.to_owned())),

@@ -249,6 +249,7 @@ impl Table {
         request: &str,
         process: &str,
         lines: u32,
+        containing: Option<&str>,
     ) -> oneshot::Receiver<String> {
         let (sender, receiver) = oneshot::channel();
         let mut sessions = self.lock();
@@ -257,6 +258,7 @@ impl Table {
             request: request.to_owned(),
             process: process.to_owned(),
             lines,
+            containing: containing.map(str::to_owned),
         });
         // Drop callers that gave up.
         session.waiting.retain(|_, waiting| !waiting.is_closed());
@@ -467,14 +469,14 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_taken_once_and_only_when_somebody_waits_for_it() {
         let table = Table::default();
-        let answer = table.ask_log("m", "r1", "kubelet", 10);
+        let answer = table.ask_log("m", "r1", "kubelet", 10, None);
         assert!(table.take_log_request("m", "r2").is_none());
         assert!(table.take_log_request("n", "r1").is_none());
         let asker = table.take_log_request("m", "r1").unwrap();
         assert!(table.take_log_request("m", "r1").is_none());
         asker.send("text".to_owned()).unwrap();
         assert_eq!(answer.await.unwrap(), "text");
-        drop(table.ask_log("m", "r3", "kubelet", 10));
+        drop(table.ask_log("m", "r3", "kubelet", 10, None));
         assert!(table.take_log_request("m", "r3").is_none());
     }
 }

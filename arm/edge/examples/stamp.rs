@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use arm_edge::{Edge, EdgeConfig, ServerTls};
+use arm_edge::{Budgets, Edge, EdgeConfig, ServerTls};
 use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, ServiceLog};
 use arm_wire::PrincipalKind;
 use base_env::Env;
@@ -127,6 +127,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         base_url,
         domain: "example.test".to_owned(),
         location: "local".to_owned(),
+        budgets: Budgets::default(),
     };
     let end = async {
         // Without a signal handler there is no orderly end; the process simply goes.

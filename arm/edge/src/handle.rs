@@ -19,7 +19,9 @@ use serde_json::json;
 use crate::{
     Edge, Inner,
     answer::{self, Answer, Failure, Told},
-    body, compress, graph,
+    body,
+    budgets::Remaining,
+    compress, graph,
     measures::{self, Answered},
     metadata, published, query,
     tally::Client,
@@ -115,6 +117,9 @@ impl Edge {
         } else if seen.poll {
             group = measures::OPERATIONS;
         }
+        if let Some(remaining) = seen.remaining {
+            remaining.write(answer.headers_mut());
+        }
         answer::insert(&mut answer, Some(REQUEST_ID), &request_id);
         answer::insert(&mut answer, Some(CORRELATION_ID), &correlation);
         if let Some(client_id) = client_id.as_deref().filter(|_| returns) {
@@ -142,12 +147,16 @@ impl Edge {
             };
             self.inner.access.activity.record(activity).await;
         }
-        // A request without a valid principal: the network is the only limit to their number.
-        let stranger = answer.status() == StatusCode::UNAUTHORIZED && principal.is_none();
-        let told = if stranger {
-            self.inner.strangers.note(env.clock.monotonic())
-        } else {
-            Some(0)
+        let told = match answer.status() {
+            // A request without a valid principal: the network is the only limit to their number.
+            StatusCode::UNAUTHORIZED if principal.is_none() => {
+                self.inner.strangers.note(env.clock.monotonic())
+            }
+            // Beyond a budget: only the speed of the client limits their number.
+            StatusCode::TOO_MANY_REQUESTS if seen.remaining.is_some() => {
+                self.inner.hasty.note(env.clock.monotonic())
+            }
+            _ => Some(0),
         };
         macro_rules! log_request {
             ($level:ident) => {
@@ -261,6 +270,11 @@ impl Edge {
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
             place.belongs_to(&who.object_id);
         }
+        let path = ResourcePath::parse(parts.uri.path());
+        let subscription = path.as_ref().ok().and_then(|path| path.subscription.as_deref());
+        inner
+            .charge(&who, subscription, &parts.method, &mut seen.remaining)
+            .await?;
 
         let bad = |message: &str| ArmError::new(ErrorCode::BAD_REQUEST, message);
         let mut query = query::parse(parts.uri.query().unwrap_or_default())
@@ -280,8 +294,7 @@ impl Edge {
             })?;
         query.retain(|(name, _)| !name.eq_ignore_ascii_case("api-version"));
 
-        let path = ResourcePath::parse(parts.uri.path())
-            .map_err(|error| bad(&format!("The request path cannot be understood: {error}.")))?;
+        let path = path.map_err(|error| bad(&format!("The request path cannot be understood: {error}.")))?;
         let operation = operations::poll_of(&path);
         seen.poll = operation.is_some();
         let target = match operation {
@@ -429,6 +442,8 @@ struct Seen {
     operation: Option<(&'static str, &'static str)>,
     /// Whether it polls an operation.
     poll: bool,
+    /// What is left of its budgets; `None` where it is not counted.
+    remaining: Option<Remaining>,
 }
 
 /// Whether a request is answered already.

@@ -3,8 +3,8 @@
 //! Owns the order of checks, headers, error bodies, the endpoints document, and the listener with TLS. The
 //! kernel selects the provider ([`Registry`]); `identity/graph` serves paths below `/graph`, `registry` those of images. Always true:
 //! every response has `x-ms-request-id`; every error below ARM paths has ARM's form; a request reaches a
-//! provider only with a valid token, a known api-version, the permission of its row, an existing subscription
-//! (an enabled one, where a resource is made or changed) and (but for the group itself) an existing resource
+//! provider only with a valid token, within the budgets of its principal, with a known api-version, the
+//! permission of its row, an existing subscription (an enabled one, where a resource is made or changed) and (but for the group itself) an existing resource
 //! group, and a JSON object where it has a body; a fault or panic of a provider becomes a 500 whose cause is
 //! only in the log. Independent of Kubernetes.
 //!
@@ -12,6 +12,9 @@
 
 mod answer;
 mod body;
+mod bucket;
+mod budgets;
+mod charge;
 mod compress;
 mod connection;
 mod graph;
@@ -37,9 +40,10 @@ use identity::TokenService;
 use identity_graph::Graph;
 use registry::Registries;
 
-use self::{measures::Measures, strangers::Strangers, tally::Tally};
+use self::{budgets::Buckets, measures::Measures, strangers::Strangers, tally::Tally};
 
 pub use body::MAX_BODY_BYTES;
+pub use budgets::{Budget, Budgets};
 pub use published::{Published, PublishedError};
 pub use serve::{LIMITS, ServeError, ServerTls};
 pub use tally::{Called, Calls, Client};
@@ -56,6 +60,8 @@ pub struct EdgeConfig {
     pub domain: String,
     /// Name of its location, e.g. `local`.
     pub location: String,
+    /// How many requests a principal may send.
+    pub budgets: Budgets,
 }
 
 /// The edge of a stamp. Cheap to clone.
@@ -75,6 +81,8 @@ struct Inner {
     published: OnceLock<Arc<dyn Published>>,
     images: OnceLock<Registries>,
     strangers: Strangers,
+    hasty: Strangers,
+    buckets: Buckets,
     tally: Tally,
     measures: Measures,
 }
@@ -104,6 +112,7 @@ impl Edge {
         let measures = Measures::new(providers.iter().map(|provider| provider.namespace()));
         Self {
             inner: Arc::new(Inner {
+                buckets: Buckets::new(config.budgets),
                 config,
                 env,
                 store,
@@ -114,6 +123,7 @@ impl Edge {
                 published: OnceLock::new(),
                 images: OnceLock::new(),
                 strangers: Strangers::default(),
+                hasty: Strangers::default(),
                 tally,
                 measures,
             }),

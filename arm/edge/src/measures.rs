@@ -8,12 +8,21 @@ use std::{collections::BTreeMap, time::Duration};
 use base_metrics::{Counter, Family, Gauge, Histogram, Page};
 use http::{Method, StatusCode};
 
+use crate::budgets::{HOLDERS, KINDS, Kind, Passed, Whose};
+
 /// Requests by what they are of and how they were answered.
 pub static REQUESTS: Family = Family::counter(
     "landfall_arm_requests_total",
     "Requests that were answered, by the namespace of the operation (or public, graph, operations for polls, refused before an operation was known) and by class of status.",
     &["group", "status"],
     200,
+);
+/// Requests beyond a budget.
+pub static THROTTLED: Family = Family::counter(
+    "landfall_arm_throttled_total",
+    "Requests that were answered with 429, by whose budget was used up (principal: a principal's in a subscription, subscription: that of all its principals, tenant: a principal's of what is in no subscription) and by what they were (reads, writes, deletes).",
+    &["budget", "kind"],
+    HOLDERS * KINDS,
 );
 /// Requests that are being answered.
 pub static IN_FLIGHT: Family = Family::gauge(
@@ -45,7 +54,7 @@ pub static DURATION: Family = Family::histogram(
 );
 
 /// All of them.
-pub static FAMILIES: [&Family; 5] = [&REQUESTS, &IN_FLIGHT, &RECEIVED, &SENT, &DURATION];
+pub static FAMILIES: [&Family; 6] = [&REQUESTS, &THROTTLED, &IN_FLIGHT, &RECEIVED, &SENT, &DURATION];
 
 /// Requests without a token: health, metadata, published documents, the token service.
 pub(crate) const PUBLIC: &str = "public";
@@ -64,6 +73,7 @@ const BOUNDS: [u64; 7] = [5_000, 25_000, 100_000, 500_000, 2_000_000, 10_000_000
 /// The counters.
 pub(crate) struct Measures {
     requests: BTreeMap<&'static str, [Counter; CLASSES.len()]>,
+    throttled: [[Counter; KINDS]; HOLDERS],
     in_flight: Gauge,
     received: Counter,
     sent: Counter,
@@ -91,6 +101,7 @@ impl Measures {
                 .chain(groups)
                 .map(|group| (group, Default::default()))
                 .collect(),
+            throttled: Default::default(),
             in_flight: Gauge::new(),
             received: Counter::new(),
             sent: Counter::new(),
@@ -102,6 +113,11 @@ impl Measures {
     /// The requests that are being answered.
     pub(crate) fn in_flight(&self) -> &Gauge {
         &self.in_flight
+    }
+
+    /// Counts a request that passes a budget; it is counted as answered as well.
+    pub(crate) fn throttle(&self, passed: &Passed) {
+        self.throttled[passed.whose as usize][passed.kind as usize].count();
     }
 
     /// Counts a request.
@@ -125,6 +141,14 @@ impl Measures {
             for (class, count) in CLASSES.iter().zip(row) {
                 if count.get() > 0 {
                     requests.put(&[group, class], count.get());
+                }
+            }
+        }
+        let mut throttled = page.family(&THROTTLED);
+        for (whose, row) in Whose::ALL.into_iter().zip(&self.throttled) {
+            for (kind, count) in Kind::ALL.into_iter().zip(row) {
+                if count.get() > 0 {
+                    throttled.put(&[whose.as_str(), kind.plural()], count.get());
                 }
             }
         }

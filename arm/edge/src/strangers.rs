@@ -1,7 +1,7 @@
-//! Unauthenticated requests in the service's log: at most one line a second.
+//! Requests in the service's log that anybody can send without end: unauthenticated ones, and those beyond
+//! their principal's budget. Of each kind at most one line a second.
 //!
-//! The log is bounded in size, and otherwise any client that reaches the port could push all other lines out
-//! of it.
+//! The log is bounded in size, and otherwise such a client could push all other lines out of it.
 
 use std::{sync::Mutex, time::Duration};
 

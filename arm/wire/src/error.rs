@@ -336,6 +336,14 @@ codes! {
     QUOTA_EXCEEDED = "QuotaExceeded" 400,
         "A limit would be exceeded; the message states it.",
         "Ask for less, or for a higher limit.";
+    /// Too many requests in a subscription.
+    SUBSCRIPTION_REQUESTS_THROTTLED = "SubscriptionRequestsThrottled" 429,
+        "The principal, or all principals of the subscription together, have sent more requests than their budget has.",
+        "Repeat after `Retry-After`, as Azure's clients do by themselves; nothing was done. The operator can change the budgets (`landfall up --limit`).";
+    /// Too many requests outside of subscriptions.
+    TENANT_REQUESTS_THROTTLED = "TenantRequestsThrottled" 429,
+        "The principal has sent more requests about things in no subscription than its budget has.",
+        "Repeat after `Retry-After`, as Azure's clients do by themselves; nothing was done. The operator can change the budgets (`landfall up --limit`).";
     /// An internal error.
     INTERNAL = "InternalServerError" 500,
         "Landfall has a fault or cannot reach its store. The log has the cause under the request id.",

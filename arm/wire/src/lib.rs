@@ -32,6 +32,18 @@ pub struct Principal {
     pub kind: PrincipalKind,
 }
 
+impl Principal {
+    /// Whom the service acts for by itself, such as the last editor of a resource: a name without an object.
+    pub fn named(name: impl Into<String>, tenant_id: impl Into<String>) -> Self {
+        Self {
+            object_id: String::new(),
+            name: name.into(),
+            tenant_id: tenant_id.into(),
+            kind: PrincipalKind::Application,
+        }
+    }
+}
+
 /// The kind of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrincipalKind {

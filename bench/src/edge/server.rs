@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result};
-use arm_edge::ServerTls;
+use arm_edge::{Budgets, ServerTls};
 use arm_wire::PrincipalKind;
 use base_env::Env;
 use base_sealer::Sealer;
@@ -62,6 +62,8 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
         shape: Shape::Aad,
         audience: AUDIENCE.to_owned(),
         limits: control_records::usage::Limits::default(),
+        // Counted like those of any stamp, and never refused.
+        budgets: Budgets::VAST,
         credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
         support: Default::default(),
     };

@@ -35,8 +35,8 @@ use serde_json::{Value, json};
 
 pub use page::page;
 pub use roles::{
-    CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, namespace_binding,
-    trusted_binding,
+    CREDENTIAL_BINDINGS, SUPPORT_OBJECTS, credential_binding, credential_user, is_credential_binding,
+    namespace_binding, support_objects, trusted_binding,
 };
 
 /// All add-ons, in the order in which they are applied.

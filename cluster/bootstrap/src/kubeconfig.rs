@@ -53,6 +53,8 @@ fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
     match kind {
         CredentialKind::Admin => format!("{}-admin", spec.name),
         CredentialKind::User | CredentialKind::Monitoring => spec.name.clone(),
+        // Beside the tenant's own in one file, if it gets there.
+        CredentialKind::Support => format!("{}-support", spec.name),
     }
 }
 

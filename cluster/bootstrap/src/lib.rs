@@ -4,7 +4,8 @@
 //!
 //! Called by the control loops (configurations), by the provider's credentials, and by the bench's floor,
 //! which starts the same programs with the same flags. No I/O; only the keys of certificates are random, so a
-//! result is computed once, kept sealed in the store, and computed again when its inputs change.
+//! result is computed once, kept sealed in the store, and computed again when its inputs change. Certificates
+//! of the result before that still hold are kept then ([`keep_leaves`]).
 //!
 //! Always true: a node's configuration holds credentials of that node only; no program listens on plain HTTP
 //! beyond loopback; a machine gets nothing except its [`agent_protocol::MachineConfig`].
@@ -19,6 +20,7 @@ mod extras;
 mod guards;
 mod kubeconfig;
 mod kubelet;
+mod leaves;
 mod members;
 mod network;
 mod node;
@@ -35,6 +37,7 @@ pub use directory::{CLIENT_APPLICATION, REVIEW_PATH, SERVER_APPLICATION, TokenAu
 pub use exec::directory_kubeconfig;
 pub use guards::guard;
 pub use kubeconfig::{Bearer, admin_endpoint, client_certificate, kubeconfig};
+pub use leaves::{keep_leaves, oldest_leaf};
 pub use members::{bare_etcd, member_address};
 pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
 pub use node::{NodeTemplate, node_config, node_template, node_wish};

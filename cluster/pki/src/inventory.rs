@@ -1,10 +1,10 @@
 //! What certificates and keys there are, without any secret: read from certificates themselves, not from what was once meant.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan as _};
 use serde::Serialize;
-use x509_parser::pem::Pem;
+use x509_parser::{certificate::X509Certificate, pem::Pem};
 
-use crate::{ClusterPki, PkiError};
+use crate::{ClusterPki, PkiError, issue::BACKDATE_MINUTES};
 
 /// A certificate, as it says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,26 @@ pub struct Seen {
     pub is_authority: bool,
 }
 
+impl Seen {
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Result<Self, PkiError> {
+        let validity = certificate.validity();
+        let at = |second: i64| Timestamp::from_second(second).map_err(|_| PkiError::Unreadable);
+        Ok(Self {
+            subject: certificate.subject().to_string(),
+            issued: at(validity.not_before.timestamp())?,
+            expires: at(validity.not_after.timestamp())?,
+            is_authority: certificate.is_ca(),
+        })
+    }
+
+    /// When it was made, to the second: it is good from a little before that. For certificates of this crate.
+    pub fn made_at(&self) -> Timestamp {
+        self.issued
+            .checked_add(BACKDATE_MINUTES.minutes())
+            .unwrap_or(self.issued)
+    }
+}
+
 /// The certificates of a PEM text, in their order; keys and whatever else it holds are passed over.
 ///
 /// # Errors
@@ -31,14 +51,7 @@ pub fn certificates(pem: &str) -> Result<Vec<Seen>, PkiError> {
             continue;
         }
         let certificate = block.parse_x509().map_err(|_| PkiError::Unreadable)?;
-        let validity = certificate.validity();
-        let at = |second: i64| Timestamp::from_second(second).map_err(|_| PkiError::Unreadable);
-        seen.push(Seen {
-            subject: certificate.subject().to_string(),
-            issued: at(validity.not_before.timestamp())?,
-            expires: at(validity.not_after.timestamp())?,
-            is_authority: certificate.is_ca(),
-        });
+        seen.push(Seen::of(&certificate)?);
     }
     Ok(seen)
 }
@@ -270,6 +283,7 @@ mod tests {
             .map(|seen| (seen.subject.as_str(), seen.is_authority))
             .collect();
         assert_eq!(told, [("CN=etcd", false), ("CN=landfall-etcd-ca", true)]);
+        assert!(seen.iter().all(|seen| seen.made_at() == now()));
         assert!(certificates("").unwrap().is_empty());
         let damaged = leaf.certificate.replacen("MII", "AAA", 1);
         assert!(matches!(certificates(&damaged), Err(PkiError::Unreadable)));

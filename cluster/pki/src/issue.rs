@@ -14,7 +14,7 @@ use crate::{Authority, PkiError, new_key};
 /// Leaf certificates are valid for two years; kubelets renew theirs by themselves long before.
 const LEAF_YEARS: i64 = 2;
 /// Certificates are valid from a little before now, for clocks that are behind.
-const BACKDATE_MINUTES: i64 = 5;
+pub(crate) const BACKDATE_MINUTES: i64 = 5;
 
 /// The subject of a certificate.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@
 pub mod inventory;
 mod issue;
 mod jwks;
+mod keep;
 mod rotate;
 
 pub use issue::{Certificate, Subject};

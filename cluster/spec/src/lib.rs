@@ -410,6 +410,8 @@ pub enum CredentialKind {
     User,
     /// `listClusterMonitoringUserCredential`: read access, without secrets.
     Monitoring,
+    /// Of a support ticket, for the stamp's operator: what the role `aks-service` may. No client of the ARM API gets it.
+    Support,
 }
 
 impl CredentialKind {
@@ -419,15 +421,17 @@ impl CredentialKind {
             Self::Admin => "clusterAdmin",
             Self::User => "clusterUser",
             Self::Monitoring => "clusterMonitoringUser",
+            Self::Support => "aksService",
         }
     }
 
-    /// In one word: `admin`, `user` or `monitoring`.
+    /// In one word: `admin`, `user`, `monitoring` or `support`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::User => "user",
             Self::Monitoring => "monitoring",
+            Self::Support => "support",
         }
     }
 }

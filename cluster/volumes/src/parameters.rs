@@ -79,6 +79,22 @@ pub(crate) const fn row(
     }
 }
 
+/// Rows that both drivers have.
+pub(crate) const LOCATION: Parameter = row("location", Class::NoEffect, ANY, "a stamp is one place");
+pub(crate) const USER_AGENT: Parameter = row("useragent", Class::NoEffect, ANY, NO_CALLS);
+pub(crate) const SECRET_NAMES: Parameter = row(
+    "csi.storage.k8s.io/*-secret-name",
+    Class::NoEffect,
+    ANY,
+    NO_SECRETS,
+);
+pub(crate) const SECRET_NAMESPACES: Parameter = row(
+    "csi.storage.k8s.io/*-secret-namespace",
+    Class::NoEffect,
+    ANY,
+    NO_SECRETS,
+);
+
 /// All parameters of the disk driver.
 pub const PARAMETERS: &[Parameter] = &[
     row(FS_TYPE, Class::Effective, &[EXT4], ONE_FILESYSTEM),
@@ -107,7 +123,7 @@ pub const PARAMETERS: &[Parameter] = &[
         &["None", "ReadOnly", "ReadWrite"],
         "the host caches as it does for its own files",
     ),
-    row("location", Class::NoEffect, ANY, "a stamp is one place"),
+    LOCATION,
     row("zoned", Class::NoEffect, ANY, "disks are in no zone"),
     row("tags", Class::NoEffect, ANY, NO_TAGS),
     row("tagValueDelimiter", Class::NoEffect, ANY, NO_TAGS),
@@ -149,19 +165,9 @@ pub const PARAMETERS: &[Parameter] = &[
     row("diskAccessID", Class::NoEffect, ANY, NO_EXPORT),
     row("enableAsyncAttach", Class::NoEffect, ANY, NO_CALLS),
     row("attachDiskInitialDelay", Class::NoEffect, ANY, NO_CALLS),
-    row("useragent", Class::NoEffect, ANY, NO_CALLS),
-    row(
-        "csi.storage.k8s.io/*-secret-name",
-        Class::NoEffect,
-        ANY,
-        NO_SECRETS,
-    ),
-    row(
-        "csi.storage.k8s.io/*-secret-namespace",
-        Class::NoEffect,
-        ANY,
-        NO_SECRETS,
-    ),
+    USER_AGENT,
+    SECRET_NAMES,
+    SECRET_NAMESPACES,
     row(
         "maxShares",
         Class::Refused,

@@ -1,8 +1,8 @@
 //! The StorageClass parameters of Azure's driver of shares, each with its effect here: as for disks.
 
 use crate::parameters::{
-    ANY, Class, FS_TYPE, FS_TYPE_ALIAS, NO_CALLS, NO_SECRETS, Parameter, SKU, SKU_ALIAS, SWITCH,
-    USUAL_SHARE_SKU, row,
+    ANY, Class, FS_TYPE, FS_TYPE_ALIAS, LOCATION, NO_CALLS, NO_SECRETS, Parameter, SECRET_NAMES,
+    SECRET_NAMESPACES, SKU, SKU_ALIAS, SWITCH, USER_AGENT, USUAL_SHARE_SKU, row,
 };
 
 const SKUS: &[&str] = &[
@@ -71,7 +71,7 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
         &["0", "0777", "777"],
         "every user may write to the root of a share",
     ),
-    row("location", Class::NoEffect, ANY, "a stamp is one place"),
+    LOCATION,
     row("tags", Class::NoEffect, ANY, "shares are shown without tags"),
     row(
         "tagValueDelimiter",
@@ -113,21 +113,11 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
     row("subnetName", Class::NoEffect, ANY, NO_NETWORK),
     row("privateDNSZoneName", Class::NoEffect, ANY, NO_NETWORK),
     row("useDataPlaneAPI", Class::NoEffect, ANY, NO_CALLS),
-    row("useragent", Class::NoEffect, ANY, NO_CALLS),
+    USER_AGENT,
     row("secretName", Class::NoEffect, ANY, NO_SECRETS),
     row("secretNamespace", Class::NoEffect, ANY, NO_SECRETS),
-    row(
-        "csi.storage.k8s.io/*-secret-name",
-        Class::NoEffect,
-        ANY,
-        NO_SECRETS,
-    ),
-    row(
-        "csi.storage.k8s.io/*-secret-namespace",
-        Class::NoEffect,
-        ANY,
-        NO_SECRETS,
-    ),
+    SECRET_NAMES,
+    SECRET_NAMESPACES,
     row(
         "storageAccount",
         Class::Refused,

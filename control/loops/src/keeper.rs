@@ -39,21 +39,21 @@ const AT_ONCE: usize = 4;
 
 /// Wakes the keeper.
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
+pub(crate) struct KeeperWakeup {
     notify: Notify,
     look: AtomicBool,
 }
 
-impl Bell {
+impl KeeperWakeup {
     /// A record has changed.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn notify(&self) {
         self.notify.notify_one();
     }
 
     /// All disks are to be compared with the fabric.
-    pub(crate) fn ring_for_all(&self) {
+    pub(crate) fn notify_all(&self) {
         self.look.store(true, Ordering::SeqCst);
-        self.ring();
+        self.notify();
     }
 }
 
@@ -73,25 +73,25 @@ enum KeepError {
 }
 
 /// Runs for ever.
-pub(crate) async fn keep(shared: Arc<Shared>, bell: Arc<Bell>) {
+pub(crate) async fn keep(shared: Arc<Shared>, wakeup: Arc<KeeperWakeup>) {
     let clock = Arc::clone(&shared.deps.env.clock);
     let mut held = BTreeMap::new();
     loop {
-        let look = bell.look.swap(false, Ordering::SeqCst);
+        let look = wakeup.look.swap(false, Ordering::SeqCst);
         let finished = match pass(&shared, look, &mut held).await {
             Ok(finished) => finished,
             Err(error) => {
                 tracing::warn!("disks and public addresses are not kept for now: {error}");
-                bell.look.fetch_or(look, Ordering::SeqCst);
+                wakeup.look.fetch_or(look, Ordering::SeqCst);
                 false
             }
         };
         if finished {
-            bell.notify.notified().await;
+            wakeup.notify.notified().await;
         } else {
             tokio::select! {
                 biased;
-                () = bell.notify.notified() => {}
+                () = wakeup.notify.notified() => {}
                 () = clock.sleep(RETRY) => {}
             }
         }
@@ -224,7 +224,7 @@ async fn make(shared: &Shared, record: &DiskRecord) -> Result<(), FabricError> {
     ended.unwrap_or_else(|elapsed| Err(FabricError::failed("make a disk", elapsed)))
 }
 
-/// Writes a record, unless it has changed meanwhile: then the bell rings.
+/// Writes a record, unless it has changed meanwhile: then the keeper is woken.
 async fn write(shared: &Shared, key: &str, revision: Revision, next: &DiskRecord) -> Result<(), StoreError> {
     let txn = Txn::default().at(key, revision).with(put_record(key, next));
     match shared.deps.store.txn(txn).await {

@@ -9,7 +9,7 @@ use base_metrics::{Counter, Family, Page};
 use control_planner::Effect;
 use tokio::sync::watch;
 
-use crate::{cluster_loop::Shared, controller::Activity, fair_queue::LANES};
+use crate::{cluster_loop::Shared, fair_queue::LANES};
 
 /// Passes of all clusters' loops.
 pub static PASSES: Family = Family::counter(
@@ -98,6 +98,17 @@ impl Measures {
             count.count();
         }
     }
+}
+
+/// The activity of a controller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Known clusters.
+    pub clusters: usize,
+    /// Clusters with a running loop, which acts, waits or observes.
+    pub busy: usize,
+    /// Loops that ended by a panic since the process began. Each was restarted.
+    pub panics: u64,
 }
 
 /// Reads what the loops have counted. Cheap to clone.

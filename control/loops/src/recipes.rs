@@ -72,24 +72,45 @@ pub struct CredentialObjects {
     pub granted: Vec<Value>,
     /// Names of objects of revoked credentials.
     pub withdrawn: Vec<String>,
+    /// Objects of other kinds that are to be gone, in this order: what the credentials of tickets shared.
+    pub over: Vec<ObjectRef>,
 }
 
-/// Computes, without side effects. Certificates in the results are new each time.
+/// What a machine is configured with so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Former<'a> {
+    /// Its configuration.
+    pub config: &'a MachineConfig,
+    /// Those of its certificates that were issued at this time, or earlier, are renewed.
+    pub due: Timestamp,
+}
+
+/// What a machine is to be configured with.
+#[derive(Debug)]
+pub struct Configured {
+    /// Its configuration.
+    pub config: MachineConfig,
+    /// When the oldest of the certificates in it was issued.
+    pub issued_at: Timestamp,
+}
+
+/// Computes, without side effects. Certificates in the results are new each time, but for those of a machine that still hold.
 pub trait Recipes: Send + Sync + 'static {
     /// A cluster's CAs and keys, in a form that only the recipes read. `source`: those of the cluster whose
     /// state it starts from.
     fn pki(&self, source: Option<&Secret>, now: Timestamp) -> Result<Secret, RecipeError>;
     /// The same after a step of their replacement.
     fn step_pki(&self, pki: &Secret, step: &KeyStep, now: Timestamp) -> Result<Secret, RecipeError>;
-    /// The configuration of a machine.
+    /// The configuration of a machine. Certificates of the former one are kept where they still hold: from the same of everything else comes the same.
     fn config(
         &self,
         site: &Site,
         machine: &MachineRecord,
         pki: &Secret,
+        former: Option<Former<'_>>,
         now: Timestamp,
         generation: u64,
-    ) -> Result<MachineConfig, RecipeError>;
+    ) -> Result<Configured, RecipeError>;
     /// Versions of the renderers of configurations for a cluster's machines.
     fn renderers(&self, cluster: &ClusterRecord) -> Result<RendererVersions, RecipeError>;
     /// The VNET.

@@ -87,7 +87,7 @@ pub struct Policy {
     pub drain_pause: Duration,
     /// Add-ons are compared with the cluster at most this often, however much changes in it.
     pub addons_pause: Duration,
-    /// Age at which a configuration is made anew for the sake of the certificates in it.
+    /// Age at which a certificate of a machine is issued anew.
     pub renew_after: Duration,
     /// How long new CAs are known everywhere before they issue: what pods have of them follows within that time, and who fetches its kubeconfig
     /// again has.

@@ -342,6 +342,8 @@ pub enum ConfigSeen {
         inputs: String,
         /// When.
         made_at: Timestamp,
+        /// When the oldest of its certificates was issued.
+        issued_at: Timestamp,
     },
 }
 

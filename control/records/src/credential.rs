@@ -29,6 +29,9 @@ pub struct CredentialRecord {
     /// The managed namespace that its rights are in; `None`: they are the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The support ticket that it was handed out under; it works no longer than the consent there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
     /// Object id of who asked for it.
     pub asked_by: String,
     /// Its application id or user principal name.
@@ -121,6 +124,7 @@ mod tests {
             id: "a1".to_owned(),
             kind: CredentialKind::User,
             namespace: None,
+            ticket: None,
             asked_by: "o".to_owned(),
             asked_by_name: "ada@x".to_owned(),
             address: Some([127, 0, 0, 1].into()),

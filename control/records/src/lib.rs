@@ -23,6 +23,7 @@
 //! | `/c/{uid}/child/managednamespaces/{name}` | a managed namespace of the cluster ([`namespace`]) |
 //! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
+//! | `/c/{uid}/child/supporttickets/{name}` | a support ticket of the cluster: consent, and what was handed out under it ([`ticket`]) |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
 //! | `/c/{uid}/child/plannedwork/upgrade` | what upgrades of the cluster by its channels wait for ([`planned`]) |
 //! | `/c/{uid}/child/deadlines/notices` | notices of deadlines of the support policies ([`deadlines`]) |
@@ -83,6 +84,7 @@ pub mod sealed;
 pub mod sign_in;
 mod snapshot;
 mod text;
+pub mod ticket;
 pub mod times;
 pub mod unknown;
 pub mod usage;

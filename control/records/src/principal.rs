@@ -154,7 +154,7 @@ pub struct ClusterIdentity {
 pub fn of_cluster(body: &Value) -> Vec<ClusterIdentity> {
     let text = |pointer: &str| body.pointer(pointer)?.as_str().map(str::to_owned);
     let own = text("/identity/principalId").map(|object_id| ClusterIdentity {
-        client_id: beside(&object_id),
+        client_id: client_id_of(&object_id),
         object_id,
         of_kubelets: false,
     });
@@ -162,7 +162,7 @@ pub fn of_cluster(body: &Value) -> Vec<ClusterIdentity> {
     let made = has_made_kubelet_identity(body);
     let kubelets = text(&format!("{kubelets_at}/objectId")).filter(|_| made);
     let kubelets = kubelets.map(|object_id| ClusterIdentity {
-        client_id: text(&format!("{kubelets_at}/clientId")).unwrap_or_else(|| beside(&object_id)),
+        client_id: text(&format!("{kubelets_at}/clientId")).unwrap_or_else(|| client_id_of(&object_id)),
         object_id,
         of_kubelets: true,
     });
@@ -182,8 +182,8 @@ pub fn has_made_kubelet_identity(body: &Value) -> bool {
     })
 }
 
-/// Another GUID that follows from one.
-fn beside(id: &str) -> String {
+/// The client id of an identity, which follows from its object id: another GUID.
+fn client_id_of(id: &str) -> String {
     match id.parse::<uuid::Uuid>() {
         Ok(id) => uuid::Uuid::from_u128(id.as_u128() ^ 1).to_string(),
         Err(_) => format!("{id}-client"),

@@ -159,6 +159,7 @@ impl Line {
             request,
             process,
             lines,
+            ..
         } = wish;
         if let Some(asker) = self.sessions.log_asker(machine, request) {
             let log: String = (1..=(*lines).min(LINES_MAX))

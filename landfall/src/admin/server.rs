@@ -31,12 +31,12 @@ use jiff::Timestamp;
 use providers_containerservice::cluster_state;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use service::{operator::Operator, operator_kubeconfig, store_copies::StoreCopies};
+use service::{operator::Operator, operator_kubeconfig, store_copies::StoreCopies, support_access};
 use tokio::net::UnixListener;
 
 use super::status::{
-    BackupLag, ClusterStatus, InventoryItem, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus,
-    StampStatus,
+    BackupLag, ClusterStatus, HandedOut, InventoryItem, MachineStatus, OperationStatus, ProcessStatus,
+    ServiceStatus, StampStatus,
 };
 use crate::{serve::panics, stamp::Settings};
 
@@ -82,6 +82,7 @@ pub(crate) async fn serve(
         .route("/certificates", get(certificates))
         .route("/store/copy", post(copy_store))
         .route("/kubeconfig/{uid}", post(kubeconfig))
+        .route("/support/{uid}/{ticket}", post(support))
         .route("/logs/{machine}/{process}", get(logs))
         .with_state(sources);
     axum::serve(listener, router)
@@ -151,6 +152,41 @@ async fn kubeconfig(State(sources): State<Arc<Sources>>, UrlPath(uid): UrlPath<S
         Err(error) => {
             let why = chain(&error);
             tracing::error!(cluster = uid, "the operator's kubeconfig cannot be made: {why}");
+            (StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct SupportQuery {
+    engineer: String,
+}
+
+/// A [`HandedOut`].
+async fn support(
+    State(sources): State<Arc<Sources>>,
+    UrlPath((uid, ticket)): UrlPath<(String, String)>,
+    Query(query): Query<SupportQuery>,
+) -> Response {
+    let Sources {
+        env, store, sealer, ..
+    } = &*sources;
+    match support_access(env, &**store, sealer, &uid, &ticket, &query.engineer).await {
+        Ok(access) => {
+            let credential = &access.credential;
+            tracing::info!(target: "activity", cluster = uid, ticket, credential, "support was given access");
+            Json(HandedOut {
+                credential: access.credential,
+                expires_at: access.expires_at,
+                granted: access.granted,
+                kubeconfig: access.kubeconfig,
+            })
+            .into_response()
+        }
+        Err(error) if error.is_refusal() => (StatusCode::CONFLICT, error.to_string()).into_response(),
+        Err(error) => {
+            let why = chain(&error);
+            tracing::error!(cluster = uid, ticket, "support cannot be given access: {why}");
             (StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
         }
     }

@@ -63,6 +63,19 @@ pub(crate) struct InventoryItem {
     pub(crate) item: serde_json::Value,
 }
 
+/// A credential under a support ticket.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HandedOut {
+    /// Its id.
+    pub(crate) credential: String,
+    pub(crate) expires_at: Timestamp,
+    /// Whether the cluster takes it already.
+    pub(crate) granted: bool,
+    /// The kubeconfig with it, a secret.
+    pub(crate) kubeconfig: String,
+}
+
 /// The process that runs the stamp.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

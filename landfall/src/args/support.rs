@@ -9,7 +9,8 @@ use policy_support::Profile;
 Examples:
   landfall support status
   landfall support cves mygroup/mycluster --output json
-  landfall support issues")]
+  landfall support issues
+  landfall support ticket list")]
 pub(crate) enum Support {
     /// Show whether clusters are supported, why not, what to do and by when
     Status(SupportStatus),
@@ -55,6 +56,120 @@ Examples:
         /// The cluster, as NAME or GROUP/NAME [default: all, from what is recorded of them]
         cluster: Option<String>,
     },
+    /// Support tickets of clusters: open one, consent to support looking into the cluster, take that back
+    #[command(subcommand)]
+    Ticket(Ticket),
+    /// Get a kubeconfig to look into a tenant's cluster, under a ticket with consent; it reads, and works for an hour at most
+    #[command(after_help = "\
+Examples:
+  landfall support access --ticket t1 --engineer eve > support.kubeconfig
+  kubectl --kubeconfig support.kubeconfig get pods --all-namespaces")]
+    Access(SupportAccess),
+    /// Show every request that was made to a cluster with what was handed out under a ticket
+    AccessRecord {
+        /// The ticket
+        #[arg(long, value_name = "NAME")]
+        ticket: String,
+
+        /// Its cluster, as NAME or GROUP/NAME [default: the only one with such a ticket]
+        #[arg(long, value_name = "CLUSTER")]
+        cluster: Option<String>,
+    },
+}
+
+/// `landfall support access`.
+#[derive(Debug, Args)]
+pub(crate) struct SupportAccess {
+    /// The ticket
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ticket: String,
+
+    /// Who is going to use it, for the tenant to read
+    #[arg(long, value_name = "NAME")]
+    pub(crate) engineer: String,
+
+    /// The ticket's cluster, as NAME or GROUP/NAME [default: the only one with such a ticket]
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
+}
+
+/// `landfall support ticket`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ticket {
+    /// Open a ticket; support cannot look into the cluster before somebody consents
+    #[command(after_help = "\
+Examples:
+  landfall support ticket open mygroup/mycluster --title 'Pods do not start' --severity critical")]
+    Open {
+        /// The cluster, as NAME or GROUP/NAME [default: the only one]
+        cluster: Option<String>,
+
+        /// What it is about, in one line
+        #[arg(long)]
+        title: String,
+
+        /// How urgent it is
+        #[arg(long, value_enum, default_value = "minimal")]
+        severity: SeverityArg,
+
+        /// Its name, of letters, digits and hyphens [default: a new one]
+        #[arg(long, value_name = "NAME")]
+        ticket: Option<String>,
+    },
+    /// Consent to support looking into the cluster, for some hours; what was handed out under an earlier consent ends
+    Consent {
+        #[command(flatten)]
+        ticket: TicketName,
+
+        /// For how long, at most 24 hours
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=24))]
+        hours: u32,
+    },
+    /// Take the consent back: what was handed out stops working
+    Revoke(TicketName),
+    /// Close a ticket: what was handed out stops working, and the ticket is kept
+    Close(TicketName),
+    /// List tickets, also closed ones
+    List {
+        /// A cluster, as NAME or GROUP/NAME [default: all]
+        cluster: Option<String>,
+    },
+    /// Show a ticket, with what was handed out under it
+    Show(TicketName),
+}
+
+/// A ticket, and where it is.
+#[derive(Debug, Args)]
+pub(crate) struct TicketName {
+    /// The ticket's name
+    #[arg(value_name = "TICKET")]
+    pub(crate) ticket: String,
+
+    /// Its cluster, as NAME or GROUP/NAME [default: the only one with such a ticket]
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
+}
+
+/// How urgent a ticket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SeverityArg {
+    /// Little impact
+    Minimal,
+    /// Some impact
+    Moderate,
+    /// Critical impact
+    Critical,
+}
+
+impl SeverityArg {
+    /// As in requests.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Moderate => "moderate",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// `landfall support status`.

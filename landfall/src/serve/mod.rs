@@ -358,6 +358,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
         shape: settings.identity,
         audience: settings.audience(),
         limits: limits::limits(places, settings),
+        budgets: settings.limits.budgets(),
         credential_lifetime: Duration::from_secs(u64::from(settings.kubeconfig_hours) * 60 * 60),
         support: settings.support,
     }

@@ -328,11 +328,15 @@ impl Reporter {
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || c == '-');
         let lines = if known {
-            process::tail(
-                &self.paths.log(&wish.process),
+            let (log, most) = (
+                self.paths.log(&wish.process),
                 wish.lines.clamp(1, 10_000) as usize,
-            )
-            .unwrap_or_else(|error| vec![format!("there is no log of {}: {error}", wish.process)])
+            );
+            let found = match &wish.containing {
+                Some(text) => process::lines_with(&log, text, most),
+                None => process::tail(&log, most),
+            };
+            found.unwrap_or_else(|error| vec![format!("there is no log of {}: {error}", wish.process)])
         } else {
             vec!["that is not the name of a process".to_owned()]
         };

@@ -1,11 +1,11 @@
 //! Child processes and their logs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -130,6 +130,54 @@ pub fn tail(log: &Path, lines: usize) -> std::io::Result<Vec<String>> {
         .collect())
 }
 
+/// The lines with a text in a log and in what a program has set aside of it (`audit-2026-01-31T….log` beside `audit.log`): the newest `most`, at
+/// most four mebibytes of them, oldest first.
+pub fn lines_with(log: &Path, text: &str, most: usize) -> std::io::Result<Vec<String>> {
+    const LARGEST: usize = 4 * 1024 * 1024;
+    let mut files = set_aside(log)?;
+    files.push(log.to_owned());
+    let (mut found, mut size) = (VecDeque::new(), 0);
+    for file in files {
+        let mut lines = BufReader::new(match File::open(&file) {
+            // Removed since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound && file != log => continue,
+            opened => opened?,
+        });
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            let told = String::from_utf8_lossy(&line);
+            let told = told.trim_end();
+            if told.contains(text) {
+                size += told.len();
+                found.push_back(told.to_owned());
+            }
+            while found.len() > most || size > LARGEST {
+                size -= found.pop_front().map_or(0, |oldest: String| oldest.len());
+            }
+            line.clear();
+        }
+    }
+    Ok(found.into())
+}
+
+/// What a program has set aside of a log, by the time in its name, oldest first.
+fn set_aside(log: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let name = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let own = format!("{}-", name(log).unwrap_or_default());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(log.parent().unwrap_or(Path::new("/")))? {
+        let path = entry?.path();
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        let stem = name(&path).unwrap_or_default();
+        let time = stem.strip_prefix(own.as_str()).unwrap_or_default();
+        if is_log && time.starts_with(|first: char| first.is_ascii_digit()) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +195,27 @@ mod tests {
         assert_eq!(fs::metadata(&aside).unwrap().len(), LOG_LIMIT);
         assert_eq!(tail(&aside, 1).unwrap()[0].len(), 1024 * 1024);
         assert!(tail(&aside, 1).unwrap()[0].ends_with("xend"));
+    }
+
+    #[test]
+    fn lines_with_a_text_are_found_in_what_was_set_aside_as_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| fs::write(directory.path().join(name), content).unwrap();
+        file("audit-2026-01-02T00-00-00.000.log", "3 support\n4 other\n");
+        file("audit-2026-01-01T00-00-00.000.log", "1 support\n2 other\n");
+        file("audit-tool.log", "x support\n");
+        file("audit.log", "5 other\n6 support");
+        let log = directory.path().join("audit.log");
+        assert_eq!(
+            lines_with(&log, "support", 10).unwrap(),
+            ["1 support", "3 support", "6 support"]
+        );
+        assert_eq!(
+            lines_with(&log, "support", 2).unwrap(),
+            ["3 support", "6 support"]
+        );
+        assert!(lines_with(&log, "nobody", 2).unwrap().is_empty());
+        assert!(lines_with(&directory.path().join("none.log"), "x", 2).is_err());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Bodies; all problems of one in one response. Pure.
 
-use arm_kernel::{Tags, quote, read_tags, schema::Problems};
+use arm_kernel::{Tags, read_tags, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use control_records::RegistrySku;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Members that are ignored, because clients send back the body that they read.
 const READ_ONLY: &[&str] = &["id", "name", "type", "systemData"];
@@ -17,7 +17,6 @@ const READ_ONLY_PROPERTIES: &[&str] = &[
     "privateEndpointConnections",
 ];
 
-static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
 static FIXED: std::sync::LazyLock<Value> = std::sync::LazyLock::new(fixed);
 
 /// The request for a registry.
@@ -69,32 +68,6 @@ fn is_so(asked: &Value, fixed: &Value) -> bool {
     }
 }
 
-fn unknown(path: &str, problems: &mut Problems) {
-    let short: String = path.chars().take(64).collect();
-    let message = format!("{} is not a property of this resource.", quote(&short));
-    problems.add(ErrorCode::UNKNOWN_PROPERTY, short, message);
-}
-
-fn wrong(path: &str, must: &str, problems: &mut Problems) {
-    problems.add(
-        ErrorCode::INVALID_PARAMETER,
-        path,
-        format!("'{path}' has to be {must}."),
-    );
-}
-
-/// The members of an object; empty where it is absent or null.
-fn members<'a>(value: Option<&'a Value>, path: &str, problems: &mut Problems) -> &'a Map<String, Value> {
-    match value {
-        None | Some(Value::Null) => &NONE,
-        Some(Value::Object(members)) => members,
-        Some(_) => {
-            wrong(path, "an object", problems);
-            &NONE
-        }
-    }
-}
-
 /// Reads the body of a PUT or a PATCH.
 pub(crate) fn registry(body: &Value) -> Result<RegistryBody, ArmError> {
     let mut problems = Problems::default();
@@ -103,14 +76,14 @@ pub(crate) fn registry(body: &Value) -> Result<RegistryBody, ArmError> {
         tags: None,
         sku: None,
     };
-    for (name, value) in members(Some(body), "", &mut problems) {
+    for (name, value) in problems.members(Some(body), "") {
         match name.as_str() {
             "location" => match value {
                 Value::Null => {}
                 Value::String(text) if text.len() <= 128 => {
                     result.location = Some(text.trim().to_owned()).filter(|text| !text.is_empty());
                 }
-                _ => wrong("location", "a string of at most 128 characters", &mut problems),
+                _ => problems.has_to_be("location", "a string of at most 128 characters"),
             },
             "tags" => result.tags = read_tags(Some(value), &mut problems),
             "sku" => result.sku = sku(value, &mut problems),
@@ -125,7 +98,7 @@ pub(crate) fn registry(body: &Value) -> Result<RegistryBody, ArmError> {
             }
             "properties" => properties(value, &mut problems),
             name if READ_ONLY.contains(&name) || value.is_null() => {}
-            name => unknown(name, &mut problems),
+            name => problems.unknown_property(name),
         }
     }
     problems.into_result()?;
@@ -133,27 +106,27 @@ pub(crate) fn registry(body: &Value) -> Result<RegistryBody, ArmError> {
 }
 
 fn sku(value: &Value, problems: &mut Problems) -> Option<RegistrySku> {
-    let members = members(Some(value), "sku", problems);
+    let members = problems.members(Some(value), "sku");
     for (name, value) in members {
         // The tier follows from the name.
         if !["name", "tier"].contains(&name.as_str()) && !value.is_null() {
-            unknown(&format!("sku.{name}"), problems);
+            problems.unknown_property(&format!("sku.{name}"));
         }
     }
     let name = members.get("name")?;
     let sku = name.as_str().and_then(RegistrySku::named);
     if sku.is_none() && !name.is_null() {
-        wrong("sku.name", "Basic, Standard or Premium", problems);
+        problems.has_to_be("sku.name", "Basic, Standard or Premium");
     }
     sku
 }
 
 fn properties(value: &Value, problems: &mut Problems) {
-    for (name, value) in members(Some(value), "properties", problems) {
+    for (name, value) in problems.members(Some(value), "properties") {
         let path = format!("properties.{name}");
         match FIXED.get(name) {
             _ if READ_ONLY_PROPERTIES.contains(&name.as_str()) || value.is_null() => {}
-            None => unknown(&path, problems),
+            None => problems.unknown_property(&path),
             Some(fixed) if is_so(value, fixed) => {}
             Some(_) if name == "adminUserEnabled" => problems.add(
                 ErrorCode::PROPERTY_NOT_SUPPORTED,

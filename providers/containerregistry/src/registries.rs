@@ -7,7 +7,7 @@ use arm_kernel::{
     RequestInfo, Resource, ResourceType, Scope, Tagged, Tags, Verb, delete_each, etag, quote, store_error,
     system_data, tags_at, write,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
+use arm_wire::{ArmError, ErrorCode, Principal, Response};
 use async_trait::async_trait;
 use control_records::{
     GroupRecord, RegistryNameRecord, RegistryRecord, RemovedRegistryRecord, access, is_registry_name, key,
@@ -508,12 +508,7 @@ async fn delete_all(
     let mut each = Vec::new();
     for record in records(provider, subscription, Some(group)).await? {
         let path = ResourcePath::parse(&registry_id(&record)).map_err(ArmError::internal)?;
-        let by = Principal {
-            object_id: String::new(),
-            name: record.system_data.modified_by.clone(),
-            tenant_id: String::new(),
-            kind: PrincipalKind::Application,
-        };
+        let by = Principal::named(&record.system_data.modified_by, "");
         each.push((path, by));
     }
     delete_each::<Registries>(provider, &each, API_VERSIONS[0]).await?;

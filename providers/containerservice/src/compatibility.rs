@@ -57,6 +57,11 @@ pub fn compatibility(others: &OtherRoutes) -> String {
          that is true.\n",
     );
     page.push_str(
+        "\nRequests beyond a principal's budget are answered with 429, `SubscriptionRequestsThrottled` or `TenantRequestsThrottled`, and \
+         `Retry-After`; answers say what is left (`x-ms-ratelimit-remaining-subscription-reads` and its like), as Azure's do. The figures are the \
+         operator's ([guide](../guides/quotas.md#how-many-requests)).\n",
+    );
+    page.push_str(
         "\n## Properties\n\n\
          *effective*: acted on. *reported*: the service says it; ignored in requests. *kept, no effect yet*: validated and given back; nothing is \
          there that would act on it. *refused*: answered with `PropertyNotSupported`, but for the values named, which are what \

@@ -57,7 +57,7 @@ pub use api_versions::API_VERSIONS;
 pub use channels::Next;
 pub use clusters::{
     authentication::ISSUERS,
-    credentials::Credentials,
+    credentials::{Credentials, until_granted},
     draft::SERVICE_PRINCIPAL_SECRET,
     instances::NodeRepair,
     state::{ProvisioningState, cluster_state, pool_state},

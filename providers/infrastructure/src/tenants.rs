@@ -1,7 +1,7 @@
 //! What goes for all resources that tenants make: names, locations, bodies, the group that they are made in, and the rights that go with them.
 
 use arm_access::Scope;
-use arm_ids::same_location;
+use arm_ids::{ResourcePath, same_location};
 use arm_kernel::{quote, schema::Problems, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use control_records::{GroupRecord, access, key};
@@ -12,6 +12,26 @@ use crate::Stamp;
 
 /// Assignments and locks that may go with a resource.
 const MOST_RIGHTS: usize = 80;
+
+/// Where a path's resource, or a part of it, is.
+pub(crate) struct At<'a> {
+    pub(crate) subscription: &'a str,
+    pub(crate) group: &'a str,
+    pub(crate) name: &'a str,
+    /// Empty: the resource itself.
+    pub(crate) part: &'a str,
+}
+
+impl<'a> At<'a> {
+    pub(crate) fn of(path: &'a ResourcePath) -> Self {
+        Self {
+            subscription: path.subscription.as_deref().unwrap_or_default(),
+            group: path.resource_group.as_deref().unwrap_or_default(),
+            name: path.name(0).unwrap_or_default(),
+            part: path.name(1).unwrap_or_default(),
+        }
+    }
+}
 
 pub(crate) fn check_object(body: &Value) -> Result<(), ArmError> {
     if body.is_object() {

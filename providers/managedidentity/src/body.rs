@@ -3,7 +3,7 @@
 use arm_kernel::{Tags, quote, read_tags, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use identity_directory::{ISSUER_IS, is_issuer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Members of a PUT that are ignored, because clients send back the body that they read.
 const READ_ONLY: &[&str] = &["id", "name", "type", "systemData"];
@@ -11,34 +11,6 @@ const READ_ONLY_PROPERTIES: &[&str] = &["tenantId", "principalId", "clientId"];
 /// The most audiences of a federated credential.
 const MOST_AUDIENCES: usize = 1;
 const MAX_TEXT: usize = 600;
-
-static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
-
-fn unknown(path: &str, problems: &mut Problems) {
-    let short: String = path.chars().take(64).collect();
-    let message = format!("{} is not a property of this resource.", quote(&short));
-    problems.add(ErrorCode::UNKNOWN_PROPERTY, short, message);
-}
-
-fn wrong(path: &str, must: &str, problems: &mut Problems) {
-    problems.add(
-        ErrorCode::INVALID_PARAMETER,
-        path,
-        format!("'{path}' has to be {must}."),
-    );
-}
-
-/// The members of an object; empty where it is absent or null.
-fn members<'a>(value: Option<&'a Value>, path: &str, problems: &mut Problems) -> &'a Map<String, Value> {
-    match value {
-        None | Some(Value::Null) => &NONE,
-        Some(Value::Object(members)) => members,
-        Some(_) => {
-            wrong(path, "an object", problems);
-            &NONE
-        }
-    }
-}
 
 /// The requested identity.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,18 +26,18 @@ pub(crate) fn identity(body: &Value) -> Result<IdentityBody, ArmError> {
         location: None,
         tags: None,
     };
-    for (name, value) in members(Some(body), "", &mut problems) {
+    for (name, value) in problems.members(Some(body), "") {
         match name.as_str() {
             "location" => match value {
                 Value::Null => {}
                 Value::String(text) if text.len() <= 128 => {
                     result.location = Some(text.trim().to_owned()).filter(|text| !text.is_empty());
                 }
-                _ => wrong("location", "a string of at most 128 characters", &mut problems),
+                _ => problems.has_to_be("location", "a string of at most 128 characters"),
             },
             "tags" => result.tags = read_tags(Some(value), &mut problems),
             "properties" => {
-                for (name, value) in members(Some(value), "properties", &mut problems) {
+                for (name, value) in problems.members(Some(value), "properties") {
                     match name.as_str() {
                         "isolationScope" if isolates_nothing(value) => {}
                         "isolationScope" => problems.add(
@@ -74,12 +46,12 @@ pub(crate) fn identity(body: &Value) -> Result<IdentityBody, ArmError> {
                             "There is one region here; leave 'isolationScope' out, or set it to 'None'.",
                         ),
                         name if READ_ONLY_PROPERTIES.contains(&name) || value.is_null() => {}
-                        name => unknown(&format!("properties.{name}"), &mut problems),
+                        name => problems.unknown_property(&format!("properties.{name}")),
                     }
                 }
             }
             name if READ_ONLY.contains(&name) || value.is_null() => {}
-            name => unknown(name, &mut problems),
+            name => problems.unknown_property(name),
         }
     }
     problems.into_result()?;
@@ -104,12 +76,12 @@ pub(crate) struct FederatedBody {
 /// Reads the body of a federated credential.
 pub(crate) fn federated(body: &Value) -> Result<FederatedBody, ArmError> {
     let mut problems = Problems::default();
-    for (name, value) in members(Some(body), "", &mut problems) {
+    for (name, value) in problems.members(Some(body), "") {
         if name != "properties" && !READ_ONLY.contains(&name.as_str()) && !value.is_null() {
-            unknown(name, &mut problems);
+            problems.unknown_property(name);
         }
     }
-    let properties = members(body.get("properties"), "properties", &mut problems);
+    let properties = problems.members(body.get("properties"), "properties");
     let mut text = |name: &str| {
         let path = format!("properties.{name}");
         let must = format!("a string of 1 to {MAX_TEXT} characters");
@@ -124,7 +96,7 @@ pub(crate) fn federated(body: &Value) -> Result<FederatedBody, ArmError> {
             }
             Some(Value::String(text)) if is_text(text) => text.clone(),
             Some(_) => {
-                wrong(&path, &must, &mut problems);
+                problems.has_to_be(&path, &must);
                 String::new()
             }
         }
@@ -152,14 +124,14 @@ pub(crate) fn federated(body: &Value) -> Result<FederatedBody, ArmError> {
             texts
                 .filter(|texts| texts.len() == MOST_AUDIENCES)
                 .unwrap_or_else(|| {
-                    wrong("properties.audiences", &must, &mut problems);
+                    problems.has_to_be("properties.audiences", &must);
                     Vec::new()
                 })
         }
     };
     for (name, value) in properties {
         if !["issuer", "subject", "audiences"].contains(&name.as_str()) && !value.is_null() {
-            unknown(&format!("properties.{name}"), &mut problems);
+            problems.unknown_property(&format!("properties.{name}"));
         }
     }
     problems.into_result()?;

@@ -6,7 +6,7 @@ use arm_kernel::{
     Context, Decision, FIELDS, Gate, Members, Mutation, Operation, Presence, Purpose, RequestInfo, Resource,
     ResourceType, Scope, Tagged, Tags, delete_each, etag, quote, schema::Problems, store_error, system_data,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal};
 use async_trait::async_trait;
 use control_records::{GroupRecord, ManagedIdentityRecord, PrincipalRecord, access, key};
 use control_store::{Revision, Store, Stored, Txn, get_record, list_records, put_record};
@@ -425,12 +425,7 @@ async fn delete_all(provider: &ManagedIdentity, subscription: &str, group: &str)
     let mut each = Vec::new();
     for record in records(provider, subscription, Some(group)).await? {
         let path = ResourcePath::parse(&id(&record)).map_err(ArmError::internal)?;
-        let by = Principal {
-            object_id: String::new(),
-            name: record.system_data.modified_by.clone(),
-            tenant_id: record.tenant_id.clone(),
-            kind: PrincipalKind::Application,
-        };
+        let by = Principal::named(&record.system_data.modified_by, &record.tenant_id);
         each.push((path, by));
     }
     delete_each::<Identities>(provider, &each, API_VERSIONS[0]).await?;

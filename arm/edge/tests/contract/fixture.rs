@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use arm_edge::{Edge, EdgeConfig};
+use arm_edge::{Budgets, Edge, EdgeConfig};
 use arm_ids::{ResourcePath, resource_id};
 use arm_kernel::{
     AccessControl, Activity, ActivityLog, Authorizer, Call, GroupReaper, Members, Namespace, NoLocks,
@@ -79,7 +79,13 @@ impl Stamp {
     /// The same, with this shape of login endpoints.
     pub(crate) async fn with_shape(shape: Shape) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        Self::of(shape, signing_key(), Env::simulated(1), store).await
+        Self::of(shape, signing_key(), Env::simulated(1), store, Budgets::OFF).await
+    }
+
+    /// The same, with budgets of requests; the login of [`Self::new`] is not counted.
+    pub(crate) async fn with_budgets(budgets: Budgets) -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        Self::of(Shape::Aad, signing_key(), Env::simulated(1), store, budgets).await
     }
 
     /// The same, with signing keys that are stored and rotated.
@@ -89,10 +95,16 @@ impl Stamp {
         let keys = SigningKeys::open(&env, Arc::clone(&store), sealer, None)
             .await
             .unwrap();
-        Self::of(Shape::Aad, keys, env, store).await
+        Self::of(Shape::Aad, keys, env, store, Budgets::OFF).await
     }
 
-    async fn of(shape: Shape, keys: impl Into<SigningKeys>, env: Env, store: Arc<dyn Store>) -> Self {
+    async fn of(
+        shape: Shape,
+        keys: impl Into<SigningKeys>,
+        env: Env,
+        store: Arc<dyn Store>,
+        budgets: Budgets,
+    ) -> Self {
         let subscription = SubscriptionRecord {
             v: 1,
             id: SUBSCRIPTION.to_owned(),
@@ -150,6 +162,7 @@ impl Stamp {
             base_url: BASE.to_owned(),
             domain: "example.test".to_owned(),
             location: "local".to_owned(),
+            budgets,
         };
         let providers = others
             .into_iter()

@@ -3,13 +3,17 @@
 //! A credential that is handed out is a user of its own, and what it may do hangs on one binding of its own
 //! ([`credential_binding`]): taking that away takes the credential away, at once and without a restart. The bindings are no part of the
 //! add-on: the control loops keep them, by what the store says. So are those of principals that are trusted with a cluster
-//! ([`trusted_binding`]).
+//! ([`trusted_binding`]). Credentials of support tickets share one binding, to a role that comes and goes with it ([`support`]).
+
+mod support;
 
 use cluster_api::{COMMAND_NAMESPACE, Watch};
 use cluster_spec::{CredentialKind, TrustedRole};
 use serde_json::{Value, json};
 
 use crate::{Addon, Edits, health, label, managed, trusted::role_name};
+
+pub use support::{SUPPORT_OBJECTS, support_objects};
 
 /// What the user credential may do.
 const USER_ROLE: &str = "landfall:cluster-user";
@@ -43,17 +47,18 @@ pub fn credential_user(kind: CredentialKind, id: &str) -> String {
     format!("{CREDENTIALS}{}:{id}", kind.word())
 }
 
-/// The rights of a credential.
-pub fn credential_binding(kind: CredentialKind, id: &str) -> Value {
+/// The rights of a credential that has a binding of its own; `None` for those of tickets ([`support_objects`]).
+pub fn credential_binding(kind: CredentialKind, id: &str) -> Option<Value> {
     let role = match kind {
         CredentialKind::Admin => "cluster-admin",
         CredentialKind::User => USER_ROLE,
         CredentialKind::Monitoring => MONITORING_ROLE,
+        CredentialKind::Support => return None,
     };
     let name = credential_user(kind, id);
     let mut binding = binding(&name, role, "User", &name);
     label(&mut binding);
-    binding
+    Some(binding)
 }
 
 /// A role that a trusted access role binding, by its name in lower case, gives to a principal of the stamp's directory. The API server knows
@@ -84,7 +89,10 @@ pub fn namespace_binding<'a>(namespace: &str, name: &str, ids: impl Iterator<Ite
 
 /// Whether a binding is a credential's, of this release or of one before, or a trusted principal's.
 pub fn is_credential_binding(name: &str) -> bool {
-    name.starts_with(CREDENTIALS) || name.starts_with(TRUSTED) || RETIRED.contains(&name)
+    name.starts_with(CREDENTIALS)
+        || name.starts_with(TRUSTED)
+        || name == support::BINDING
+        || RETIRED.contains(&name)
 }
 
 pub(crate) const ROLES: Addon = Addon {
@@ -295,7 +303,7 @@ mod tests {
             (CredentialKind::User, USER_ROLE),
             (CredentialKind::Monitoring, MONITORING_ROLE),
         ] {
-            let binding = credential_binding(kind, "a1");
+            let binding = credential_binding(kind, "a1").unwrap();
             let user = credential_user(kind, "a1");
             assert_eq!(binding["metadata"]["name"], user);
             assert!(is_credential_binding(&user) && user.len() <= 64, "{user}");

@@ -16,7 +16,7 @@ pub(crate) async fn may(stand: &Stand) {
     let set = async |granted: &[(CredentialKind, &str)], gone: &[String]| {
         let granted: Vec<_> = granted
             .iter()
-            .map(|(kind, id)| credential_binding(*kind, id))
+            .filter_map(|(kind, id)| credential_binding(*kind, id))
             .collect();
         let set = stand
             .api

@@ -211,18 +211,20 @@ async fn traffic(stand: &Stand) {
     println!("services are reached by name, address and node port");
 
     // Outside their own ranges, pods appear under their node's address; flat ones only outside the VNET.
-    let prepare = "mkdir -p /srv/cgi-bin; printf '#!/bin/sh\\necho; echo $REMOTE_ADDR\\n' > /srv/cgi-bin/me; chmod +x /srv/cgi-bin/me; busybox httpd -p 0.0.0.0:8099 -h /srv";
-    stand.inside(stand::CONTROL_PLANE, prepare).await.unwrap();
     let from = &pods[0];
-    let node = stand
-        .places
-        .iter()
-        .find(|place| place.node_name == from.node)
-        .unwrap();
+    let place_of = |found: bool| {
+        let mut places = stand.places.iter();
+        places
+            .find(|place| (place.node_name == from.node) == found)
+            .unwrap()
+    };
+    let (node, other) = (place_of(true), place_of(false));
+    let prepare = "mkdir -p /srv/cgi-bin; printf '#!/bin/sh\\necho; echo $REMOTE_ADDR\\n' > /srv/cgi-bin/me; chmod +x /srv/cgi-bin/me; busybox httpd -p 0.0.0.0:8099 -h /srv";
+    stand.inside(&other.machine, prepare).await.unwrap();
     let seen = from_pod(
         stand,
         from,
-        &format!("timeout 5 wget -qO- http://{}:8099/cgi-bin/me", stand.at.vnet),
+        &format!("timeout 5 wget -qO- http://{}:8099/cgi-bin/me", other.address),
     )
     .await
     .unwrap();
@@ -233,13 +235,10 @@ async fn traffic(stand: &Stand) {
         node.address.to_string()
     };
     assert_eq!(seen.trim(), own, "in the VNET");
-    from_pod(
-        stand,
-        from,
-        &format!("timeout 5 wget -qO- http://{}:8099/cgi-bin/me", stand.at.vip),
-    )
-    .await
-    .unwrap();
+    // A control plane is open at the API's port alone, which answers to HTTP that it wants TLS.
+    let api = format!("timeout 5 wget -qO- http://{}:443/ 2>&1 || true", stand.at.vip);
+    let said = from_pod(stand, from, &api).await.unwrap();
+    assert!(said.contains("400 Bad Request"), "{said}");
     println!("pods leave their ranges as they should");
 
     // logs, exec, port-forward, top: the API server connects to kubelets and verifies their certificates.

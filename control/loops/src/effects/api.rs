@@ -194,9 +194,12 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             })
         }
         ApiEffect::SetCredentials(wish) => {
-            let bindings = recipes.credentials(wish);
-            let changed = job
-                .api()?
+            let (bindings, api) = (recipes.credentials(wish), job.api()?);
+            let mut changed = 0;
+            if !bindings.over.is_empty() {
+                changed += api.delete_objects(&bindings.over).await?;
+            }
+            changed += api
                 .replace(&bindings.of, bindings.own, &bindings.granted, &bindings.withdrawn)
                 .await?;
             if changed > 0 {

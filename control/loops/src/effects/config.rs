@@ -6,10 +6,16 @@ use agent_protocol::MachineConfig;
 use control_planner::{ConfigEffect, ConfigSeen};
 use control_records::{SealedRecord, key, machine_config};
 use control_store::{StoreError, Txn, get_record, put_record};
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{EffectError, Job};
-use crate::{Settings, fair_queue::Lane, state::LoopState};
+use crate::{
+    Settings,
+    fair_queue::Lane,
+    recipes::{Configured, Former},
+    state::LoopState,
+};
 
 /// A machine's configuration as sealed in the store; its inputs are [`control_planner::Frame::config_inputs`].
 type StoredConfig = machine_config::StoredConfig<MachineConfig>;
@@ -79,27 +85,44 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ConfigEffect) {
 }
 
 async fn load(job: &Job, machine: &str) -> Result<ConfigSeen, EffectError> {
+    Ok(match stored(job, machine).await? {
+        Some(stored) => publish(job, machine, stored),
+        None => ConfigSeen::Absent,
+    })
+}
+
+/// What a machine is configured with, as it is in the store.
+async fn stored(job: &Job, machine: &str) -> Result<Option<StoredConfig>, EffectError> {
     let name = key::machine_config(&job.uid, machine);
     let Some(found) = get_record::<SealedRecord>(&*job.deps.store, &name).await? else {
-        return Ok(ConfigSeen::Absent);
+        return Ok(None);
     };
     let sealed_as = key::sealed::machine_config(machine);
     let bytes = job.deps.sealer.unseal(&sealed_as, &found.value.sealed)?;
-    let stored: StoredConfig = serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt {
+    let stored = serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt {
         key: name,
         why: error.to_string(),
     })?;
-    Ok(publish(job, machine, stored))
+    Ok(Some(stored))
 }
 
 async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Result<ConfigSeen, EffectError> {
     let made_at = job.deps.env.clock.now();
     let new = generation == 1;
     let generation = job.deps.epoch.lift(generation);
-    let config = job.deps.recipes.config(
+    // What is in the store is what machines have had: an attempt that came to nothing has issued nothing for anybody.
+    let before = if new { None } else { stored(job, machine).await? };
+    let due = made_at
+        .checked_sub(job.deps.settings.policy.renew_after)
+        .unwrap_or(Timestamp::MIN);
+    let Configured { config, issued_at } = job.deps.recipes.config(
         job.site()?,
         job.machine(machine)?,
         job.pki().await?,
+        before.as_ref().map(|before| Former {
+            config: &before.config,
+            due,
+        }),
         made_at,
         generation,
     )?;
@@ -108,6 +131,7 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
     let stored = StoredConfig {
         inputs: inputs.to_owned(),
         made_at,
+        issued_at: Some(issued_at),
         config,
     };
     let bytes =
@@ -131,10 +155,12 @@ fn publish(job: &Job, machine: &str, mut stored: StoredConfig) -> ConfigSeen {
     // this one, and would not accept this.
     let generation = job.deps.epoch.lift(stored.config.generation);
     stored.config.generation = generation;
+    let issued_at = stored.oldest_certificate();
     job.deps.agents.publish(machine, Arc::new(stored.config));
     ConfigSeen::Published {
         generation,
         inputs: stored.inputs,
         made_at: stored.made_at,
+        issued_at,
     }
 }

@@ -87,14 +87,14 @@ fn forbidden(
             // Where nothing is left of so many that etcd has no majority again, nobody is to be waited for, and of whom nothing is
             // left there is nothing to be lost. Nor of anybody, once the backup is to take its place; but whoever has data sets it aside by
             // itself, and has the time to do so.
-            let lost = etcd::majority_bereft(draft, |member| etcd::bereft(draft, member));
+            let lost = etcd::majority_without_data(draft, |member| etcd::without_data(draft, member));
             let repaired = |(other, machine): &(&String, &Machine)| under_repair(draft, other, machine);
-            let all_gone = others
-                .iter()
-                .all(|other| etcd::bereft(draft, other.1) || etcd::is_untold(other.1) || repaired(other));
+            let all_gone = others.iter().all(|other| {
+                etcd::without_data(draft, other.1) || etcd::is_untold(other.1) || repaired(other)
+            });
             let long_ago = |at| draft.after(at, draft.policy.heal.after_reboot) <= draft.now;
             let superseded = etcd::superseded(draft).is_some_and(long_ago);
-            if etcd::bereft(draft, machine) && (all_gone || lost) || lost && superseded {
+            if etcd::without_data(draft, machine) && (all_gone || lost) || lost && superseded {
                 return None;
             }
             if others

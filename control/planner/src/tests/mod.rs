@@ -44,6 +44,7 @@ mod healing;
 #[path = "../features/heal/tests_members.rs"]
 mod healing_members;
 mod ideal;
+mod ideal_machines;
 mod ideal_namespaces;
 mod ideal_volumes;
 #[path = "../features/images_tests.rs"]
@@ -75,6 +76,8 @@ mod upgrade_settings;
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
 mod volumes_attachments;
+#[path = "../features/volumes/tests_clusters.rs"]
+mod volumes_clusters;
 #[path = "../features/volumes/tests_disks.rs"]
 mod volumes_disks;
 #[path = "../features/volumes/tests_shares.rs"]

@@ -58,7 +58,7 @@ prop_compose! {
             match config {
                 0 => machine.config = ConfigSeen::Unknown,
                 1 => machine.config = ConfigSeen::Absent,
-                2 => machine.config = ConfigSeen::Published { generation: 3, inputs: "old".to_owned(), made_at: at(0) },
+                2 => machine.config = ConfigSeen::Published { generation: 3, inputs: "old".to_owned(), made_at: at(0), issued_at: at(0) },
                 _ => {}
             }
             if *going && is_node {

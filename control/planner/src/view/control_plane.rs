@@ -7,7 +7,7 @@ use agent_protocol::{
 use cluster_spec::PoolSpec;
 use cluster_versions::Version;
 
-use super::machines::{is_back, member_index, stands_by};
+use super::machines::{is_back, is_etcd_sidecar, member_index};
 use crate::{Ailment, ConfigSeen, Draft, Machine, Presence, Symptom};
 
 /// Members that are to stay, in order of their numbers.
@@ -39,7 +39,7 @@ pub(crate) fn healthy(machine: &Machine) -> bool {
                     && report
                         .processes
                         .iter()
-                        .all(|(name, process)| process.state == ProcessState::Ready || stands_by(name))
+                        .all(|(name, process)| process.state == ProcessState::Ready || is_etcd_sidecar(name))
             }
             None => machine.report.is_none() && machine.heard(),
         }

@@ -35,7 +35,7 @@ pub(crate) fn outdated(draft: &Draft<'_>, member: &Machine) -> bool {
 
 /// Whether nothing that counts is left of a member's data: its machine has vanished, or its etcd waits with nothing in its hands, or with
 /// what was before a restore.
-pub(crate) fn bereft(draft: &Draft<'_>, member: &Machine) -> bool {
+pub(crate) fn without_data(draft: &Draft<'_>, member: &Machine) -> bool {
     let symptom = member.symptom.as_ref();
     symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished)
         || empty(member)
@@ -48,13 +48,13 @@ pub(crate) fn is_untold(member: &Machine) -> bool {
     member.config == ConfigSeen::Absent && told == Some(0)
 }
 
-/// Whether so many of the voters have nothing left that etcd never has a majority again. `bereft`: of whom nothing is left.
-pub(crate) fn majority_bereft(draft: &Draft<'_>, bereft: impl Fn(&Machine) -> bool) -> bool {
+/// Whether so many of the voters have nothing left that etcd never has a majority again. `without_data`: of whom nothing is left.
+pub(crate) fn majority_without_data(draft: &Draft<'_>, without_data: impl Fn(&Machine) -> bool) -> bool {
     let members: Vec<Member<'_>> = members(draft)
         .map(|(id, machine)| Member {
             name: id,
             stays: !machine.record.deleting,
-            bereft: bereft(machine),
+            without_data: without_data(machine),
             standing: standing(machine),
         })
         .collect();

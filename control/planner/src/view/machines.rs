@@ -7,7 +7,7 @@ use control_records::{GivenUp, Part, RepairStep, Role, epoch::is_first};
 use crate::{ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject};
 
 /// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
-pub(crate) fn stands_by(process: &str) -> bool {
+pub(crate) fn is_etcd_sidecar(process: &str) -> bool {
     process.starts_with("etcd-")
 }
 

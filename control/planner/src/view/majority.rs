@@ -19,7 +19,7 @@ pub(crate) struct Member<'a> {
     /// Whether it is to be a member from now on as well.
     pub(crate) stays: bool,
     /// Whether nothing is left of its data.
-    pub(crate) bereft: bool,
+    pub(crate) without_data: bool,
     /// What its etcd says; `None`: not known.
     pub(crate) standing: Option<Standing>,
 }
@@ -28,9 +28,9 @@ pub(crate) struct Member<'a> {
 pub(crate) fn is_lost(members: &[Member<'_>], others: bool) -> bool {
     let has_data = |name: &String| {
         let member = members.iter().find(|member| member.name == *name);
-        member.map_or(others, |member| !member.bereft)
+        member.map_or(others, |member| !member.without_data)
     };
-    let left = members.iter().filter(|member| !member.bereft);
+    let left = members.iter().filter(|member| !member.without_data);
     let (mut all_told, mut voter) = (true, false);
     for member in left {
         match &member.standing {
@@ -51,8 +51,8 @@ pub(crate) fn is_lost(members: &[Member<'_>], others: bool) -> bool {
         return true;
     }
     let staying = members.iter().filter(|member| member.stays);
-    let bereft = staying.clone().filter(|member| member.bereft).count();
-    bereft * 2 > staying.count()
+    let without_data = staying.clone().filter(|member| member.without_data).count();
+    without_data * 2 > staying.count()
 }
 
 #[cfg(test)]
@@ -68,14 +68,14 @@ mod tests {
         Member {
             name,
             stays: true,
-            bereft: false,
+            without_data: false,
             standing,
         }
     }
 
-    fn bereft(name: &str) -> Member<'_> {
+    fn empty(name: &str) -> Member<'_> {
         Member {
-            bereft: true,
+            without_data: true,
             ..has(name, None)
         }
     }
@@ -93,13 +93,13 @@ mod tests {
     #[test]
     fn of_two_voters_one_is_no_majority_whoever_learns_beside_it() {
         let two = || voters(&["a", "b"]);
-        assert!(is_lost(&[bereft("a"), has("b", two()), has("c", LEARNER)], false));
+        assert!(is_lost(&[empty("a"), has("b", two()), has("c", LEARNER)], false));
         // The third was not let in yet.
-        assert!(is_lost(&[bereft("a"), has("b", two()), bereft("c")], false));
+        assert!(is_lost(&[empty("a"), has("b", two()), empty("c")], false));
         // Of two, the other has left the records, or is about to.
         assert!(is_lost(&[has("b", two()), has("c", LEARNER)], false));
         assert!(is_lost(
-            &[leaving(bereft("a")), has("b", two()), bereft("d")],
+            &[leaving(empty("a")), has("b", two()), empty("d")],
             false
         ));
     }
@@ -107,64 +107,61 @@ mod tests {
     #[test]
     fn who_was_made_a_voter_unknown_to_the_others_says_so_itself() {
         let (two, three) = (|| voters(&["a", "b"]), || voters(&["a", "b", "c"]));
-        assert!(!is_lost(
-            &[bereft("a"), has("b", two()), has("c", three())],
-            false
-        ));
-        assert!(!is_lost(&[bereft("a"), has("b", two()), has("c", LED)], false));
-        assert!(!is_lost(&[bereft("a"), has("b", LED), has("c", LEARNER)], false));
+        assert!(!is_lost(&[empty("a"), has("b", two()), has("c", three())], false));
+        assert!(!is_lost(&[empty("a"), has("b", two()), has("c", LED)], false));
+        assert!(!is_lost(&[empty("a"), has("b", LED), has("c", LEARNER)], false));
         // It does not say anything: it may have been.
-        assert!(!is_lost(&[bereft("a"), has("b", two()), has("c", None)], false));
-        assert!(!is_lost(&[bereft("a"), has("b", None), has("c", LEARNER)], false));
+        assert!(!is_lost(&[empty("a"), has("b", two()), has("c", None)], false));
+        assert!(!is_lost(&[empty("a"), has("b", None), has("c", LEARNER)], false));
     }
 
     #[test]
     fn an_only_voter_is_a_majority_however_many_wait_to_be_let_in() {
         assert!(!is_lost(
-            &[has("a", voters(&["a"])), bereft("b"), bereft("c")],
+            &[has("a", voters(&["a"])), empty("b"), empty("c")],
             false
         ));
-        assert!(!is_lost(&[has("a", LED), bereft("b"), bereft("c")], false));
+        assert!(!is_lost(&[has("a", LED), empty("b"), empty("c")], false));
         // It is lost, and who learnt from it has no vote.
-        assert!(is_lost(&[bereft("a"), has("b", LEARNER)], false));
-        assert!(is_lost(&[bereft("a"), has("b", LEARNER), bereft("c")], false));
+        assert!(is_lost(&[empty("a"), has("b", LEARNER)], false));
+        assert!(is_lost(&[empty("a"), has("b", LEARNER), empty("c")], false));
     }
 
     #[test]
     fn of_three_voters_two_are_a_majority_and_one_is_none() {
         let three = || voters(&["a", "b", "c"]);
         assert!(!is_lost(
-            &[bereft("a"), has("b", three()), has("c", three())],
+            &[empty("a"), has("b", three()), has("c", three())],
             false
         ));
-        assert!(is_lost(&[bereft("a"), bereft("b"), has("c", three())], false));
-        assert!(is_lost(&[bereft("a"), bereft("b"), bereft("c")], false));
+        assert!(is_lost(&[empty("a"), empty("b"), has("c", three())], false));
+        assert!(is_lost(&[empty("a"), empty("b"), empty("c")], false));
         // One that is on its way out has data and votes.
         assert!(!is_lost(
-            &[leaving(has("a", three())), bereft("b"), has("c", three())],
+            &[leaving(has("a", three())), empty("b"), has("c", three())],
             false
         ));
     }
 
     #[test]
     fn what_agents_from_before_do_not_tell_is_no_reason() {
-        assert!(!is_lost(&[bereft("a"), has("b", None), has("c", None)], false));
-        assert!(!is_lost(&[bereft("a"), has("b", None)], false));
+        assert!(!is_lost(&[empty("a"), has("b", None), has("c", None)], false));
+        assert!(!is_lost(&[empty("a"), has("b", None)], false));
         assert!(!is_lost(&[has("a", None), has("b", None), has("c", None)], false));
         // So many are empty that it does not matter who votes: two of three, as ever.
-        assert!(is_lost(&[bereft("a"), bereft("b"), has("c", None)], false));
+        assert!(is_lost(&[empty("a"), empty("b"), has("c", None)], false));
         assert!(is_lost(
-            &[bereft("a"), bereft("b"), has("c", None), leaving(has("d", None))],
+            &[empty("a"), empty("b"), has("c", None), leaving(has("d", None))],
             false
         ));
     }
 
     #[test]
     fn a_voter_that_is_in_no_record_counts_as_long_as_it_may_be_there() {
-        let members = [has("b", voters(&["a", "b"])), bereft("c")];
+        let members = [has("b", voters(&["a", "b"])), empty("c")];
         assert!(!is_lost(&members, true));
         assert!(is_lost(&members, false));
-        let learns = [has("b", LEARNER), bereft("c")];
+        let learns = [has("b", LEARNER), empty("c")];
         assert!(!is_lost(&learns, true));
         assert!(is_lost(&learns, false));
     }

@@ -1,9 +1,11 @@
-//! `landfall support`: what the service owes clusters, through the ARM API. A file a command.
+//! `landfall support`: what the service owes clusters, through the ARM API (but for access under tickets, which is the operator's). A file a
+//! command.
 
 mod cves;
 mod deadlines;
 mod issues;
 mod state;
+mod tickets;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -25,6 +27,11 @@ pub(crate) async fn run(context: &Context, command: &args::Support) -> Result<()
         args::Support::Archive { cluster } => deadlines::archive(context, cluster.as_deref()).await,
         args::Support::Cves { cluster } => cves::run(context, cluster.as_deref()).await,
         args::Support::Issues { cluster } => issues::run(context, cluster.as_deref()).await,
+        args::Support::Ticket(command) => tickets::run(context, command).await,
+        args::Support::Access(args) => tickets::access(context, args).await,
+        args::Support::AccessRecord { ticket, cluster } => {
+            tickets::record(context, ticket, cluster.as_deref()).await
+        }
     }
 }
 

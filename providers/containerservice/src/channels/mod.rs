@@ -15,7 +15,7 @@ mod decide;
 use std::time::Duration;
 
 use arm_kernel::{Mode, Mutation, RequestInfo, store_error, write};
-use arm_wire::{ArmError, Principal, PrincipalKind, Trace};
+use arm_wire::{ArmError, Principal, Trace};
 use cluster_maintenance::{
     AUTO_UPGRADE, Calendar, LEAST_FOR_UPGRADE, NODE_OS, Start, UpgradeChannel, Versions,
 };
@@ -375,12 +375,7 @@ impl ContainerService {
             child: "",
         }
         .path();
-        let principal = Principal {
-            object_id: String::new(),
-            name: SERVICE.to_owned(),
-            tenant_id: self.config.tenant.clone(),
-            kind: PrincipalKind::Application,
-        };
+        let principal = Principal::named(SERVICE, &self.config.tenant);
         let id = self.env.ids.uuid().to_string();
         let mut trace = Trace::new(&id, &id, None, Method::PUT);
         ACTION.clone_into(&mut trace.action);

@@ -292,6 +292,7 @@ impl Resource for HandedOut {
                 id: context.ids.short(),
                 kind: asked.kind,
                 namespace: asked.namespace.clone(),
+                ticket: None,
                 asked_by: asked_by.clone(),
                 asked_by_name: context.info.principal.name.clone(),
                 address: trace.and_then(|trace| trace.address),
@@ -302,6 +303,8 @@ impl Resource for HandedOut {
             },
             forgotten: ended
                 .iter()
+                // Of a ticket: the cluster's loop takes its role away first.
+                .filter(|ended| ended.ticket.is_none())
                 .take(FORGOTTEN)
                 .map(|ended| ended.id.clone())
                 .collect(),
@@ -353,7 +356,10 @@ impl Resource for HandedOut {
 }
 
 /// Waits, not for long, until the loop of a cluster has granted a credential, or taken it away. Whether it has.
-pub(crate) async fn until_granted(
+///
+/// # Errors
+/// Errors of the store.
+pub async fn until_granted(
     env: &Env,
     store: &dyn Store,
     uid: &str,

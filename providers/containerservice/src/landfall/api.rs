@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use agent_api::Agents;
 use arm_kernel::Host;
 use base_env::Env;
 use base_sealer::Sealer;
@@ -32,6 +33,8 @@ pub struct HistoryApi {
     pub(super) offered: Offered,
     /// Opens what is sealed, for inventories.
     pub(super) sealer: Option<Arc<Sealer>>,
+    /// The machines' agents, who are asked for audit logs.
+    pub(super) agents: Option<Arc<dyn Agents>>,
 }
 
 impl HistoryApi {
@@ -45,6 +48,16 @@ impl HistoryApi {
             known: Arc::new(BuiltIn),
             offered: Offered::pinned(),
             sealer: None,
+            agents: None,
+        }
+    }
+
+    /// The provider with records of what was done with credentials of tickets.
+    #[must_use]
+    pub fn auditing(self, agents: Arc<dyn Agents>) -> Self {
+        Self {
+            agents: Some(agents),
+            ..self
         }
     }
 

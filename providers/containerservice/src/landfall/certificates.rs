@@ -65,7 +65,6 @@ fn holder(machine: &MachineRecord) -> String {
 
 /// The certificates that a configuration brings to its machine; authorities, which others are verified with, are not the machine's.
 fn of_config(holder: &str, stored: &StoredConfig<MachineConfig>) -> Result<Vec<Item>, ArmError> {
-    let renews = stored.made_at.checked_add(RENEWED_AFTER).ok();
     let mut items = Vec::new();
     let files = stored.config.files.iter();
     for (file, name) in files.filter_map(|file| Some((file, file.path.strip_suffix(".crt")?))) {
@@ -73,7 +72,8 @@ fn of_config(holder: &str, stored: &StoredConfig<MachineConfig>) -> Result<Vec<I
             .map_err(|error| ArmError::internal(format_args!("{holder}, {}: {error}", file.path)))?;
         let name = name.strip_prefix(PKI).unwrap_or(name);
         items.extend(seen.iter().filter(|seen| !seen.is_authority).map(|seen| Item {
-            renews_at: renews,
+            // Each at its own time: those that still hold are kept when something else changes.
+            renews_at: seen.made_at().checked_add(RENEWED_AFTER).ok(),
             generation: Some(stored.config.generation),
             ..Item::of_certificate(name, holder, seen)
         }));

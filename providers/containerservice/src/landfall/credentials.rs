@@ -18,6 +18,7 @@ use control_records::{
     ClusterRecord, ObservedRecord,
     credential::{CredentialRecord, Revoked},
     directory, key,
+    ticket::TicketRecord,
 };
 use control_store::{Stored, Txn, get_record, list_records, put_record};
 use jiff::Timestamp;
@@ -68,7 +69,8 @@ impl Of {
     /// The state of a credential.
     fn state(&self, credential: &CredentialRecord, now: Timestamp) -> &'static str {
         let works = self.observed.credentials.contains(&credential.id);
-        let off = credential.revoked.is_some() || self.record.spec().disable_local_accounts;
+        let local = credential.ticket.is_none() && self.record.spec().disable_local_accounts;
+        let off = credential.revoked.is_some() || local;
         match (credential.has_expired(now), off, works) {
             (true, ..) => "Expired",
             (false, true, true) => "Revoking",
@@ -104,6 +106,9 @@ impl Of {
         });
         if let Some(namespace) = &credential.namespace {
             answer["namespace"] = json!(namespace);
+        }
+        if let Some(ticket) = &credential.ticket {
+            answer["ticket"] = json!(ticket);
         }
         if let Some(address) = credential.address {
             answer["address"] = json!(address.to_string());
@@ -231,7 +236,7 @@ impl Resource for Handed {
     }
 
     async fn transaction(
-        _: &HistoryApi,
+        api: &HistoryApi,
         info: &RequestInfo<'_>,
         state: &State,
         change: &CredentialRecord,
@@ -239,14 +244,27 @@ impl Resource for Handed {
         let Some(found) = &state.found else {
             return Err(Self::missing(state, info.path));
         };
-        let own = CredentialRecord::key(&state.of.record.uid, &change.id);
-        Ok(Txn::default()
+        let uid = &state.of.record.uid;
+        let own = CredentialRecord::key(uid, &change.id);
+        let txn = Txn::default()
             .at(&own, found.revision)
             .with(put_record(own, change))
-            .delete(CredentialRecord::certificate_key(
-                &state.of.record.uid,
-                &change.id,
-            )))
+            .delete(CredentialRecord::certificate_key(uid, &change.id));
+        let Some(ticket) = &change.ticket else {
+            return Ok(txn);
+        };
+        // Its ticket tells of it when its record is gone.
+        let of = TicketRecord::key(uid, ticket);
+        let Some(ticket) = get_record::<TicketRecord>(&*api.store, &of)
+            .await
+            .map_err(store_error)?
+        else {
+            return Ok(txn);
+        };
+        let mut record = ticket.value;
+        record.revoke(Some(&change.id), state.now);
+        record.generation += 1;
+        Ok(txn.at(&of, ticket.revision).with(put_record(of, &record)))
     }
 
     fn render(state: &State, change: Option<&CredentialRecord>, _: &ResourcePath, _: &str) -> Value {

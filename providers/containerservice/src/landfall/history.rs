@@ -12,6 +12,7 @@
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | the obstacles of an upgrade; [`super::upgrade_plans`] |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgrades/default` | upgrades of the control plane with a way back; [`super::upgrades`] |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/supportState` | whether and why it is supported; [`super::support`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/supportTickets` | whether support may look into it; [`super::tickets`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/cves/default` | vulnerabilities of what its machines run; [`super::cves`] |
@@ -25,7 +26,7 @@
 //!
 //! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
 //!
-//! Always true: except for credentials, upgrades with a way back, unknown objects and maintenance, it only reads.
+//! Always true: except for credentials, support tickets, upgrades with a way back, unknown objects and maintenance, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -39,6 +40,7 @@ use control_store::list_records;
 use serde_json::{Value, json};
 
 use super::{
+    access_record::ACCESS_RECORD,
     alerts::ALERTS,
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     catalogue::CATALOGUE,
@@ -49,6 +51,7 @@ use super::{
     issues::{CLUSTER_ISSUES, ISSUES},
     maintenance::MAINTENANCE,
     support::{SUPPORT_SCOPE, SUPPORT_STATE},
+    tickets::TICKETS,
     unknown::UNKNOWN,
     upgrade_plans::UPGRADE_PLANS,
     upgrades::UPGRADES,
@@ -126,6 +129,8 @@ impl Namespace for HistoryApi {
         &SUPPORT_SCOPE,
         &SUPPORT_POLICIES,
         &ARCHIVES,
+        &TICKETS,
+        &ACCESS_RECORD,
         &ALERTS,
         &USAGE_RECORDS,
         &CERTIFICATES,

@@ -1,5 +1,6 @@
 //! Landfall's additions to AKS: separate namespaces, so that they are not mistaken for Azure's.
 
+mod access_record;
 mod alerts;
 pub(crate) mod api;
 pub(crate) mod archive;
@@ -15,6 +16,7 @@ pub(crate) mod knowledge;
 mod maintenance;
 mod restore_points;
 mod support;
+mod tickets;
 mod unknown;
 pub(crate) mod upgrade_plans;
 mod upgrades;

@@ -17,7 +17,7 @@ use arm_kernel::{
     schema::{Node, Problems, Schema, Table, clean},
     store_error, system_data,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
+use arm_wire::{ArmError, ErrorCode, Principal, Response};
 use async_trait::async_trait;
 use cluster_spec::node_image_version;
 use control_records::{GroupRecord, SnapshotRecord, access, key};
@@ -529,12 +529,7 @@ async fn delete_all(provider: &ContainerService, subscription: &str, group: &str
     let mut each = Vec::new();
     for record in records(provider, subscription, Some(group)).await? {
         let path = ResourcePath::parse(&id(&record)).map_err(ArmError::internal)?;
-        let by = Principal {
-            object_id: String::new(),
-            name: record.system_data.modified_by.clone(),
-            tenant_id: provider.config.tenant.clone(),
-            kind: PrincipalKind::Application,
-        };
+        let by = Principal::named(&record.system_data.modified_by, &provider.config.tenant);
         each.push((path, by));
     }
     delete_each::<Snapshots>(provider, &each, API_VERSIONS[0]).await?;

@@ -57,6 +57,8 @@ mod states;
 #[cfg(test)]
 mod subnets;
 mod support;
+#[cfg(test)]
+mod tickets;
 mod upgrades;
 #[cfg(test)]
 mod versions;

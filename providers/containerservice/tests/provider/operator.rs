@@ -208,6 +208,7 @@ async fn a_clusters_certificates_are_listed_without_a_secret() {
     let stored = StoredConfig {
         inputs: "i".to_owned(),
         made_at: now,
+        issued_at: None,
         config: MachineConfig {
             generation: 7,
             files: vec![

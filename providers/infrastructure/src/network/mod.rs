@@ -11,9 +11,12 @@ mod view;
 use arm_kernel::{
     Gate, Items, Namespace, Operation, ResourceType, Scope,
     Verb::{Delete, Get, List, Patch, Put},
+    etag, store_error,
 };
 use arm_wire::{ArmError, Request, Response};
 use base_env::Env;
+use control_records::network::{self, NetworkRecord};
+use control_store::{Store, list_records};
 use serde_json::Value;
 
 use crate::{
@@ -83,6 +86,26 @@ impl Namespace for Network {
         &CARDS,
         &USAGES,
     ];
+}
+
+/// The eTag of what a tenant has made.
+fn tag_of(record: &NetworkRecord) -> String {
+    let tag = etag(&record.uid, "", record.generation, record.modified_at);
+    format!("W/\"{tag}\"")
+}
+
+/// What tenants have made of a kind in a subscription, or in one group of it.
+async fn records(
+    store: &dyn Store,
+    kind: &str,
+    subscription: &str,
+    group: Option<&str>,
+) -> Result<Vec<NetworkRecord>, ArmError> {
+    let prefix = network::key(kind, subscription, group.unwrap_or_default(), "");
+    let (found, _) = list_records::<NetworkRecord>(store, &prefix)
+        .await
+        .map_err(store_error)?;
+    Ok(found.into_iter().map(|(_, found)| found.value).collect())
 }
 
 type Row = Operation<Network>;

@@ -244,7 +244,7 @@ impl Scene {
                 staying.insert(name);
                 nodes.insert(name.to_owned(), machine.record.created_at);
             }
-            let Some(range) = pool.autoscale.filter(|_| is_left_to_it(draft, pool)) else {
+            let Some(range) = pool.autoscale.filter(|_| may_be_scaled(draft, pool)) else {
                 continue;
             };
             scene.pools.extend(template(spec, pool).map(|template| Pool {
@@ -278,7 +278,7 @@ impl Scene {
 }
 
 /// Whether a pool with a range is not stopped, and has no change in progress.
-fn is_left_to_it(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
+fn may_be_scaled(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
     let part = Part::pool(&pool.name);
     let own = draft.desired.part_generation(&part);
     let aborted = draft.desired.requests.aborted.get(&part);

@@ -1,5 +1,5 @@
-//! Fingerprints of what things are computed from. A configuration holds fresh certificates each time it is computed, so
-//! two of them cannot be compared; what they were computed from can.
+//! Fingerprints of what things are computed from. A configuration holds certificates that are renewed at times, so two of
+//! them cannot be compared; what they were computed from can.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 

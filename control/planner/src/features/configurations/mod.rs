@@ -97,10 +97,10 @@ fn is_release(older: Option<&Frame<'_>>, machine: &Machine) -> bool {
     }
 }
 
-/// Whether the certificates in a machine's configuration are old.
+/// Whether certificates in a machine's configuration are old.
 fn is_old(draft: &Draft<'_>, machine: &Machine) -> bool {
     match &machine.config {
-        ConfigSeen::Published { made_at, .. } => after(*made_at, draft.policy.renew_after) <= draft.now,
+        ConfigSeen::Published { issued_at, .. } => after(*issued_at, draft.policy.renew_after) <= draft.now,
         ConfigSeen::Unknown | ConfigSeen::Absent => false,
     }
 }

@@ -177,3 +177,37 @@ fn what_is_asked_for_does_not_wait_for_a_release_that_is_held_up_nor_takes_it_al
     assert_eq!(changed(&ideal, &before), 3);
     assert_eq!(ideal.seen.observed.release_waits, None);
 }
+
+#[test]
+fn a_change_in_between_puts_no_renewal_off() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
+    let member = |ideal: &Ideal| {
+        let mut machines = ideal.seen.machines.values();
+        let member = machines.find(|machine| machine.node_name().is_none());
+        match &member.unwrap().config {
+            ConfigSeen::Published {
+                made_at, issued_at, ..
+            } => (*made_at, *issued_at),
+            other => panic!("{other:?}"),
+        }
+    };
+    let renders = |ideal: &Ideal| {
+        let effects = ideal.plan().effects;
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Config(ConfigEffect::Render { .. })))
+    };
+    let (_, issued) = member(&ideal);
+    ideal.now = after(issued, DAY * 100);
+    ideal.desired.change_spec(|spec| spec.access = ApiAccess::Private);
+    ideal.desired.generation += 1;
+    ideal.run();
+    let (made, kept) = member(&ideal);
+    assert!(made >= after(issued, DAY * 100), "{made}");
+    assert_eq!(kept, issued);
+    ideal.now = after(issued, DAY * 179);
+    assert!(!renders(&ideal));
+    ideal.now = after(issued, DAY * 181);
+    assert!(renders(&ideal));
+}

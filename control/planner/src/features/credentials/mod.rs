@@ -2,9 +2,11 @@
 //! nothing else.
 //!
 //! Each has a binding of its own in the cluster. One that is taken back loses it as soon as anybody answers there; one that has ended by
-//! itself is refused by its certificate, and its binding goes with the next look.
+//! itself is refused by its certificate, and its binding goes with the next look. Those of support tickets are the exception: what they share in
+//! the cluster is to be there for their time only, so the cluster is looked at when the last of them ends, and the record goes after that.
 
-use control_records::ChildRecord;
+use cluster_spec::CredentialKind;
+use control_records::{ChildRecord, credential::CredentialRecord};
 
 use crate::{
     ApiEffect, CredentialsWish, Draft, Reach, Subject, TrustedGrant, Write, checks::Checks, feature::Feature,
@@ -29,15 +31,23 @@ fn trusted_grant(record: &ChildRecord) -> Option<TrustedGrant> {
     })
 }
 
+/// Whether it is of a support ticket.
+fn is_support(record: &CredentialRecord) -> bool {
+    record.kind == CredentialKind::Support
+}
+
 fn wish(draft: &Draft<'_>) -> CredentialsWish {
     let off = draft.desired.spec().disable_local_accounts;
     let mut wish = CredentialsWish::default();
     for record in &draft.seen.credentials {
+        let ended = record.has_expired(draft.now);
         // Those of a namespace are granted with it.
-        if record.has_expired(draft.now) || record.namespace.is_some() {
+        if record.namespace.is_some() || (ended && !is_support(record)) {
             continue;
         }
-        let of = if off || record.revoked.is_some() {
+        // A tenant's consent is no local account.
+        let off = off && !is_support(record);
+        let of = if ended || off || record.revoked.is_some() {
             &mut wish.withdrawn
         } else {
             &mut wish.granted
@@ -59,7 +69,7 @@ fn record(draft: &mut Draft<'_>) {
     }
     let seen = draft.seen;
     for record in &seen.credentials {
-        if record.is_good(draft.now) && draft.has_room(2) {
+        if record.is_good(draft.now) && !is_support(record) && draft.has_room(2) {
             draft.write(Write::RevokeCredential(record.id.clone()));
         }
     }
@@ -92,11 +102,22 @@ fn act(draft: &mut Draft<'_>) {
             .collect();
     }
     for record in &seen.credentials {
-        let over = record.has_expired(draft.now) && !seen.observed.credentials.contains(&record.id);
+        if is_support(record) && record.is_good(draft.now) {
+            draft.look_again_at(record.expires_at);
+        }
+        let over = record.has_expired(draft.now)
+            && !seen.observed.credentials.contains(&record.id)
+            && (!is_support(record) || is_taken_away(draft, &record.id));
         if over && draft.has_room(2) {
             draft.write(Write::ForgetCredential(record.id.clone()));
         }
     }
+}
+
+/// Whether what a credential of a ticket gave is gone from the cluster, for all that this service knows: a former one may have died in between.
+fn is_taken_away(draft: &Draft<'_>, id: &str) -> bool {
+    let set = draft.seen.api.credentials.as_ref();
+    set.is_some_and(|set| set.wish.withdrawn.contains_key(id)) && !is_older_than_restore(draft)
 }
 
 /// Whether what the cluster holds was set back since credentials were granted in it.

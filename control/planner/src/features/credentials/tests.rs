@@ -17,6 +17,7 @@ fn hand_out(ideal: &mut Ideal, id: &str, kind: CredentialKind, lasts: Duration) 
         id: id.to_owned(),
         kind,
         namespace: None,
+        ticket: None,
         asked_by: "o".to_owned(),
         asked_by_name: "ada".to_owned(),
         address: None,
@@ -239,4 +240,66 @@ fn who_is_trusted_is_what_the_bindings_say_with_or_without_local_accounts() {
     assert!(set(&ideal).unwrap().trusted.is_empty());
     ideal.run();
     assert!(ideal.seen.observed.trusted.is_empty());
+}
+
+#[test]
+fn a3_what_a_ticket_gives_is_taken_away_when_its_time_is_over_and_only_then_forgotten() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
+    let generation = ideal.seen.observed.generation;
+    hand_out(&mut ideal, "one", CredentialKind::Support, HOUR);
+    hand_out(&mut ideal, "two", CredentialKind::Support, 2 * HOUR);
+    assert_eq!(ids(&set(&ideal).unwrap().granted), ["one", "two"]);
+    ideal.run();
+    assert_eq!(granted(&ideal), ["one", "two"]);
+    assert_eq!(
+        ideal.plan().look_again,
+        Some(after(ideal.now, HOUR)),
+        "an idle cluster is looked at when it ends"
+    );
+    ideal.now = after(ideal.now, HOUR);
+    let wish = set(&ideal).unwrap();
+    assert_eq!(
+        (ids(&wish.granted), ids(&wish.withdrawn)),
+        (vec!["two"], vec!["one"])
+    );
+    ideal.run();
+    assert_eq!(granted(&ideal), ["two"]);
+
+    // The service is down when the second ends, and knows nothing of what is granted.
+    ideal.now = after(ideal.now, 3 * HOUR);
+    ideal.seen.api.credentials = None;
+    let plan = ideal.plan();
+    assert!(
+        !plan
+            .writes
+            .iter()
+            .any(|write| matches!(write, Write::ForgetCredential(_))),
+        "not before it is gone"
+    );
+    assert_eq!(ids(&set(&ideal).unwrap().withdrawn), ["two"]);
+    ideal.run();
+    assert_eq!(granted(&ideal), [""; 0]);
+    assert!(ideal.seen.credentials.is_empty(), "{:?}", ideal.seen.credentials);
+    assert_eq!(set(&ideal), None);
+    assert_eq!(ideal.seen.observed.generation, generation);
+}
+
+#[test]
+fn a3_a_ticket_that_is_closed_takes_back_at_once_and_local_accounts_are_another_matter() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
+    ideal
+        .desired
+        .change_spec(|spec| spec.disable_local_accounts = true);
+    ideal.desired.generation += 1;
+    hand_out(&mut ideal, "one", CredentialKind::Support, HOUR);
+    ideal.run();
+    assert_eq!(granted(&ideal), ["one"], "there was consent");
+    assert!(ideal.seen.credentials[0].revoked.is_none());
+    revoke(&mut ideal, "one");
+    assert_eq!(ids(&set(&ideal).unwrap().withdrawn), ["one"]);
+    ideal.run();
+    assert_eq!(granted(&ideal), [""; 0]);
+    ideal.now = after(ideal.now, HOUR);
+    ideal.run();
+    assert!(ideal.seen.credentials.is_empty());
 }

@@ -11,7 +11,7 @@ use crate::{
     Ailment, ApiSeen, ConfigSeen, HealPolicy, Machine, Presence, Reach,
     view::{
         etcd::data_on_its_way,
-        machines::{is_full, stands_by},
+        machines::{is_etcd_sidecar, is_full},
     },
 };
 
@@ -56,7 +56,7 @@ pub(crate) fn diagnose(
     let idle = machine.node_name().is_some() && api.reach != Reach::Ready;
     let mut processes: Vec<_> = report.iter().flat_map(|report| &report.processes).collect();
     // What serves comes before what stands by.
-    processes.sort_by_key(|(name, _)| stands_by(name));
+    processes.sort_by_key(|(name, _)| is_etcd_sidecar(name));
     for (name, process) in processes {
         let how = match process.state {
             ProcessState::Ready | ProcessState::Stopped => continue,

@@ -34,7 +34,7 @@ use crate::{
     feature::Feature,
     view::{
         etcd,
-        machines::{is_due, stands_by},
+        machines::{is_due, is_etcd_sidecar},
     },
 };
 
@@ -336,7 +336,7 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         }
         step = kind.next(healing.step);
     }
-    if matches!(&symptom.ailment, Ailment::Stuck(process) if stands_by(process)) {
+    if matches!(&symptom.ailment, Ailment::Stuck(process) if is_etcd_sidecar(process)) {
         step = RepairStep::Restart;
     }
     let may = |draft: &Draft<'_>, step| {
@@ -352,7 +352,8 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         // A member that must not be replaced is started again, ever more rarely: that keeps its data, and the last time it may just not
         // have come up. Where the majority is lost, its data is about to be set aside.
         let started = kind == Kind::Member && step > RepairStep::Reboot && healing.step == RepairStep::Reboot;
-        let again = started && !etcd::majority_bereft(draft, |member| etcd::bereft(draft, member));
+        let again =
+            started && !etcd::majority_without_data(draft, |member| etcd::without_data(draft, member));
         if !again || may(draft, RepairStep::Reboot).is_err() {
             return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
         }

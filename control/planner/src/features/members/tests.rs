@@ -425,6 +425,7 @@ fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarte
         inputs,
         generation,
         made_at,
+        ..
     } = &mut first.config
     else {
         panic!()

@@ -244,6 +244,7 @@ fn a_credential_of_a_namespace_is_granted_there_and_nowhere_else() {
         id: "a1".to_owned(),
         kind: CredentialKind::User,
         namespace: Some("one".to_owned()),
+        ticket: None,
         asked_by: "o".to_owned(),
         asked_by_name: "ada".to_owned(),
         address: None,

@@ -15,7 +15,7 @@ use crate::{
     features::{addons, nodes::placement::NAME_PREFIX},
     view::{
         control_plane::staying,
-        etcd::{empty, majority_bereft, members, outdated, restored},
+        etcd::{empty, majority_without_data, members, outdated, restored},
         machines::in_force,
         recorded::{formed, last, wished},
     },
@@ -86,8 +86,8 @@ fn majority_lost(draft: &mut Draft<'_>) {
         machine.heard() && in_force(draft, machine) && (empty(machine) || outdated(draft, machine))
     };
     let waiting = staying.iter().filter(|(_, machine)| waits(machine)).count();
-    let hopeless = members(draft).all(|(_, machine)| waits(machine) || past_help(draft, machine));
-    if !done || !hopeless || !majority_bereft(draft, waits) {
+    let hopeless = members(draft).all(|(_, machine)| waits(machine) || beyond_repair(draft, machine));
+    if !done || !hopeless || !majority_without_data(draft, waits) {
         return;
     }
     let who = if staying.iter().any(|(_, machine)| outdated(draft, machine)) {
@@ -114,7 +114,7 @@ fn majority_lost(draft: &mut Draft<'_>) {
 }
 
 /// Whether a member that may have data still ails after it was started again, as a machine, a while ago.
-fn past_help(draft: &Draft<'_>, machine: &Machine) -> bool {
+fn beyond_repair(draft: &Draft<'_>, machine: &Machine) -> bool {
     let healing = &machine.record.healing;
     let long_ago = |at| draft.after(at, draft.policy.heal.after_reboot) <= draft.now;
     !machine.record.deleting

@@ -154,6 +154,7 @@ fn last(draft: &Draft<'_>) -> Result<Timestamp, String> {
             generation,
             inputs,
             made_at,
+            ..
         } = &machine.config
         else {
             return Err(label());

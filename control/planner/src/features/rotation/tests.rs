@@ -237,10 +237,13 @@ fn certificates_are_renewed_for_ten_years_and_two_generations_of_authorities_and
         }
         watch(&mut ideal, |_, _| {});
         for (id, machine) in &ideal.seen.machines {
-            let ConfigSeen::Published { made_at, .. } = &machine.config else {
+            let ConfigSeen::Published {
+                made_at, issued_at, ..
+            } = &machine.config
+            else {
                 panic!("{id} has no configuration on day {day}");
             };
-            oldest = oldest.max(ideal.now.duration_since(*made_at).unsigned_abs());
+            oldest = oldest.max(ideal.now.duration_since(*issued_at).unsigned_abs());
             made.entry(id.clone()).or_default().insert(*made_at);
             assert!(in_force(machine), "{id} on day {day}");
         }

@@ -23,7 +23,7 @@ fn recipe() -> Recipe {
 }
 
 /// A claim as a tenant makes it, with a pod that uses it.
-fn claim(uid: &str, change: impl FnOnce(&mut Recipe)) -> Claim {
+pub(super) fn claim(uid: &str, change: impl FnOnce(&mut Recipe)) -> Claim {
     let mut recipe = recipe();
     change(&mut recipe);
     Claim {
@@ -73,7 +73,7 @@ pub(super) fn storage(ideal: &mut Ideal) -> &mut Storage {
     ideal.seen.api.storage.as_mut().unwrap()
 }
 
-fn persistent(ideal: &mut Ideal) -> &mut Volume {
+pub(super) fn persistent(ideal: &mut Ideal) -> &mut Volume {
     &mut storage(ideal).volumes[0]
 }
 
@@ -474,43 +474,6 @@ fn one_that_is_lost_is_told_of_and_not_made_anew() {
 }
 
 #[test]
-fn a_cluster_of_an_earlier_time_keeps_its_volumes() {
-    let mut ideal = with_attached(1);
-    // Its etcd was put back to before the claim.
-    *storage(&mut ideal) = Storage::default();
-    change_disks(&mut ideal, |disks| {
-        disks.get_mut(&id("u1")).unwrap().attached = None;
-    });
-    assert!(ideal.plan().settled() && ideal.plan().effects.is_empty());
-    // Or to before the claim had its volume: it gets that one.
-    storage(&mut ideal).claims.push(claim("u1", |_| {}));
-    assert!(effects(&ideal).is_empty());
-    assert!(matches!(&wishes(&ideal)[..], [VolumeWish::Publish { .. }]));
-    ideal.run();
-    assert_eq!(persistent(&mut ideal).id, Some(id("u1")));
-    assert_eq!((ideal.disks.len(), ideal.seen.volumes.len()), (1, 1));
-}
-
-#[test]
-fn volumes_that_an_older_store_does_not_know_are_written_down_again() {
-    let mut ideal = with_attached(1);
-    ideal.seen.volumes.clear();
-    ideal.seen.observed.volumes = false;
-    let plan = ideal.plan();
-    assert!(
-        matches!(&plan.writes[..], [Write::RecordVolume(new)] if new.id == id("u1") && new.claim.uid == "u1"),
-        "{plan:?}"
-    );
-    ideal.run();
-    assert!(ideal.seen.volumes[0].published && ideal.seen.observed.volumes);
-    // Where nothing of it is in the fabric, there is nothing to be written down.
-    ideal.seen.volumes.clear();
-    ideal.seen.observed.volumes = false;
-    change_disks(&mut ideal, BTreeMap::clear);
-    assert!(ideal.plan().writes.is_empty());
-}
-
-#[test]
 fn objects_of_volumes_that_are_not_the_clusters_are_let_go() {
     let mut ideal = cluster_of(1);
     change_disks(&mut ideal, |_| {});
@@ -561,50 +524,4 @@ fn nothing_is_done_while_nobody_answers_or_the_driver_is_off() {
         looks(&ideal) && effects(&ideal).is_empty() && wishes(&ideal).is_empty(),
         "who has what is not known"
     );
-}
-
-#[test]
-fn a_stopped_cluster_keeps_its_volumes() {
-    let mut ideal = with_attached(1);
-    let (records, disks) = (ideal.seen.volumes.clone(), ideal.disks.clone());
-    ideal.desired.change_spec(|spec| spec.stopped = true);
-    ideal.desired.generation += 1;
-    ideal.desired.requests.generation = ideal.desired.generation;
-    ideal.desired.modified_at = ideal.now;
-    ideal.run();
-    assert_eq!((&ideal.seen.volumes, &ideal.disks), (&records, &disks));
-    assert!(ideal.seen.observed.volumes);
-}
-
-#[test]
-fn a_deleted_cluster_leaves_no_volume() {
-    for looked in [true, false] {
-        let mut ideal = with_attached(1);
-        if !looked {
-            ideal.seen.volumes_there = None;
-        }
-        ideal.desired.deleting = true;
-        ideal.desired.generation += 1;
-        ideal.run();
-        assert!(ideal.forgotten && ideal.seen.volumes.is_empty() && ideal.disks.is_empty());
-    }
-}
-
-#[test]
-fn a_creation_that_is_aborted_leaves_no_volume_and_marks_them_first() {
-    let mut ideal = with_attached(1);
-    ideal.desired.requests.halted = true;
-    ideal.desired.generation += 1;
-    for _ in 0..100 {
-        let planned = effects(&ideal);
-        assert!(
-            planned.is_empty() || ideal.seen.volumes[0].deleting,
-            "{planned:?}"
-        );
-        if !ideal.pass() {
-            break;
-        }
-    }
-    assert!(ideal.seen.volumes.is_empty() && ideal.disks.is_empty());
-    assert!(!ideal.seen.observed.volumes && ideal.plan().settled());
 }

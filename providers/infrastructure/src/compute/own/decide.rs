@@ -8,10 +8,10 @@ use arm_wire::{ArmError, ErrorCode};
 use control_records::disk::{DiskId, DiskRecord};
 use serde_json::{Map, Value, json};
 
-use super::{At, Change, Kind, State};
+use super::{Change, Kind, State};
 use crate::{
     Stamp,
-    tenants::{check_location, check_name, check_object},
+    tenants::{At, check_location, check_name, check_object},
 };
 
 /// Where a body says what it is to be a copy of.

@@ -20,7 +20,7 @@ use arm_kernel::{
     schema::{Node, Schema},
     store_error,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal};
 use async_trait::async_trait;
 use base_env::Env;
 use control_records::{
@@ -37,7 +37,7 @@ use super::{Compute, DISKS, NAMESPACE, SNAPSHOTS, view};
 use crate::{
     Stamp, missing,
     place::{Place, places},
-    tenants::{group_is_going, open_group, rights},
+    tenants::{At, group_is_going, open_group, rights},
     usages,
 };
 
@@ -145,23 +145,6 @@ pub(super) enum Change {
 
 /// There are no other actions.
 pub(super) enum Action {}
-
-/// Where a path's resource is.
-struct At<'a> {
-    subscription: &'a str,
-    group: &'a str,
-    name: &'a str,
-}
-
-impl<'a> At<'a> {
-    fn of(path: &'a ResourcePath) -> Self {
-        Self {
-            subscription: path.subscription.as_deref().unwrap_or_default(),
-            group: path.resource_group.as_deref().unwrap_or_default(),
-            name: path.name(0).unwrap_or_default(),
-        }
-    }
-}
 
 impl State {
     fn record(&self) -> Option<&DiskRecord> {
@@ -304,12 +287,7 @@ async fn delete_all<K: Kind>(provider: &Compute, subscription: &str, group: &str
         let copied = copied_by(store, &record).await?;
         if holder_of(store, &record).await?.is_none() && copied.is_none() {
             let path = ResourcePath::parse(&id_of(&record)).map_err(ArmError::internal)?;
-            let nobody = Principal {
-                object_id: String::new(),
-                name: String::new(),
-                tenant_id: String::new(),
-                kind: PrincipalKind::Application,
-            };
+            let nobody = Principal::named("", "");
             each.push((path, nobody));
         }
     }

@@ -13,8 +13,11 @@ use control_store::get_record;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{At, Change, Disks, Kind, Own, Snapshots, State, decide, delete_all, listed};
-use crate::compute::{Compute, NAMESPACE, VERSIONS, summary};
+use super::{Change, Disks, Kind, Own, Snapshots, State, decide, delete_all, listed};
+use crate::{
+    compute::{Compute, NAMESPACE, VERSIONS, summary},
+    tenants::At,
+};
 
 type Row = Operation<Compute>;
 type Type = ResourceType<Compute>;

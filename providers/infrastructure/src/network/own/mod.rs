@@ -22,18 +22,18 @@ use arm_kernel::{
     schema::{Node, Problems, Schema},
     store_error,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal};
 use async_trait::async_trait;
 use base_env::Env;
 use control_records::{ClusterRecord, key, network, network::NetworkRecord};
-use control_store::{Revision, Store, Stored, Txn, get_record, list_records, put_record};
+use control_store::{Revision, Store, Stored, Txn, get_record, put_record};
 use serde_json::{Map, Value, json};
 
-use super::{NAMESPACE, Network, Of};
+use super::{NAMESPACE, Network, Of, records, tag_of};
 use crate::{
     Stamp, compute,
     place::places,
-    tenants::{group_is_going, open_group, rights},
+    tenants::{At, group_is_going, open_group, rights},
     usages,
 };
 
@@ -164,25 +164,6 @@ impl Change {
 /// There are no other actions.
 pub(crate) enum Action {}
 
-/// Where a path's resource is.
-struct Place<'a> {
-    subscription: &'a str,
-    group: &'a str,
-    name: &'a str,
-    part: &'a str,
-}
-
-impl<'a> Place<'a> {
-    fn of(path: &'a ResourcePath) -> Self {
-        Self {
-            subscription: path.subscription.as_deref().unwrap_or_default(),
-            group: path.resource_group.as_deref().unwrap_or_default(),
-            name: path.name(0).unwrap_or_default(),
-            part: path.name(1).unwrap_or_default(),
-        }
-    }
-}
-
 /// Its id.
 pub(crate) fn id_of<K: Kind>(record: &NetworkRecord) -> String {
     resource_id(
@@ -199,7 +180,7 @@ impl State {
         path: &ResourcePath,
         purpose: Purpose,
     ) -> Result<Self, ArmError> {
-        let (store, place) = (&*provider.stamp.store, Place::of(path));
+        let (store, place) = (&*provider.stamp.store, At::of(path));
         let key = network::key(K::KEY, place.subscription, place.group, place.name);
         let found = get_record::<NetworkRecord>(store, &key)
             .await
@@ -256,11 +237,6 @@ impl State {
 fn find<'a>(properties: &'a Value, parts: &str, name: &str) -> Option<&'a Value> {
     let mut all = properties[parts].as_array().into_iter().flatten();
     all.find(|part| super::is_called(part, name))
-}
-
-fn tag_of(record: &NetworkRecord) -> String {
-    let tag = etag(&record.uid, "", record.generation, record.modified_at);
-    format!("W/\"{tag}\"")
 }
 
 fn answer_part<K: Kind>(record: &NetworkRecord, part: &Value) -> Value {
@@ -366,7 +342,7 @@ async fn transaction<K: Kind>(
     state: &State,
     change: &Change,
 ) -> Result<Txn, ArmError> {
-    let (store, place) = (&*provider.stamp.store, Place::of(info.path));
+    let (store, place) = (&*provider.stamp.store, At::of(info.path));
     let own = network::key(K::KEY, place.subscription, place.group, place.name);
     let mut txn = match &state.found {
         None => Txn::default().absent(&own),
@@ -390,7 +366,7 @@ async fn transaction<K: Kind>(
         if before.iter().chain(&joined).any(|known| known.same(&group)) {
             continue;
         }
-        let at = Place::of(&group);
+        let at = At::of(&group);
         let key = network::key(network::SECURITY_GROUPS, at.subscription, at.group, at.name);
         let found = get_record::<NetworkRecord>(store, &key)
             .await
@@ -430,18 +406,6 @@ async fn transaction<K: Kind>(
     Ok(txn.with(put_record(own, record)))
 }
 
-async fn records<K: Kind>(
-    provider: &Network,
-    subscription: &str,
-    group: Option<&str>,
-) -> Result<Vec<NetworkRecord>, ArmError> {
-    let prefix = network::key(K::KEY, subscription, group.unwrap_or_default(), "");
-    let (found, _) = list_records::<NetworkRecord>(&*provider.stamp.store, &prefix)
-        .await
-        .map_err(store_error)?;
-    Ok(found.into_iter().map(|(_, found)| found.value).collect())
-}
-
 /// All of a subscription, or of one group of it: tenants', then clusters'.
 async fn listed<K: Kind>(
     provider: &Network,
@@ -449,7 +413,7 @@ async fn listed<K: Kind>(
     group: Option<&str>,
 ) -> Result<Vec<Value>, ArmError> {
     let mut all = Vec::new();
-    for record in records::<K>(provider, subscription, group).await? {
+    for record in records(&*provider.stamp.store, K::KEY, subscription, group).await? {
         let users = K::users(&*provider.stamp.store, &record).await?;
         all.push(answer::<K>(&record, &users.found));
     }
@@ -470,19 +434,16 @@ async fn summaries<K: Kind>(
 /// Deletes all of a group; what is still in use is waited for.
 async fn delete_all<K: Kind>(provider: &Network, subscription: &str, group: &str) -> Result<usize, ArmError> {
     let mut each = Vec::new();
-    for record in records::<K>(provider, subscription, Some(group)).await? {
+    for record in records(&*provider.stamp.store, K::KEY, subscription, Some(group)).await? {
         let users = K::users(&*provider.stamp.store, &record).await?;
         if K::in_use(&users.found, &record.name, None).is_none() {
             let path = ResourcePath::parse(&id_of::<K>(&record)).map_err(ArmError::internal)?;
-            let nobody = Principal {
-                object_id: String::new(),
-                name: String::new(),
-                tenant_id: String::new(),
-                kind: PrincipalKind::Application,
-            };
+            let nobody = Principal::named("", "");
             each.push((path, nobody));
         }
     }
     delete_each::<Top<K>>(provider, &each, super::VERSIONS[0]).await?;
-    Ok(records::<K>(provider, subscription, Some(group)).await?.len())
+    Ok(records(&*provider.stamp.store, K::KEY, subscription, Some(group))
+        .await?
+        .len())
 }

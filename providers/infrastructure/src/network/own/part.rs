@@ -13,13 +13,11 @@ use control_records::network::NetworkRecord;
 use control_store::Txn;
 use serde_json::{Map, Value};
 
-use super::{
-    Action, Change, Decided, Kind, Place, State, Top, answer_part, changed, find, tag_of, transaction,
-};
+use super::{Action, Change, Decided, Kind, State, Top, answer_part, changed, find, transaction};
 use crate::{
     Stamp, missing,
-    network::{NAMESPACE, Network, is_called},
-    tenants::check_object,
+    network::{NAMESPACE, Network, is_called, tag_of},
+    tenants::{At, check_object},
 };
 
 /// The most parts of a resource, as the tables say it of whole lists.
@@ -40,7 +38,7 @@ impl<K: Kind> Resource for Part<K> {
     }
 
     fn presence(state: &State, path: &ResourcePath) -> Presence {
-        match (state.part(K::PARTS, Place::of(path).part), state.record()) {
+        match (state.part(K::PARTS, At::of(path).part), state.record()) {
             (Some(_), Some(record)) => Presence::Present(tag_of(record)),
             (Some(_), None) => Presence::Present(String::new()),
             (None, _) => Presence::Absent,
@@ -54,13 +52,13 @@ impl<K: Kind> Resource for Part<K> {
         }
         let message = format!(
             "Can not perform requested operation on nested resource. Parent resource {} not found.",
-            quote(Place::of(path).name)
+            quote(At::of(path).name)
         );
         Err(ArmError::new(ErrorCode::PARENT_RESOURCE_NOT_FOUND, message))
     }
 
     fn missing(_: &State, path: &ResourcePath) -> ArmError {
-        let place = Place::of(path);
+        let place = At::of(path);
         let name = format!("{}/{}/{}", place.name, K::PARTS, place.part);
         missing(&format!("{NAMESPACE}/{}", K::TYPE), &name, place.group)
     }
@@ -86,7 +84,7 @@ impl<K: Kind> Resource for Part<K> {
         mutation: Mutation<'_, Action>,
     ) -> Result<Decision<Change>, ArmError> {
         state.refuse_view()?;
-        let (Some(present), place) = (state.record(), Place::of(context.info.path)) else {
+        let (Some(present), place) = (state.record(), At::of(context.info.path)) else {
             return Ok(Decision::Unchanged);
         };
         let before = present.properties[K::PARTS]
@@ -167,7 +165,7 @@ impl<K: Kind> Resource for Part<K> {
     }
 
     fn render(state: &State, change: Option<&Change>, path: &ResourcePath, _: &str) -> Value {
-        let name = Place::of(path).part;
+        let name = At::of(path).part;
         let record = match change {
             Some(Change::Put(record)) => Some(&**record),
             _ => state.record(),

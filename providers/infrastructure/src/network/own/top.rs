@@ -13,11 +13,11 @@ use control_records::network::NetworkRecord;
 use control_store::Txn;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Change, Decided, Kind, Place, State, answer, changed, listed, tag_of, transaction};
+use super::{Action, Change, Decided, Kind, State, answer, changed, listed, transaction};
 use crate::{
     Stamp, missing,
-    network::{NAMESPACE, Network, is_called},
-    tenants::{check_location, check_name, check_object},
+    network::{NAMESPACE, Network, is_called, tag_of},
+    tenants::{At, check_location, check_name, check_object},
 };
 
 /// The resources of a kind, as the kernel sees them.
@@ -43,12 +43,12 @@ impl<K: Kind> Resource for Top<K> {
     }
 
     fn missing(_: &State, path: &ResourcePath) -> ArmError {
-        let place = Place::of(path);
+        let place = At::of(path);
         missing(&format!("{NAMESPACE}/{}", K::TYPE), place.name, place.group)
     }
 
     async fn list(provider: &Network, path: &ResourcePath, _: &str) -> Result<Vec<Value>, ArmError> {
-        let place = Place::of(path);
+        let place = At::of(path);
         listed::<K>(provider, place.subscription, path.resource_group.as_deref()).await
     }
 
@@ -101,7 +101,7 @@ fn put<K: Kind>(
     state: &State,
     body: &Value,
 ) -> Result<Decision<Change>, ArmError> {
-    let (place, present) = (Place::of(context.info.path), state.record());
+    let (place, present) = (At::of(context.info.path), state.record());
     check_object(body)?;
     let mut problems = Problems::default();
     check_name(place.name, 80, "name", &mut problems);

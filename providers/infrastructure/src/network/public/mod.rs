@@ -17,7 +17,7 @@ use arm_kernel::{
     schema::{Node, Problems, Schema, Table, clean},
     store_error,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal};
 use async_trait::async_trait;
 use control_records::{
     ClusterRecord,
@@ -28,11 +28,11 @@ use control_records::{
 use control_store::{Revision, Store, Stored, Txn, get_record, list_records, put_record};
 use serde_json::{Map, Value, json};
 
-use super::{EXPANDED, NAMESPACE, Network, VERSIONS, is_called, services, view};
+use super::{EXPANDED, NAMESPACE, Network, VERSIONS, is_called, records, services, tag_of, view};
 use crate::{
     Stamp, compute, missing,
     place::places,
-    tenants::{check_location, check_name, check_object, group_is_going, open_group, rights},
+    tenants::{At, check_location, check_name, check_object, group_is_going, open_group, rights},
     usages,
 };
 
@@ -107,23 +107,6 @@ pub(super) enum Change {
 /// There are no other actions.
 pub(super) enum Action {}
 
-/// Where a path's resource is.
-struct At<'a> {
-    subscription: &'a str,
-    group: &'a str,
-    name: &'a str,
-}
-
-impl<'a> At<'a> {
-    fn of(path: &'a ResourcePath) -> Self {
-        Self {
-            subscription: path.subscription.as_deref().unwrap_or_default(),
-            group: path.resource_group.as_deref().unwrap_or_default(),
-            name: path.name(0).unwrap_or_default(),
-        }
-    }
-}
-
 impl State {
     fn record(&self) -> Option<&NetworkRecord> {
         self.found.as_ref().map(|found| &found.value)
@@ -152,11 +135,6 @@ fn id_of(record: &NetworkRecord) -> String {
         NAMESPACE,
         &[(TYPE, &record.name)],
     )
-}
-
-fn tag_of(record: &NetworkRecord) -> String {
-    let tag = etag(&record.uid, "", record.generation, record.modified_at);
-    format!("W/\"{tag}\"")
 }
 
 /// Who has it.
@@ -230,23 +208,6 @@ fn answer(record: &NetworkRecord, users: &[User]) -> Value {
     })
 }
 
-async fn records(
-    store: &dyn Store,
-    subscription: &str,
-    group: Option<&str>,
-) -> Result<Vec<NetworkRecord>, ArmError> {
-    let prefix = network::key(
-        network::PUBLIC_ADDRESSES,
-        subscription,
-        group.unwrap_or_default(),
-        "",
-    );
-    let (found, _) = list_records::<NetworkRecord>(store, &prefix)
-        .await
-        .map_err(store_error)?;
-    Ok(found.into_iter().map(|(_, found)| found.value).collect())
-}
-
 /// The number of them in a subscription.
 pub(crate) async fn count(store: &dyn Store, subscription: &str) -> Result<usize, ArmError> {
     let prefix = network::key(network::PUBLIC_ADDRESSES, subscription, "", "");
@@ -258,7 +219,7 @@ pub(crate) async fn count(store: &dyn Store, subscription: &str) -> Result<usize
 async fn listed(provider: &Network, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError> {
     let store = &*provider.stamp.store;
     let mut all = Vec::new();
-    for record in records(store, subscription, group).await? {
+    for record in records(store, network::PUBLIC_ADDRESSES, subscription, group).await? {
         let users = users_of(store, &record).await?;
         all.push(answer(&record, &users));
     }
@@ -280,20 +241,19 @@ async fn summaries(
 async fn delete_all(provider: &Network, subscription: &str, group: &str) -> Result<usize, ArmError> {
     let store = &*provider.stamp.store;
     let mut each = Vec::new();
-    for record in records(store, subscription, Some(group)).await? {
+    for record in records(store, network::PUBLIC_ADDRESSES, subscription, Some(group)).await? {
         if users_of(store, &record).await?.is_empty() {
             let path = ResourcePath::parse(&id_of(&record)).map_err(ArmError::internal)?;
-            let nobody = Principal {
-                object_id: String::new(),
-                name: String::new(),
-                tenant_id: String::new(),
-                kind: PrincipalKind::Application,
-            };
+            let nobody = Principal::named("", "");
             each.push((path, nobody));
         }
     }
     delete_each::<Public>(provider, &each, VERSIONS[0]).await?;
-    Ok(records(store, subscription, Some(group)).await?.len())
+    Ok(
+        records(store, network::PUBLIC_ADDRESSES, subscription, Some(group))
+            .await?
+            .len(),
+    )
 }
 
 #[async_trait]

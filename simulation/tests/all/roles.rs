@@ -6,7 +6,7 @@ use fabric_sim::SimOptions;
 use simulation::{Stamp, run};
 
 const TABLE: &str = include_str!(
-    "../../providers/authorization/tests/authorization/snapshots/authorization__matrix__everybody_may.snap"
+    "../../../providers/authorization/tests/authorization/snapshots/authorization__matrix__everybody_may.snap"
 );
 
 /// A row: permitted principals, method, path, action, operation.

@@ -1,5 +1,4 @@
 //! Balancers in a world: stored with their networks, and no address used twice.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

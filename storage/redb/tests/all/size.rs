@@ -1,7 +1,5 @@
 //! The size of a store's file.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
-
 use std::path::Path;
 
 use base_env::Env;

@@ -1,40 +1,11 @@
 //! Disks and public IP addresses that tenants make, and clusters that use them, through the real edge, providers and loops.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use fabric_sim::PlantedClaim;
 use serde_json::{Value, json};
 use simulation::{run, script::Player};
 
-/// A stamp with a cluster of one node that has settled, and the cluster's uid.
-async fn settled() -> Result<(Player, String)> {
-    let mut player = Player::new(1).await?;
-    for line in ["start", "create c1 np1=1", "settle"] {
-        player.command(line).await?;
-    }
-    let cluster = player.stamp.cluster("c1").await?.context("there is no cluster")?;
-    Ok((player, cluster.uid))
-}
-
-/// No work is left, and all checks pass.
-async fn converged(player: &mut Player) -> Result<()> {
-    let problems = player.stamp.converge(Duration::from_secs(30 * 60)).await?;
-    ensure!(problems.is_empty(), "{problems:#?}");
-    Ok(())
-}
-
-async fn put(player: &mut Player, path: &str, properties: Value) -> Result<()> {
-    let body = json!({ "properties": properties });
-    let answer = player.stamp.arm("PUT", path, Some(body)).await?;
-    ensure!(
-        answer.status < 300,
-        "{path} was answered {} {}",
-        answer.status,
-        answer.body
-    );
-    Ok(())
-}
+use crate::stand::{converged, put, settled};
 
 /// Answers of PUT that clients wait for: the resource is asked for until it is made.
 async fn make(player: &mut Player, path: &str, body: Value) -> Result<Value> {

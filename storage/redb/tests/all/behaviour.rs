@@ -1,5 +1,4 @@
 //! Behaviour that both drivers must have, tested on both.
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{collections::BTreeMap, sync::Arc};
 

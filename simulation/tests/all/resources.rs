@@ -1,35 +1,13 @@
 //! Effects of ARM resources on a running cluster, through the real edge, provider and loops.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use control_records::{ChildRecord, child, command::CommandRecord};
 use serde_json::{Value, json};
 use simulation::{run, script::Player};
 
+use crate::stand::{converged, put, settled};
+
 const CLUSTER: &str = "resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/c1";
-
-/// A stamp with a cluster of one node that has settled, and the cluster's uid.
-async fn settled() -> Result<(Player, String)> {
-    let mut player = Player::new(1).await?;
-    for line in ["start", "create c1 np1=1", "settle"] {
-        player.command(line).await?;
-    }
-    let cluster = player.stamp.cluster("c1").await?.context("there is no cluster")?;
-    Ok((player, cluster.uid))
-}
-
-async fn put(player: &mut Player, path: &str, properties: Value) -> Result<()> {
-    let body = json!({ "properties": properties });
-    let answer = player.stamp.arm("PUT", path, Some(body)).await?;
-    ensure!(
-        answer.status < 300,
-        "{path} was answered {} {}",
-        answer.status,
-        answer.body
-    );
-    Ok(())
-}
 
 #[test]
 fn children_of_a_cluster_go_with_it() -> Result<()> {
@@ -325,13 +303,6 @@ fn nodes_go_by_name_and_are_made_anew() -> Result<()> {
         );
         Ok(())
     })
-}
-
-/// No work is left, and all checks pass.
-async fn converged(player: &mut Player) -> Result<()> {
-    let problems = player.stamp.converge(Duration::from_secs(30 * 60)).await?;
-    ensure!(problems.is_empty(), "{problems:#?}");
-    Ok(())
 }
 
 #[test]

@@ -12,11 +12,11 @@ use serde_json::Value;
 use simulation::{SUBSCRIPTION, TENANT, run, script::Player};
 
 /// method, path, token, content, body, status, code, target, words; `-` for an absent value
-const TABLE: &str = include_str!("wrong_requests.tsv");
+const TABLE: &str = include_str!("../wrong_requests.tsv");
 /// Rows about ARM itself, tested at the edge; the columns are the same.
-const ARM: &str = include_str!("../../arm/edge/tests/contract/bad_input.tsv");
+const ARM: &str = include_str!("../../../arm/edge/tests/contract/bad_input.tsv");
 /// Of clusters and pools, tried at their provider.
-const CLUSTERS: &str = include_str!("../../providers/containerservice/tests/bad_input.json");
+const CLUSTERS: &str = include_str!("../../../providers/containerservice/tests/bad_input.json");
 /// So many wrong requests there are at least.
 const LEAST: usize = 200;
 

@@ -1,11 +1,11 @@
 //! Effects of the rules of tenants' security groups, through the real edge, providers and loops.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use fabric_api::Filter;
 use serde_json::{Value, json};
 use simulation::{run, script::Player};
+
+use crate::stand::converged;
 
 const NETWORK: &str = "resourceGroups/rg/providers/Microsoft.Network";
 
@@ -17,13 +17,6 @@ async fn put(player: &mut Player, path: &str, body: Value) -> Result<Value> {
     let answer = player.stamp.arm("PUT", path, Some(body)).await?;
     ensure!(answer.status < 300, "{path}: {} {}", answer.status, answer.body);
     Ok(answer.body)
-}
-
-/// No work is left, and all checks pass.
-async fn converged(player: &mut Player) -> Result<()> {
-    let problems = player.stamp.converge(Duration::from_secs(30 * 60)).await?;
-    ensure!(problems.is_empty(), "{problems:#?}");
-    Ok(())
 }
 
 /// The filters of all subnets that have one.

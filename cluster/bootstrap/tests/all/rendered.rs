@@ -1,5 +1,5 @@
 //! Rendered configurations are pinned: a difference reaches each machine of each cluster after the next
-//! upgrade of the service. `UPDATE_GOLDEN=1 cargo test -p cluster-bootstrap --test rendered` writes the
+//! upgrade of the service. `UPDATE_GOLDEN=1 cargo test -p cluster-bootstrap --test all rendered` writes the
 //! golden files.
 
 use cluster_bootstrap::renderer::{Sample, rendered, renderer_version};

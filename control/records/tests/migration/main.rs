@@ -3,25 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::Pin,
-    sync::Mutex,
-};
+mod clusters;
+mod rights;
+
+use std::{collections::BTreeMap, pin::Pin, sync::Mutex};
 
 use async_trait::async_trait;
 use base_sealer::Sealer;
-use cluster_spec::{ClusterSpec, PoolSpec};
 use control_records::{
-    ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, LoginRecord, MachineRecord,
-    MigrateError, NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part,
-    PrincipalRecord, SealedRecord, SubscriptionRecord, SubscriptionState, Work, access,
-    access::AssignmentRecord, directory, events, key, migrate, migrate::FORMAT, sealed,
+    ClusterRecord, DeletedRecord, EventRecord, FormatRecord, MachineRecord, MigrateError, NameRecord,
+    ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, SealedRecord, directory, events,
+    key, migrate, migrate::FORMAT, sealed,
 };
 use control_store::{
     Changes, Op, Revision, Store, StoreError, Txn, Versioned, get_record, list_records, put_record,
 };
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
 
@@ -32,11 +28,11 @@ use storage_redb::MemoryStore;
 /// upgraded to. The fourth is the third as releases of that format kept it, with its clusters' fences and a person; of the machines'
 /// configurations, which no step reads, it has one. The fifth has roles, assignments, a lock, credentials and a sign-in as well.
 const SNAPSHOTS: [&str; 5] = [
-    include_str!("formats/1.json"),
-    include_str!("formats/2.json"),
-    include_str!("formats/3.json"),
-    include_str!("formats/4.json"),
-    include_str!("formats/5.json"),
+    include_str!("../formats/1.json"),
+    include_str!("../formats/2.json"),
+    include_str!("../formats/3.json"),
+    include_str!("../formats/4.json"),
+    include_str!("../formats/5.json"),
 ];
 const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 
@@ -397,101 +393,6 @@ async fn a_migration_that_is_cut_short_anywhere_is_finished_by_the_next() {
     }
 }
 
-/// Until format 5 every principal might do everything.
-#[tokio::test]
-async fn every_principal_keeps_what_it_might_do_and_may_lose_it_later() {
-    for store in [first().await, second().await, third().await, fourth().await] {
-        migrate(&store).await.unwrap();
-        let (principals, _) = list_records::<PrincipalRecord>(&store, "/principals/")
-            .await
-            .unwrap();
-        assert!(!principals.is_empty());
-        let (given, _) = list_records::<AssignmentRecord>(&store, access::ASSIGNMENTS)
-            .await
-            .unwrap();
-        let mut given: Vec<_> = given.into_iter().map(|(_, given)| given.value).collect();
-        let mut wanted: Vec<_> = principals
-            .into_iter()
-            .map(|(_, found)| found.value)
-            .map(|found| access::owner_of_all(&found.object_id, &found.kind, found.created_at).unwrap())
-            .collect();
-        given.sort_by(|a, b| a.name.cmp(&b.name));
-        wanted.sort_by(|a, b| a.name.cmp(&b.name));
-        assert_eq!(given, wanted);
-        // Each as if it had been made by this release: so it can be removed like any other.
-        let removed = given.iter().flat_map(AssignmentRecord::removal);
-        let txn = removed.fold(Txn::default(), Txn::with);
-        store.txn(txn).await.unwrap();
-        assert_eq!(store.list("/access/").await.unwrap().0, []);
-        let again = migrate(&store).await.unwrap();
-        assert_eq!((again.from, again.records), (FORMAT, 0), "it is not done twice");
-        assert_eq!(store.list("/access/").await.unwrap().0, []);
-    }
-}
-
-/// Since format 5 rights are what was given.
-#[tokio::test]
-async fn rights_of_the_fifth_format_are_left_as_they_are() {
-    let store = fifth().await;
-    let (before, _) = store.list("/access/").await.unwrap();
-    let done = migrate(&store).await.unwrap();
-    assert_eq!((done.from, done.records), (5, 2), "one login of each principal");
-    assert_eq!(store.list("/access/").await.unwrap().0, before);
-    let (given, _) = list_records::<AssignmentRecord>(&store, access::ASSIGNMENTS)
-        .await
-        .unwrap();
-    assert_eq!(given.len(), 2);
-    for (key, given) in given {
-        assert_eq!(given.value.key(), key);
-    }
-    let (roles, _) = list_records::<access::RoleRecord>(&store, access::ROLES)
-        .await
-        .unwrap();
-    assert_eq!(roles.len(), 1);
-    let (locks, _) = list_records::<access::LockRecord>(&store, access::LOCKS)
-        .await
-        .unwrap();
-    assert_eq!(locks[0].1.value.key(), locks[0].0);
-    let (principals, _) = list_records::<PrincipalRecord>(&store, key::PRINCIPALS)
-        .await
-        .unwrap();
-    let mut credentials = principals.iter().map(|(_, found)| &found.value.credentials);
-    assert!(credentials.any(|credentials| !credentials.is_empty()));
-}
-
-/// Until format 6 a login was looked for among all principals.
-#[tokio::test]
-async fn every_login_is_found_by_the_index() {
-    for store in [
-        first().await,
-        second().await,
-        third().await,
-        fourth().await,
-        fifth().await,
-    ] {
-        let twice = json!({ "v": 1, "objectId": "ffffffff-ffff-4fff-8fff-ffffffffffff", "login": "A/B%", "kind": "User",
-            "displayName": "", "secretHash": "", "createdAt": AT });
-        let txn = Txn::default().with(put_record(
-            "/principals/ffffffff-ffff-4fff-8fff-ffffffffffff",
-            &twice,
-        ));
-        store.txn(txn).await.unwrap();
-        migrate(&store).await.unwrap();
-        let (principals, _) = list_records::<PrincipalRecord>(&store, key::PRINCIPALS)
-            .await
-            .unwrap();
-        assert!(principals.len() > 1);
-        for (_, found) in &principals {
-            let index = get_record::<LoginRecord>(&store, &key::login(&found.value.login))
-                .await
-                .unwrap();
-            assert_eq!(index.unwrap().value.principal, found.value.object_id);
-        }
-        let (logins, _) = store.list("/directory/login/").await.unwrap();
-        assert_eq!(logins.len(), principals.len());
-    }
-}
-
 /// Everything of the present format can be read, in a store of any earlier one.
 #[tokio::test]
 async fn every_record_can_be_read() {
@@ -511,143 +412,6 @@ async fn every_record_can_be_read() {
         assert!(!of::<OperationRecord>(&store, "op").await.is_empty());
         let (deleted, _) = list_records::<DeletedRecord>(&store, key::DELETED).await.unwrap();
         assert!(deleted.iter().any(|(_, deleted)| deleted.value.last.is_some()));
-    }
-}
-
-/// What the loops act on by uid, in records of any format: of the cluster, of what was reached last, of pools on their way out.
-fn specs(all: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Value>> {
-    let mut specs = BTreeMap::new();
-    for value in all.values() {
-        let value: Value = serde_json::from_slice(value).unwrap();
-        let record = value.get("last").unwrap_or(&value);
-        let Some(uid) = record["uid"].as_str().filter(|_| record["course"].is_object()) else {
-            continue;
-        };
-        let requests = &record["course"];
-        let reached = Some(&requests["reached"]).filter(|reached| reached.is_object());
-        let leaving = requests["leaving"].as_array().into_iter().flatten();
-        let own: Vec<Value> = if record["spec"].is_object() {
-            // As a release of that format read it.
-            let cluster = |value: &Value| json!(ClusterSpec::deserialize(&value["spec"]).unwrap());
-            let pool = |value: &Value| json!(PoolSpec::deserialize(&value["spec"]).unwrap());
-            std::iter::once(cluster(record))
-                .chain(reached.map(cluster))
-                .chain(leaving.map(pool))
-                .collect()
-        } else {
-            let record = ClusterRecord::deserialize(record).unwrap();
-            let reached = record
-                .requests
-                .reached
-                .iter()
-                .map(|reached| json!(reached.state.spec()));
-            let leaving = record
-                .requests
-                .leaving
-                .iter()
-                .map(|leaving| json!(leaving.spec()));
-            std::iter::once(json!(record.spec()))
-                .chain(reached)
-                .chain(leaving)
-                .collect()
-        };
-        specs.insert(uid.to_owned(), own);
-    }
-    specs
-}
-
-#[tokio::test]
-async fn a_subscription_of_before_can_be_changed_in() {
-    for store in [first().await, second().await, third().await] {
-        migrate(&store).await.unwrap();
-        let (all, _) = list_records::<SubscriptionRecord>(&store, key::SUBSCRIPTIONS)
-            .await
-            .unwrap();
-        assert!(!all.is_empty());
-        for (key, found) in all {
-            assert_eq!(found.value.state, SubscriptionState::Enabled, "{key}");
-        }
-    }
-    let disabled = SubscriptionState::Disabled;
-    assert_eq!(json!(disabled), disabled.as_str());
-}
-
-#[tokio::test]
-async fn the_loops_go_on_with_what_they_acted_on() {
-    for store in [
-        first().await,
-        second().await,
-        third().await,
-        fourth().await,
-        fifth().await,
-    ] {
-        let before = specs(&all(&store).await);
-        assert!(before.len() > 3, "{} clusters", before.len());
-        assert!(before.values().any(|specs| specs.len() > 1));
-        migrate(&store).await.unwrap();
-        let after = all(&store).await;
-        assert_eq!(specs(&after), before);
-        for (key, record) in of::<Value>(&store, "desired").await {
-            let text = record.to_string();
-            assert!(
-                !text.contains("\"spec\""),
-                "{key} still has a spec beside its body"
-            );
-        }
-    }
-    let store = third().await;
-    migrate(&store).await.unwrap();
-    let all = of::<ClusterRecord>(&store, "desired").await;
-    let plugins: BTreeSet<_> = all
-        .values()
-        .map(|record| format!("{:?}", record.spec().network.plugin))
-        .collect();
-    assert!(plugins.len() >= 3, "{plugins:?}");
-    assert!(all.values().any(|record| record.spec().stopped));
-    assert!(all.values().any(|record| record.spec().restore.is_some()));
-    let pools = || all.values().flat_map(|record| &record.spec().pools);
-    assert!(pools().any(|pool| !pool.taints.is_empty() && !pool.labels.is_empty()));
-}
-
-/// The cluster of that name in the second snapshot.
-async fn named(store: &MemoryStore, name: &str) -> (ClusterRecord, ObservedRecord) {
-    let cluster = directory::cluster_named(store, SUBSCRIPTION, "rg", name)
-        .await
-        .unwrap();
-    let cluster = cluster.unwrap().value;
-    let observed = get_record(store, &key::observed(&cluster.uid)).await.unwrap();
-    (cluster, observed.unwrap().value)
-}
-
-#[tokio::test]
-async fn parts_have_their_types() {
-    let store = second().await;
-    migrate(&store).await.unwrap();
-    let (c6, observed) = named(&store, "c6").await;
-    assert_eq!(
-        c6.requests.aborted,
-        [(Part::Base, 4), (Part::pool("np1"), 4)].into()
-    );
-    // The pool `base` goes; the cluster without its pools is called so by now.
-    let base = c6.requests.leaving[0].part();
-    assert_eq!(base.pool_name(), Some("base"));
-    assert_eq!(observed.reached[&Part::Base], 4);
-    assert_eq!(observed.reached[&base], 3);
-    let (c1, observed) = named(&store, "c1").await;
-    assert_eq!(observed.reached, [(Part::pool("np3"), 4)].into());
-    for (cluster, pools) in [(&c6, ["base"].as_slice()), (&c1, &["np1", "np2"])] {
-        let owner = Owner::cluster(cluster.uid.as_str());
-        let mut running = directory::operations(&store, &owner).await.unwrap();
-        running.retain(|found| found.status == OperationStatus::InProgress);
-        let leaving = &cluster.requests.leaving[0];
-        let deletion = running.iter().find(|found| found.id == leaving.operation);
-        assert_eq!(deletion.unwrap().part, Some(leaving.part()));
-        let of_one: BTreeSet<_> = running.iter().filter_map(OperationRecord::pool).collect();
-        assert!(of_one.iter().eq(pools), "{of_one:?}");
-        let others = running.iter().filter(|found| found.id != leaving.operation);
-        for found in others {
-            assert_eq!(found.part, found.pool().map(Part::pool), "{}", found.name);
-        }
     }
 }
 
@@ -678,62 +442,4 @@ async fn a_damaged_record_is_named() {
         error.contains("/clusters/s/g/c") && error.contains("uid"),
         "{error}"
     );
-}
-
-#[tokio::test]
-async fn no_decision_rests_on_milestones() {
-    let store = second().await;
-    migrate(&store).await.unwrap();
-    let lost = |after: Option<&str>| {
-        Some(EtcdLost {
-            at: AT.parse().unwrap(),
-            after: after.map(str::to_owned),
-        })
-    };
-    let (_, c6) = named(&store, "c6").await;
-    assert_eq!((c6.formed, c6.etcd_lost, c6.restored), (true, lost(None), None));
-    let (_, c1) = named(&store, "c1").await;
-    assert_eq!((c1.formed, c1.etcd_lost), (true, lost(Some("r1"))));
-    assert_eq!(c1.backup_behind, Some(AT.parse().unwrap()));
-    let (desired, c3) = named(&store, "c3").await;
-    let restored = c3.restored.unwrap();
-    assert_eq!(restored.id, desired.spec().restore.as_ref().unwrap().id);
-    assert!(restored.at > desired.created_at);
-    let (_, c2) = named(&store, "c2").await;
-    assert_eq!(c2.restored.unwrap().id, "r2");
-    // Its creation was aborted.
-    let (_, c7) = named(&store, "c7").await;
-    assert!(!c7.formed);
-    for (key, observed) in of::<ObservedRecord>(&store, "observed").await {
-        for name in observed.milestones.keys() {
-            let known = ["accepted", "api_ready", "node_ready", "converged"];
-            assert!(known.contains(&name.as_str()), "{key}: {name}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_machine_has_at_most_one_work() {
-    let store = second().await;
-    let before = of::<Value>(&store, "machine").await;
-    migrate(&store).await.unwrap();
-    let (mut repairs, mut upgrades) = (0, 0);
-    for (key, machine) in of::<MachineRecord>(&store, "machine").await {
-        let (repair, upgrading) = (&before[&key]["repair"], &before[&key]["upgrading"]);
-        match &machine.work {
-            Some(Work::Repair { step, since, .. }) => {
-                repairs += 1;
-                assert_eq!(repair["pending"], true);
-                assert_eq!(repair["rung"], json!(step));
-                assert_eq!(repair["at"], json!(since));
-            }
-            _ => assert_eq!(repair["pending"], false),
-        }
-        upgrades += usize::from(machine.upgrading().is_some());
-        assert_eq!(&json!(machine.upgrading()), upgrading);
-        assert_eq!(repair["rung"], json!(machine.healing.step));
-        assert_eq!(repair["restarts"], json!(machine.healing.restarts));
-    }
-    // One of the upgrades is interrupted by a repair.
-    assert_eq!((repairs, upgrades), (2, 2));
 }

@@ -1,5 +1,4 @@
 //! Volumes in a world: attached to one machine at a time, and no data is lost without a record.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -7,9 +7,9 @@
 //!
 //! Always true: the same facts, profile and instant give the same answer; no answer depends on when it was asked before; a state is the gravest
 //! of its reasons; a rule without its fact says nothing. What is evaluated here is not done here: stopping, archiving and deletion are the
-//! caller's, and no caller does them yet.
+//! caller's.
 //!
-//! Called by: `providers/containerservice` (facts of records, `supportState`, `supportScope`, the warning of writes), the binary and `bench`.
+//! Called by: `providers/containerservice` (facts of records, `supportState`, `supportScope`, the warning of writes, deadlines), the binary and `bench`.
 
 pub mod clocks;
 pub mod engine;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use providers_containerservice::HISTORY_NAMESPACE;
 use serde_json::{Value, json};
 
-use super::{super::kubeconfig::choose, Context, client, text};
+use super::{Context, choose, client, text};
 use crate::{admin::AdminClient, args, arm::OWN, printer::duration, problem::Problem};
 
 /// How long a cluster is waited for until it is stopped.

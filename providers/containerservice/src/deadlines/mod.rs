@@ -40,6 +40,8 @@ use crate::{
 
 /// What waits for a person, or was refused, is looked at again after this.
 const AGAIN: Duration = Duration::from_secs(60 * 60);
+/// A control plane that runs writes every few seconds: a backup that ends so long before its stop, in milliseconds, lacks something.
+const TAIL: i64 = 15_000;
 /// Who asks.
 const SERVICE: &str = "Landfall";
 
@@ -327,15 +329,16 @@ impl ContainerService {
         backups: &dyn BackupReader,
         now: Timestamp,
     ) -> Result<Option<Next>, ArmError> {
-        if archive::pending(record).is_none() {
+        let Some(pending) = archive::pending(record) else {
             return Ok(None);
-        }
+        };
         if observed.generation < record.generation {
             return Ok(Some(Next::Reached));
         }
         // Where nothing ever was in it, nothing is to be kept.
         let problem = if observed.formed {
-            unverified(backups, &record.uid, now).await?
+            let stopped = pending.stopped.map_or(pending.since, Timestamp::as_millisecond);
+            unverified(backups, record, observed, stopped, now).await?
         } else {
             None
         };
@@ -445,16 +448,29 @@ impl ContainerService {
     }
 }
 
-/// Why a backup cannot take a control plane's place, if it cannot.
+/// Why a backup cannot take the place of a control plane that was stopped then, if it cannot.
 async fn unverified(
     backups: &dyn BackupReader,
-    uid: &str,
+    record: &ClusterRecord,
+    observed: &ObservedRecord,
+    stopped: i64,
     now: Timestamp,
 ) -> Result<Option<String>, ArmError> {
-    if backups.holding(uid).await?.spans().is_empty() {
-        return Ok(Some("there is none".to_owned()));
+    if let Some(since) = observed.backup_behind {
+        return Ok(Some(format!("it has been behind the cluster since {since}")));
     }
-    Ok(match backups.verify(uid, now).await {
+    let spans = backups.holding(&record.uid).await?.spans();
+    let Some(newest) = spans.iter().map(|span| span.until).max() else {
+        return Ok(Some("there is none".to_owned()));
+    };
+    if newest.saturating_add(TAIL) < stopped {
+        let at = |millisecond| Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::MIN);
+        let (newest, stopped) = (at(newest), at(stopped));
+        return Ok(Some(format!(
+            "its newest state is of {newest}, and the cluster was stopped at {stopped}"
+        )));
+    }
+    Ok(match backups.verify(&record.uid, now).await {
         Ok(verdict) => verdict.problem,
         Err(error) => Some(error.to_string()),
     })

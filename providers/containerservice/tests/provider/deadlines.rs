@@ -30,6 +30,9 @@ struct Backups {
     problem: Option<&'static str>,
 }
 
+/// The problem of a backup that ends long before the cluster was stopped.
+const OLD: &str = "its newest state is of 1970";
+
 #[async_trait]
 impl BackupReader for Backups {
     async fn holding(&self, _: &str) -> Result<Holding, ArmError> {
@@ -38,7 +41,12 @@ impl BackupReader for Backups {
             previous: 1,
             last: 2,
             first_seen: 0,
-            last_seen: 1_000,
+            // Else of the year 2100.
+            last_seen: if self.problem == Some(OLD) {
+                1_000
+            } else {
+                4_102_444_800_000
+            },
         };
         Ok(Holding {
             objects: vec![(base, 1), (log, 1)],
@@ -54,7 +62,7 @@ impl BackupReader for Backups {
             at: now,
             checked: String::new(),
             keys: 1,
-            problem: self.problem.map(str::to_owned),
+            problem: self.problem.filter(|problem| *problem != OLD).map(str::to_owned),
         })
     }
 }
@@ -352,6 +360,23 @@ async fn l4_no_disk_goes_before_the_backup_was_verified() {
     let tags = stamp.ask("PATCH", C, json!({ "tags": { "a": "b" } })).await;
     assert_eq!((tags.status, tags.code()), (400, "OperationNotAllowed"));
     assert!(tags.message().contains("archived"), "{}", tags.message());
+}
+
+#[tokio::test(start_paused = true)]
+async fn l4_a_backup_that_is_behind_takes_no_disks_place() {
+    let stamp = archiving().await;
+    stamp.keep_by(&NoLocks, Some(OLD)).await;
+    assert!(!stamp.record("c").await.unwrap().spec().archived);
+    assert!(stamp.told().await.iter().any(|told| told.contains(OLD)));
+    let now = stamp.env.clock.now();
+    stamp
+        .observe("c", |observed| observed.backup_behind = Some(now))
+        .await;
+    stamp.keep().await;
+    assert!(!stamp.record("c").await.unwrap().spec().archived);
+    stamp.observe("c", |observed| observed.backup_behind = None).await;
+    stamp.keep().await;
+    assert!(stamp.record("c").await.unwrap().spec().archived);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,8 @@ mod history;
 #[cfg(test)]
 mod identities;
 #[cfg(test)]
+mod ingress;
+#[cfg(test)]
 mod kept;
 #[cfg(test)]
 mod known;

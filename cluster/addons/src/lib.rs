@@ -153,10 +153,13 @@ impl Addon {
         self.built.iter().all(|name| options.images.contains(*name))
     }
 
-    /// Whether its objects are in the cluster, of one that may be taken away.
+    /// Whether its objects are in the cluster, of one that may be taken away. If the last is on its way out, all others have been
+    /// removed.
     fn is_there(&self, place: &Place<'_>) -> bool {
         let last = self.leaves.last().and_then(|last| place.find(last));
-        last.is_some_and(|last| last["metadata"]["labels"][MANAGED_LABEL.0] == MANAGED_LABEL.1)
+        last.map(|last| &last["metadata"]).is_some_and(|metadata| {
+            metadata["labels"][MANAGED_LABEL.0] == MANAGED_LABEL.1 && metadata["deletionTimestamp"].is_null()
+        })
     }
 
     /// Whether another one has its place.

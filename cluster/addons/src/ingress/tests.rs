@@ -182,6 +182,10 @@ fn what_was_switched_off_goes_and_what_a_tenant_brought_stays() {
         read(&last(&CONTROLLER), false),
     ];
     assert_eq!(gone(&of(None, false), &theirs), [""; 0]);
+    // A namespace takes its time.
+    let mut going = read(&NAMESPACE, true);
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(gone(&of(None, false), &[going]), [""; 0]);
 }
 
 #[test]

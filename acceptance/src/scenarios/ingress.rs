@@ -150,16 +150,19 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         NAME,
         "zones and controllers of another operator are refused",
         || {
-            let none = [
+            let cluster = ["--resource-group", GROUP, "--name", CLUSTER];
+            let zone = [
                 "aks",
                 "approuting",
-                "update",
-                "--resource-group",
-                GROUP,
-                "--name",
-                CLUSTER,
+                "zone",
+                "add",
+                "--ids",
+                "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/g/providers/Microsoft.Network/dnszones/example.com",
             ];
-            let said = az.fails(&[&none[..], &["--nginx", "None"]].concat())?;
+            let said = az.fails(&[&zone[..], &cluster].concat())?;
+            ensure!(said.contains("no DNS zones"), "az says: {said}");
+            let none = ["aks", "approuting", "update", "--nginx", "None"];
+            let said = az.fails(&[&none[..], &cluster].concat())?;
             ensure!(said.contains("NginxIngressController"), "az says: {said}");
             Ok(())
         },

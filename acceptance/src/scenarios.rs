@@ -16,6 +16,7 @@ mod fresh;
 mod guide;
 mod healing;
 mod identity;
+mod ingress;
 mod kubernetes_access;
 mod load;
 mod login;
@@ -156,6 +157,9 @@ const BY_NAME: &[Walk] = &[
             takeover::walk(journal, stamp, az)
         })
     },
+    Walk::new(&[ingress::NAME], |_, journal, stamp, az| {
+        ingress::walk(journal, stamp, az)
+    }),
     Walk::new(&[terraform::NAME], |wanted, journal, stamp, az| {
         terraform::walk(journal, stamp, az, wanted.terraform, wanted.azurerm)
     }),

@@ -515,6 +515,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         disks_off: true,
         files_off: true,
         snapshots_off: true,
+        ingress: Default::default(),
         autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,

@@ -53,6 +53,11 @@ const MODULES: &[(&str, &str, &str)] = &[
         include_str!("../../components/runc/go.mod"),
         include_str!("../../components/runc/go.sum"),
     ),
+    module(
+        "traefik",
+        include_str!("../../components/traefik/go.mod"),
+        include_str!("../../components/traefik/go.sum"),
+    ),
 ];
 
 /// The known checksums of official downloads.

@@ -126,6 +126,7 @@ impl Stamp {
         self.check_namespaces(&records.clusters, &records.observed, &mut problems)
             .await?;
         self.check_policies(&records.clusters, &mut problems);
+        self.check_ingress(&records.clusters, &mut problems);
         self.check_balancers(
             &records.clusters,
             &records.observed,

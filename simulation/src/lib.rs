@@ -24,6 +24,7 @@ mod config;
 mod credentials;
 pub mod fuzz;
 mod images;
+mod ingress;
 mod instant;
 mod login;
 mod namespaces;

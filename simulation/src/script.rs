@@ -41,6 +41,9 @@
 //! | `images C` | prints the node images of pools, and of their nodes |
 //! | `policy C ENGINE` | the PUT of a cluster with another engine of network policies |
 //! | `policies C` | prints what enforces the network policies of a cluster |
+//! | `ingress C REACH`, `ingress C off` | the PUT of a cluster whose ingress controller is reached so, or that has none |
+//! | `gateways C INSTALLATION` | the PUT of a cluster with the kinds of the Gateway API (`Standard`), or without (`Disabled`) |
+//! | `routing C` | prints what a cluster has of both |
 //! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
 //! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
 //! | `waits C` | prints what planned work of a cluster waits for |
@@ -283,6 +286,9 @@ impl Player {
             ["namespaces", name] => self.namespaces(name).await?,
             ["policy", name, engine] => self.policy(name, engine).await?,
             ["policies", name] => self.policies(name).await?,
+            ["ingress", name, reach] => self.ingress(name, reach).await?,
+            ["gateways", name, installation] => self.gateways(name, installation).await?,
+            ["routing", name] => self.routing(name).await?,
             ["channel", name, channel] => self.channel(name, channel).await?,
             ["window", name, configuration, day, time, hours] => {
                 self.window(name, configuration, [day, time, hours]).await?;

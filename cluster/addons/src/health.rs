@@ -20,18 +20,23 @@ pub(crate) const fn deployment(name: &'static str) -> ObjectRef {
 /// not exist or its controller has not handled it yet, is no ailment; neither is an add-on without
 /// Deployments.
 pub(crate) fn available(place: &Place<'_>, addon: &Addon) -> Option<Ailment> {
-    addon.deployments.iter().find_map(|name| {
-        let found = place.find(&deployment(name))?;
-        let condition = condition(found, "Available").filter(|condition| condition["status"] == "False")?;
-        let wanted = found["spec"]["replicas"].as_u64().unwrap_or(1);
-        let there = found["status"]["availableReplicas"].as_u64().unwrap_or(0);
-        Some(Ailment {
-            since: since(condition),
-            why: format!(
-                "{there} of {wanted} pods of Deployment {name} are available; kubectl --namespace kube-system describe \
-                 deployment {name} says more"
-            ),
-        })
+    let mut deployments = addon.deployments.iter().map(|name| deployment(name));
+    deployments.find_map(|deployment| unavailable(place, &deployment))
+}
+
+/// The ailment of one Deployment.
+pub(crate) fn unavailable(place: &Place<'_>, deployment: &ObjectRef) -> Option<Ailment> {
+    let found = place.find(deployment)?;
+    let condition = condition(found, "Available").filter(|condition| condition["status"] == "False")?;
+    let wanted = found["spec"]["replicas"].as_u64().unwrap_or(1);
+    let there = found["status"]["availableReplicas"].as_u64().unwrap_or(0);
+    let (name, namespace) = (deployment.name, deployment.namespace.unwrap_or_default());
+    Some(Ailment {
+        since: since(condition),
+        why: format!(
+            "{there} of {wanted} pods of Deployment {name} are available; kubectl --namespace {namespace} describe \
+             deployment {name} says more"
+        ),
     })
 }
 

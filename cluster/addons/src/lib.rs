@@ -15,6 +15,7 @@ mod directory;
 mod dns;
 mod health;
 mod identity_bindings;
+mod ingress;
 mod metrics;
 mod page;
 pub mod policies;
@@ -45,6 +46,9 @@ pub const ADDONS: &[Addon] = &[
     preserve::NODE_PRESERVE,
     policy::NETWORK_POLICY,
     policies::ENGINE,
+    ingress::CONTROLLER,
+    ingress::GATEWAY_CLASS,
+    ingress::GATEWAY_KINDS,
     workload::WORKLOAD_IDENTITY,
     identity_bindings::IDENTITY_BINDINGS,
     directory::ADMINS,
@@ -90,7 +94,8 @@ pub struct Addon {
     /// The add-on that takes its place in a cluster that has both.
     pub replaced_by: Option<&'static str>,
     /// Its objects that are removed from a cluster that does not want it any more, in this order. The last of them, which it
-    /// also reads, says whether any are left. None: it is never taken away.
+    /// also reads, says whether any are left, if it is managed: an object of that name that a tenant made stays, and so do all
+    /// others. None: it is never taken away.
     pub leaves: &'static [ObjectRef],
     /// Whether a cluster has it.
     pub wanted: fn(&ClusterSpec) -> bool,
@@ -148,10 +153,13 @@ impl Addon {
         self.built.iter().all(|name| options.images.contains(*name))
     }
 
-    /// Whether its objects are in the cluster, of one that may be taken away.
+    /// Whether its objects are in the cluster, of one that may be taken away. If the last is on its way out, all others have been
+    /// removed.
     fn is_there(&self, place: &Place<'_>) -> bool {
-        let last = self.leaves.last();
-        last.is_some_and(|last| place.find(last).is_some())
+        let last = self.leaves.last().and_then(|last| place.find(last));
+        last.map(|last| &last["metadata"]).is_some_and(|metadata| {
+            metadata["labels"][MANAGED_LABEL.0] == MANAGED_LABEL.1 && metadata["deletionTimestamp"].is_null()
+        })
     }
 
     /// Whether another one has its place.
@@ -377,17 +385,17 @@ mod tests {
                     Some(format!("{}={}", MANAGED_LABEL.0, MANAGED_LABEL.1).as_str())
                 );
             }
-            let deployments: Vec<&Value> = objects
+            let is_deployment = |object: &&Value| object["kind"] == "Deployment";
+            let named: Vec<&str> = objects
                 .iter()
-                .filter(|object| object["kind"] == "Deployment")
-                .collect();
-            let named: Vec<&str> = deployments
-                .iter()
+                .filter(is_deployment)
+                .filter(|object| object["metadata"]["namespace"].as_str() == KUBE_SYSTEM)
                 .filter_map(|object| object["metadata"]["name"].as_str())
                 .collect();
             assert_eq!(named, addon.deployments, "{}", addon.name);
-            let used: std::collections::BTreeSet<&str> = deployments
+            let used: BTreeSet<&str> = objects
                 .iter()
+                .filter(|object| is_deployment(object) || object["kind"] == "DaemonSet")
                 .flat_map(|object| {
                     object["spec"]["template"]["spec"]["containers"]
                         .as_array()
@@ -395,23 +403,13 @@ mod tests {
                 })
                 .filter_map(|container| container["image"].as_str())
                 .collect();
-            let brought = addon.images.iter().map(|image| image.reference).collect();
-            assert_eq!(used, brought, "{}", addon.name);
-            let run: BTreeSet<&str> = objects
-                .iter()
-                .filter(|object| object["kind"] == "DaemonSet")
-                .filter_map(|object| object.pointer("/spec/template/spec/containers/0/image")?.as_str())
-                .collect();
-            let named = addon
+            let built = addon
                 .built
                 .iter()
                 .map(|name| cluster_spec::AddonImage::named(name).unwrap());
-            assert_eq!(
-                run,
-                named.map(|image| image.reference).collect(),
-                "{}",
-                addon.name
-            );
+            let brought = addon.images.iter().map(|image| image.reference);
+            let known: BTreeSet<&str> = brought.chain(built.map(|image| image.reference)).collect();
+            assert_eq!(used, known, "{}", addon.name);
             // What may be taken away is known by an object that is read, and is all that was made.
             if let Some(last) = addon.leaves.last() {
                 assert!(addon.reads.contains(last), "{}", addon.name);

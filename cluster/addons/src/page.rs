@@ -8,7 +8,7 @@ use crate::{ADDONS, Addon, Edits};
 
 /// The page `docs/reference/addons.md`.
 pub fn page() -> String {
-    let mut page = "# Add-ons\n\nWhat every cluster has in `kube-system`. All objects carry the label \
+    let mut page = "# Add-ons\n\nWhat every cluster has, in `kube-system` where nothing else is said. All objects carry the label \
         `kubernetes.azure.com/managedby=aks`.\n\n\
         | add-on | what for | images | when a tenant edits it |\n|---|---|---|---|\n"
         .to_owned();

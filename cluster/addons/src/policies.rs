@@ -164,7 +164,7 @@ mod tests {
     use cluster_spec::{ClusterSpec, NetworkPolicy};
 
     use super::*;
-    use crate::{AddonOptions, ailments, leaving, manifests, tests::spec};
+    use crate::{AddonOptions, MANAGED_LABEL, ailments, leaving, manifests, tests::spec};
 
     fn there() -> AddonOptions {
         AddonOptions {
@@ -182,7 +182,7 @@ mod tests {
     fn daemon_set(ready: u64) -> Value {
         json!({
             "apiVersion": "apps/v1", "kind": "DaemonSet",
-            "metadata": { "name": NAME, "namespace": "kube-system", "managedFields": [
+            "metadata": { "name": NAME, "namespace": "kube-system", "labels": { MANAGED_LABEL.0: MANAGED_LABEL.1 }, "managedFields": [
                 { "manager": "landfall", "operation": "Apply", "time": "2026-01-01T00:00:00Z" },
                 { "manager": "kube-controller-manager", "subresource": "status", "time": "2026-01-01T00:05:00Z" }
             ] },
@@ -229,13 +229,17 @@ mod tests {
         assert_eq!(kinds(&calico, &read), [""; 0]);
         let warning = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": { "name": "landfall-network-policy-warning" }
+            "metadata": { "name": "landfall-network-policy-warning", "labels": { MANAGED_LABEL.0: MANAGED_LABEL.1 } }
         });
         assert_eq!(
             kinds(&calico, std::slice::from_ref(&warning)),
             ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]
         );
         assert_eq!(kinds(&none, &[warning]), [""; 0]);
+        // What a tenant made under the same name is theirs.
+        let mut own = daemon_set(2);
+        own["metadata"]["labels"] = json!({});
+        assert_eq!(kinds(&none, &[own]), [""; 0]);
     }
 
     #[test]

@@ -182,6 +182,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         disks_off: false,
         files_off: false,
         snapshots_off: false,
+        ingress: Default::default(),
         autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,

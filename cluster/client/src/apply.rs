@@ -19,19 +19,22 @@ impl Cluster {
     pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<u32, ClusterError> {
         // Obstacles to add-ons are removed first; a failure of one object does not stop the others.
         let mut outcome = self.enforce_admissions().await;
-        let mut waiting = objects.iter();
-        let mut running: futures::stream::FuturesUnordered<_> = waiting
-            .by_ref()
-            .take(PARALLEL)
-            .map(|object| self.apply_one(object))
-            .collect();
         let mut changed = 0;
-        while let Some(applied) = running.next().await {
-            match applied {
-                Ok(differs) => changed += u32::from(differs),
-                Err(error) => outcome = outcome.and(Err(error)),
+        let (first, others): (Vec<&Value>, Vec<&Value>) = objects.iter().partition(|object| is_first(object));
+        for part in [first, others] {
+            let mut waiting = part.into_iter();
+            let mut running: futures::stream::FuturesUnordered<_> = waiting
+                .by_ref()
+                .take(PARALLEL)
+                .map(|object| self.apply_one(object))
+                .collect();
+            while let Some(applied) = running.next().await {
+                match applied {
+                    Ok(differs) => changed += u32::from(differs),
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
+                running.extend(waiting.next().map(|object| self.apply_one(object)));
             }
-            running.extend(waiting.next().map(|object| self.apply_one(object)));
         }
         outcome.map(|()| changed)
     }
@@ -86,6 +89,12 @@ impl Cluster {
     }
 }
 
+/// Whether others need it: what they are in, and what defines their kind. A kind that has just been defined may not be served yet; then its
+/// objects are refused, and applied with the next attempt.
+fn is_first(object: &Value) -> bool {
+    object["kind"] == "Namespace" || object["kind"] == "CustomResourceDefinition"
+}
+
 /// Identifies the result of an apply, so that a real change can be detected: the object's uid, its generation
 /// if it has one, and the time of our manager's last change. Controllers write the status of objects all the
 /// time; that is no change of ours.
@@ -124,7 +133,14 @@ pub(crate) fn listed(version: &str, kind: &str, namespace: Option<&str>) -> Stri
 mod tests {
     use serde_json::json;
 
-    use super::{listed, mark, path};
+    use super::{is_first, listed, mark, path};
+
+    #[test]
+    fn what_others_are_in_or_of_comes_first() {
+        let kinds = ["Namespace", "CustomResourceDefinition", "Deployment", "Gateway"];
+        let first = kinds.map(|kind| is_first(&json!({ "kind": kind })));
+        assert_eq!(first, [true, true, false, false]);
+    }
 
     #[test]
     fn notes_of_controllers_are_no_change_and_ours_are() {
@@ -167,6 +183,15 @@ mod tests {
             of("apiregistration.k8s.io/v1", "APIService", None).unwrap(),
             "/apis/apiregistration.k8s.io/v1/apiservices/n"
         );
+        assert_eq!(
+            of("networking.k8s.io/v1", "IngressClass", None).unwrap(),
+            "/apis/networking.k8s.io/v1/ingressclasses/n"
+        );
+        assert_eq!(
+            of("gateway.networking.k8s.io/v1", "GatewayClass", None).unwrap(),
+            "/apis/gateway.networking.k8s.io/v1/gatewayclasses/n"
+        );
+        assert_eq!(of("v1", "Namespace", None).unwrap(), "/api/v1/namespaces/n");
         assert_eq!(
             of("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None).unwrap(),
             "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/n"

@@ -6,14 +6,23 @@
 use crate::ClusterSpec;
 
 /// All of them.
-pub const ADDON_IMAGES: &[AddonImage] = &[AddonImage {
-    name: KUBE_ROUTER,
-    reference: "landfall.dev/kube-router:v2.1.0",
-    wanted: |spec| spec.network.policy.is_enforced(),
-}];
+pub const ADDON_IMAGES: &[AddonImage] = &[
+    AddonImage {
+        name: KUBE_ROUTER,
+        reference: "landfall.dev/kube-router:v2.1.0",
+        wanted: |spec| spec.network.policy.is_enforced(),
+    },
+    AddonImage {
+        name: TRAEFIK,
+        reference: "landfall.dev/traefik:v3.6.13",
+        wanted: |spec| spec.ingress.controller.is_some(),
+    },
+];
 
 /// The engine of network policies.
 pub const KUBE_ROUTER: &str = "kube-router";
+/// The ingress controller.
+pub const TRAEFIK: &str = "traefik";
 
 /// A container image of an add-on that is part of no node image.
 #[derive(Debug, Clone, Copy)]

@@ -6,6 +6,7 @@
 
 pub mod autoscaler;
 mod images;
+mod ingress;
 mod namespace;
 mod network;
 mod node_image;
@@ -24,7 +25,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use autoscaler::{AutoscalerProfile, Expander, PoolRange};
-pub use images::{ADDON_IMAGES, AddonImage, KUBE_ROUTER};
+pub use images::{ADDON_IMAGES, AddonImage, KUBE_ROUTER, TRAEFIK};
+pub use ingress::{IngressReach, IngressSpec};
 pub use namespace::{
     AdoptionPolicy, DeletePolicy, NamespaceNetwork, NamespaceQuota, NamespaceSpec, NetworkRule,
 };
@@ -92,6 +94,9 @@ pub struct ClusterSpec {
     /// or removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshots_off: bool,
+    /// What routes requests from outside to its Services (`ingressProfile`).
+    #[serde(default, skip_serializing_if = "IngressSpec::is_nothing")]
+    pub ingress: IngressSpec,
     /// The settings of its autoscaler, which scales pools with a range ([`PoolSpec::autoscale`]).
     #[serde(default, skip_serializing_if = "AutoscalerProfile::is_default")]
     pub autoscaler: AutoscalerProfile,

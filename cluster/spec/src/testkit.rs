@@ -25,6 +25,7 @@ pub fn cluster() -> ClusterSpec {
         disks_off: false,
         files_off: false,
         snapshots_off: false,
+        ingress: Default::default(),
         autoscaler: Default::default(),
         rotations: Default::default(),
         forced_until: None,

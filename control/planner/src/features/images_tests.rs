@@ -1,6 +1,6 @@
 //! Images of add-ons, in a world where plans take effect at once.
 
-use cluster_spec::{AddonImage, KUBE_ROUTER, NetworkPolicy};
+use cluster_spec::{AddonImage, IngressReach, KUBE_ROUTER, NetworkPolicy};
 
 use super::*;
 
@@ -19,6 +19,11 @@ fn has_label(ideal: &Ideal) -> usize {
     let label = AddonImage::named(KUBE_ROUTER).unwrap().label();
     let nodes = ideal.seen.api.nodes.iter();
     nodes.filter(|node| node.labels.contains_key(&label)).count()
+}
+
+fn configs(ideal: &Ideal) -> Vec<ConfigSeen> {
+    let machines = ideal.seen.machines.values();
+    machines.map(|machine| machine.config.clone()).collect()
 }
 
 #[test]
@@ -100,10 +105,6 @@ fn a_node_keeps_its_label_while_its_agent_is_not_heard_of() {
 fn what_the_engine_is_called_makes_no_machine_be_configured_anew() {
     let mut ideal = with(NetworkPolicy::Calico);
     ideal.run();
-    let configs = |ideal: &Ideal| -> Vec<ConfigSeen> {
-        let machines = ideal.seen.machines.values();
-        machines.map(|machine| machine.config.clone()).collect()
-    };
     let before = configs(&ideal);
     ideal.desired.generation += 1;
     ideal
@@ -111,4 +112,25 @@ fn what_the_engine_is_called_makes_no_machine_be_configured_anew() {
         .change_spec(|spec| spec.network.policy = NetworkPolicy::Azure);
     ideal.run();
     assert_eq!(configs(&ideal), before);
+}
+
+#[test]
+fn a_controller_has_an_image_of_its_own_and_where_it_is_reached_is_no_machine_s_affair() {
+    let mut ideal = with(NetworkPolicy::Calico);
+    ideal.run();
+    ideal.desired.generation += 1;
+    ideal
+        .desired
+        .change_spec(|spec| spec.ingress.controller = Some(IngressReach::External));
+    assert_eq!(builds(&ideal.plan()), 1, "the engine's is there");
+    ideal.run();
+    let before = configs(&ideal);
+    ideal.desired.generation += 1;
+    ideal.desired.change_spec(|spec| {
+        spec.ingress.controller = Some(IngressReach::Internal);
+        spec.ingress.gateway_api = true;
+    });
+    ideal.run();
+    assert_eq!(configs(&ideal), before);
+    assert_eq!(ideal.seen.observed.generation, ideal.desired.generation);
 }

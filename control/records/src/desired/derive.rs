@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{
-    ApiAccess, AutoscalerProfile, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkPolicy, NetworkProfile,
-    PodNetworking, PoolMode, PoolRange, PoolSpec, Tier, Undrainable, count_or_percent, ip_range, taint,
+    ApiAccess, AutoscalerProfile, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, IngressReach, IngressSpec,
+    NetworkPolicy, NetworkProfile, PodNetworking, PoolMode, PoolRange, PoolSpec, Tier, Undrainable,
+    count_or_percent, ip_range, taint,
 };
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -66,6 +67,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         files_off: optional(body, "/properties/storageProfile/fileCSIDriver/enabled")? == Some(false),
         snapshots_off: optional(body, "/properties/storageProfile/snapshotController/enabled")?
             == Some(false),
+        ingress: ingress(body)?,
         stopped,
         archived: stopped && decided.archive.as_ref().is_some_and(verified),
         autoscaler: autoscaler(body)?,
@@ -135,6 +137,23 @@ fn directory(body: &Value) -> Result<Option<DirectoryAccess>, Malformed> {
         admins: optional(body, &field("adminGroupObjectIDs"))?.unwrap_or_default(),
         roles: optional(body, &field("enableAzureRBAC"))?.unwrap_or_default(),
     }))
+}
+
+/// What `ingressProfile` asks for.
+fn ingress(body: &Value) -> Result<IngressSpec, Malformed> {
+    const PROFILE: &str = "/properties/ingressProfile";
+    let routing = format!("{PROFILE}/webAppRouting");
+    let controller = if optional(body, &format!("{routing}/enabled"))? == Some(true) {
+        let reach = optional::<IngressReach>(body, &format!("{routing}/nginx/defaultIngressControllerType"))?;
+        Some(reach.unwrap_or_default())
+    } else {
+        None
+    };
+    let installation = optional::<String>(body, &format!("{PROFILE}/gatewayAPI/installation"))?;
+    Ok(IngressSpec {
+        controller,
+        gateway_api: installation.as_deref() == Some("Standard"),
+    })
 }
 
 /// Names are compared as ARM compares; what is not known to be more is free.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster_spec::{ApiAccess, ClusterSpec, PodNetworking, PoolSpec};
+use cluster_spec::{ApiAccess, ClusterSpec, IngressSpec, PodNetworking, PoolSpec};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -66,6 +66,9 @@ impl DesiredState {
         let mut body = body;
         if !spec.autoscaler.is_default() {
             body["properties"]["autoScalerProfile"] = json!(spec.autoscaler.texts());
+        }
+        if !spec.ingress.is_nothing() {
+            body["properties"]["ingressProfile"] = ingress_body(spec.ingress);
         }
         let decided = Decided {
             name: spec.name.clone(),
@@ -156,6 +159,16 @@ impl ClusterRecord {
         change(&mut spec);
         self.state = DesiredState::of_spec(&spec);
     }
+}
+
+fn ingress_body(spec: IngressSpec) -> Value {
+    json!({
+        "webAppRouting": {
+            "enabled": spec.controller.is_some(),
+            "nginx": { "defaultIngressControllerType": spec.controller.unwrap_or_default().name() },
+        },
+        "gatewayAPI": { "installation": if spec.gateway_api { "Standard" } else { "Disabled" } },
+    })
 }
 
 fn pool_body(spec: &PoolSpec) -> Value {

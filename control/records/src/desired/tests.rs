@@ -1,5 +1,6 @@
 use cluster_spec::{
-    AutoscalerProfile, ClusterSpec, DirectoryAccess, PodNetworking, PoolRange, Tier, testkit,
+    AutoscalerProfile, ClusterSpec, DirectoryAccess, IngressReach, IngressSpec, PodNetworking, PoolRange,
+    Tier, testkit,
 };
 
 use super::*;
@@ -45,6 +46,10 @@ fn spec() -> ClusterSpec {
         emulated: Some("1.36".to_owned()),
         files_off: true,
         snapshots_off: true,
+        ingress: IngressSpec {
+            controller: Some(IngressReach::Internal),
+            gateway_api: true,
+        },
         autoscaler: AutoscalerProfile {
             unneeded: 60,
             ..AutoscalerProfile::default()

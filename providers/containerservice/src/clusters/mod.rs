@@ -12,6 +12,7 @@ pub(crate) mod credentials;
 pub(crate) mod draft;
 pub(crate) mod hooks;
 pub(crate) mod identity;
+pub(crate) mod ingress;
 pub(crate) mod instances;
 pub(crate) mod local_accounts;
 pub(crate) mod named;

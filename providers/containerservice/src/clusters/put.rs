@@ -2,8 +2,8 @@
 //! and identifiers are handed in, nothing is read or written.
 //!
 //! What a PUT means where it is silent: what can only be set at creation, versions and node counts stay as they are; pools
-//! that are not listed stay (nothing is deleted because a template does not know it), and so does the engine of network policies; everything else
-//! gets its default.
+//! that are not listed stay (nothing is deleted because a template does not know it), and so do the engine of network policies and the ingress
+//! controller; everything else gets its default.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,8 @@ use super::{
     access, archive, authentication,
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
-    identity, local_accounts, network, soak, subnets, upgrade_guard,
+    hooks::refuse_change,
+    identity, ingress, local_accounts, network, soak, subnets, upgrade_guard,
 };
 use crate::{
     ProviderConfig,
@@ -52,6 +53,7 @@ pub(crate) fn put(
     let mut problems = Problems::default();
     let before = present.map(ClusterRecord::body);
     refuse_unmanaged(body, &mut problems);
+    ingress::refuse_zones(body, &mut problems);
     let cleaned = from_client(&CLUSTER, body, before, context.api_version, &mut problems);
     let mut draft = cleaned.body;
     let asked_pools = match draft.get_mut("properties").and_then(Value::as_object_mut) {
@@ -89,6 +91,7 @@ pub(crate) fn put(
     access::decide(&mut properties, &mut problems);
     authentication::decide(context.config, &mut properties, before, &mut problems);
     local_accounts::decide(&properties, present, &mut problems);
+    ingress::decide(&mut properties, before, &mut problems);
     let mut profile = match properties.remove("networkProfile") {
         Some(Value::Object(profile)) => profile,
         _ => Map::new(),

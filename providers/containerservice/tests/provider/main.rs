@@ -27,6 +27,8 @@ mod history;
 #[cfg(test)]
 mod identities;
 #[cfg(test)]
+mod ingress;
+#[cfg(test)]
 mod kept;
 #[cfg(test)]
 mod known;

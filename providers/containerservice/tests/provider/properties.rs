@@ -241,6 +241,12 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
             | "properties.storageProfile.fileCSIDriver.enabled"
             | "properties.storageProfile.snapshotController.enabled",
         ) => (body, vec![json!(false)]),
+        ("cluster", "properties.ingressProfile.webAppRouting.enabled") => (body, vec![json!(true)]),
+        ("cluster", "properties.ingressProfile.webAppRouting.nginx.defaultIngressControllerType") => (
+            properties(json!({ "ingressProfile": { "webAppRouting": { "enabled": true } } })),
+            vec![json!("Internal")],
+        ),
+        ("cluster", "properties.ingressProfile.gatewayAPI.installation") => (body, vec![json!("Standard")]),
         ("cluster", "properties.aadProfile.managed") => (body, vec![json!(true)]),
         ("cluster", "properties.aadProfile.enableAzureRBAC") => (
             properties(json!({ "aadProfile": { "managed": true } })),

@@ -37,6 +37,8 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         directory: None,
         // Snapshots are taken by the stamp's service, without the machines.
         snapshots_off: false,
+        // Add-ons alone are made from it; nodes have a task for each image that it needs.
+        ingress: Default::default(),
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
         autoscaler: Default::default(),
@@ -268,6 +270,12 @@ fn with_images(spec: &ClusterSpec, plain: String, there: &BTreeSet<String>) -> S
 
 /// What the add-ons are computed from. Kept in memory only: a new process applies them anew.
 pub fn addons_inputs(spec: &ClusterSpec, images: &BTreeSet<String>) -> String {
-    let plain = fingerprint(&(frame(spec), &spec.issuer, spec.workload_identity, &spec.directory));
+    let plain = fingerprint(&(
+        frame(spec),
+        &spec.issuer,
+        spec.workload_identity,
+        &spec.directory,
+        &spec.ingress,
+    ));
     with_images(spec, plain, images)
 }

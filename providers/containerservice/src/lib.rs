@@ -15,6 +15,7 @@
 //! Called by: the edge, through [`Provider`](arm_kernel::Provider). The service wires [`Credentials`] to what knows the clusters' keys.
 
 mod api_versions;
+mod as_service;
 mod bindings;
 mod channels;
 mod children;

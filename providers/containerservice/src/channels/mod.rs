@@ -14,8 +14,8 @@ mod decide;
 
 use std::time::Duration;
 
-use arm_kernel::{Mode, Mutation, RequestInfo, store_error, write};
-use arm_wire::{ArmError, Principal, Trace};
+use arm_kernel::{Mutation, store_error};
+use arm_wire::ArmError;
 use cluster_maintenance::{
     AUTO_UPGRADE, Calendar, LEAST_FOR_UPGRADE, NODE_OS, Start, UpgradeChannel, Versions,
 };
@@ -32,8 +32,7 @@ use serde_json::Value;
 
 use crate::{
     ContainerService,
-    api_versions::API_VERSIONS,
-    clusters::{Action, Clusters, draft::refuse_deleting, hooks::refuse_change, soak},
+    clusters::{Action, draft::refuse_deleting, hooks::refuse_change, soak},
     records::{ClusterPath, StoredCluster},
 };
 
@@ -47,8 +46,6 @@ const AGAIN: Duration = Duration::from_secs(60 * 60);
 const MOST_NEWS: usize = 12;
 /// The action that is written into the activity log.
 const ACTION: &str = "Microsoft.ContainerService/managedClusters/write";
-/// Who asks.
-const SERVICE: &str = "Landfall";
 
 /// When a cluster's channels are to be looked at again. Always when what it is to be, its maintenance configurations or what an operator
 /// holds up has changed.
@@ -198,7 +195,7 @@ impl ContainerService {
             Wanted::Images(pools) => self.news(record, pools),
             Wanted::Versions(_) | Wanted::Finalize(_) => Vec::new(),
         };
-        let refused = match self.ask(cluster, wanted).await {
+        let refused = match self.ask_for(cluster, wanted).await {
             Ok(()) => {
                 self.wait(record, None, now).await?;
                 self.tell(&record.uid, &news, now).await?;
@@ -366,7 +363,7 @@ impl ContainerService {
     }
 
     /// Asks for an upgrade, as the service.
-    async fn ask(&self, cluster: &StoredCluster, wanted: &Wanted) -> Result<(), ArmError> {
+    async fn ask_for(&self, cluster: &StoredCluster, wanted: &Wanted) -> Result<(), ArmError> {
         let record = &cluster.record.value;
         let path = ClusterPath {
             subscription: &record.subscription,
@@ -375,31 +372,13 @@ impl ContainerService {
             child: "",
         }
         .path();
-        let principal = Principal::named(SERVICE, &self.config.tenant);
-        let id = self.env.ids.uuid().to_string();
-        let mut trace = Trace::new(&id, &id, None, Method::PUT);
-        ACTION.clone_into(&mut trace.action);
-        let info = RequestInfo {
-            path: &path,
-            principal: &principal,
-            api_version: API_VERSIONS[0],
-            if_match: None,
-            if_none_match: None,
-            trace: Some(&trace),
-        };
         let action = match wanted {
             Wanted::Versions(_) => Action::Upgrade,
             Wanted::Images(pools) => Action::Renew(pools.clone()),
             Wanted::Finalize(_) => Action::Finalize,
         };
-        Box::pin(write::<Clusters>(
-            self,
-            &info,
-            Mutation::Act(&action),
-            Mode::Commit,
-        ))
-        .await?;
-        Ok(())
+        self.ask_as_service(&path, None, Method::PUT, ACTION, Mutation::Act(&action))
+            .await
     }
 }
 

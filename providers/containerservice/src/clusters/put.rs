@@ -21,7 +21,6 @@ use super::{
     access, archive, authentication,
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
-    hooks::refuse_change,
     identity, ingress, local_accounts, network, soak, subnets, upgrade_guard,
 };
 use crate::{

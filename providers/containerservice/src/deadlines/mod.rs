@@ -14,8 +14,8 @@ mod words;
 
 use std::{sync::Arc, time::Duration};
 
-use arm_kernel::{Change, Locks, Mode, Mutation, RequestInfo, store_error, write};
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Trace};
+use arm_kernel::{Change, Locks, Mutation, store_error};
+use arm_wire::{ArmError, ErrorCode};
 use control_records::{
     ClusterRecord, Event, EventKind, ObservedRecord,
     deadlines::{self, AtDeadline, Notice, NoticesRecord, notices_key},
@@ -32,8 +32,7 @@ use serde_json::{Value, json};
 
 use crate::{
     BACKUP_NAMESPACE, BackupReader, ContainerService, Next, Support,
-    api_versions::API_VERSIONS,
-    clusters::{Action, Clusters, Command as _, archive, power},
+    clusters::{Action, Command as _, archive, power},
     records::{ClusterPath, cluster_etag},
     support::gather,
 };
@@ -42,8 +41,6 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(60 * 60);
 /// A control plane that runs writes every few seconds: a backup that ends so long before its stop, in milliseconds, lacks something.
 const TAIL: i64 = 15_000;
-/// Who asks.
-const SERVICE: &str = "Landfall";
 
 /// What a look came to, before anything is done.
 struct Look {
@@ -349,7 +346,7 @@ impl ContainerService {
             return Ok(Some(Next::At(later(now, AGAIN))));
         }
         let path = path_of(record);
-        self.ask(
+        self.ask_as_service(
             &path,
             None,
             Method::POST,
@@ -394,19 +391,19 @@ impl ContainerService {
             Deed::Stop => {
                 let stop = Action::Command(power::Stop::decide);
                 let action = "Microsoft.ContainerService/managedClusters/stop/action";
-                self.ask(&path, None, Method::POST, action, Mutation::Act(&stop))
+                self.ask_as_service(&path, None, Method::POST, action, Mutation::Act(&stop))
                     .await
             }
             Deed::Archive => {
                 let archive = Action::Archive(act.rule.to_owned());
-                self.ask(&path, None, Method::POST, ARCHIVE_ACTION, Mutation::Act(&archive))
+                self.ask_as_service(&path, None, Method::POST, ARCHIVE_ACTION, Mutation::Act(&archive))
                     .await
             }
             Deed::Delete => {
                 // Only as it was looked at: whoever has started it a moment ago keeps it.
                 let etag = cluster_etag(record);
                 let action = "Microsoft.ContainerService/managedClusters/delete";
-                self.ask(&path, Some(&etag), Method::DELETE, action, Mutation::Delete)
+                self.ask_as_service(&path, Some(&etag), Method::DELETE, action, Mutation::Delete)
                     .await
             }
             // These take nothing, and are what the state of support says.
@@ -416,35 +413,6 @@ impl ContainerService {
             | Deed::Restore
             | Deed::Unregister => Ok(()),
         }
-    }
-
-    async fn ask(
-        &self,
-        path: &arm_ids::ResourcePath,
-        if_match: Option<&str>,
-        method: Method,
-        action: &str,
-        mutation: Mutation<'_, Action>,
-    ) -> Result<(), ArmError> {
-        let principal = Principal {
-            object_id: String::new(),
-            name: SERVICE.to_owned(),
-            tenant_id: self.config.tenant.clone(),
-            kind: PrincipalKind::Application,
-        };
-        let id = self.env.ids.uuid().to_string();
-        let mut trace = Trace::new(&id, &id, None, method);
-        action.clone_into(&mut trace.action);
-        let info = RequestInfo {
-            path,
-            principal: &principal,
-            api_version: API_VERSIONS[0],
-            if_match,
-            if_none_match: None,
-            trace: Some(&trace),
-        };
-        Box::pin(write::<Clusters>(self, &info, mutation, Mode::Commit)).await?;
-        Ok(())
     }
 }
 

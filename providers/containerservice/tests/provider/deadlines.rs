@@ -80,7 +80,8 @@ impl Locks for Locked {
 impl Stamp {
     async fn keep_by(&self, locks: &dyn Locks, problem: Option<&'static str>) -> Next {
         let uid = self.record("c").await.unwrap().uid;
-        let kept = self.provider.keep_deadlines(&uid, &Backups { problem }, locks);
+        let backups = Backups { problem };
+        let kept = self.provider.keep_deadlines(&uid, &backups, locks);
         kept.await.unwrap()
     }
 

@@ -45,7 +45,7 @@ const FIXED: u64 = 200;
 
 /// Of all cases, one in so many is played on every change. No divisor of the numbers of faults and steps: over the operations it
 /// takes in every fault.
-const ONE_CASE_IN: u64 = 29;
+const ONE_CASE_IN: u64 = 97;
 
 /// The fixed set of seeds.
 pub(crate) fn fixed() -> Result<()> {

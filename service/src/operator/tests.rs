@@ -386,6 +386,37 @@ async fn usage_follows_the_records_and_goes_on_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn usage_is_shown_a_minute_after_a_service_that_died_within_its_first() {
+    let stand = Stand::new();
+    let keep = |stand: &Stand| {
+        let operator = Arc::clone(&stand.operator);
+        tokio::spawn(async move { operator.keep_usage().await })
+    };
+    let wait = |seconds| stand.env.clock.sleep(Duration::from_secs(seconds));
+    let keeping = keep(&stand);
+    wait(1).await;
+    let made = stand.env.clock.now().as_second();
+    stand.create("u1", 1).await;
+    wait(30).await;
+    keeping.abort();
+    let again = Stand::over(stand.env.clone(), Arc::clone(&stand.store));
+    let keeping = keep(&again);
+    wait(61).await;
+    let cores = u64::from(cluster_spec::vm_size("Standard_DS2_v2").unwrap().cores);
+    let expected = cores * u64::try_from(stand.env.clock.now().as_second() - made).unwrap();
+    let found = used(&again).await;
+    assert!(
+        found.abs_diff(expected) <= cores * 62,
+        "{found} core-seconds, not {expected}"
+    );
+    assert!(
+        found >= cores * 30,
+        "{found} core-seconds: what was before it died is lost"
+    );
+    keeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_stamp_used_is_kept_for_its_time() {
     let stand = Stand::new();
     let today = stand.env.clock.now().as_second().div_euclid(metering::DAY);
@@ -412,6 +443,7 @@ fn labels_are_few_and_none_is_a_callers() {
         .collect();
     let allowed = [
         "age",
+        "budget",
         "cluster",
         "effect",
         "group",

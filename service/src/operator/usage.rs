@@ -117,10 +117,11 @@ impl Keeping {
         }
         let keeping = Self {
             store,
-            written: ledger.through(),
+            // Where the last run stopped is written at once, and the first time of all: a run that ends soon loses nothing of it.
+            written: through.unwrap_or_default(),
             ledger,
             holdings,
-            changed: false,
+            changed: true,
             swept: 0,
         };
         Ok((keeping, revision))

@@ -70,6 +70,7 @@ fn everything_of_a_spec_follows_from_body_and_decisions() {
         for (stopped, tier) in [(true, Tier::Free), (false, Tier::Standard)] {
             let mut spec = ClusterSpec {
                 stopped,
+                archived: stopped,
                 tier,
                 ..spec()
             };

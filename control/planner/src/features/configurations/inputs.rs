@@ -137,7 +137,7 @@ impl<'s> Frame<'s> {
         let repaired = &machine.healing.restarts;
         if let Some(Role::Node { pool, .. }) = role {
             let pool = spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame);
-            return self.keyed(fingerprint(&(
+            let plain = fingerprint(&(
                 &versions.nodes,
                 LEVEL,
                 if pool.is_some() { node } else { member },
@@ -147,7 +147,8 @@ impl<'s> Frame<'s> {
                 vip,
                 repaired,
                 &control_plane.restored,
-            )));
+            ));
+            return self.keyed(brings(spec, plain));
         }
         let restarts = self.keyed(fingerprint(&(
             &versions.members,
@@ -196,6 +197,16 @@ impl Frame<'_> {
         } else {
             rest
         }
+    }
+}
+
+/// With the images that a node is told to bring, each with its version. A cluster that asks for none counts nothing.
+fn brings(spec: &ClusterSpec, plain: String) -> String {
+    let images: Vec<&str> = spec.addon_images().map(|image| image.reference).collect();
+    if images.is_empty() {
+        plain
+    } else {
+        fingerprint(&(plain, images))
     }
 }
 

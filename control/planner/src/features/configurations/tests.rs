@@ -1,7 +1,7 @@
 //! What machines are configured with, and what they have to be restarted for.
 
 use cluster_maintenance::Calendar;
-use cluster_spec::{ApiAccess, ClusterSpec, DirectoryAccess, Tier};
+use cluster_spec::{ApiAccess, ClusterSpec, DirectoryAccess, IngressReach, NetworkPolicy, Tier};
 use control_records::planned::Paused;
 
 use super::{healing::standing, *};
@@ -44,6 +44,30 @@ fn who_reaches_the_server_changes_while_it_serves_and_is_no_business_of_nodes() 
     ideal.desired.generation += 1;
     ideal.run();
     assert_eq!(inputs(&ideal).0, open);
+}
+
+#[test]
+fn nodes_are_told_of_each_image_that_their_cluster_asks_for_and_members_of_none() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 2)]);
+    let (member, nodes) = inputs(&ideal);
+    let mut seen = BTreeSet::from([nodes.clone()]);
+    let mut change = |change: &dyn Fn(&mut ClusterSpec)| {
+        ideal.desired.change_spec(|spec| change(spec));
+        ideal.desired.generation += 1;
+        ideal.run();
+        let (now, nodes) = inputs(&ideal);
+        assert_eq!(now, member);
+        nodes
+    };
+    let reached = |reach| move |spec: &mut ClusterSpec| spec.ingress.controller = reach;
+    let routed = change(&reached(Some(IngressReach::External)));
+    assert!(seen.insert(routed.clone()), "the image of the controller");
+    let inside = change(&reached(Some(IngressReach::Internal)));
+    assert_eq!(inside, routed, "where it is reached is its Service's affair");
+    let filtered = change(&|spec| spec.network.policy = NetworkPolicy::Calico);
+    assert!(seen.insert(filtered), "the image of the engine");
+    change(&|spec| spec.network.policy = NetworkPolicy::None);
+    assert_eq!(change(&reached(None)), nodes);
 }
 
 #[test]

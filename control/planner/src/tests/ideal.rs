@@ -104,9 +104,7 @@ impl Ideal {
         }
         self.world();
         self.now = match plan.look_again {
-            Some(at) if plan.effects.is_empty() && plan.writes.is_empty() && !plan.observed_changed => {
-                at.max(self.now)
-            }
+            Some(at) if plan.effects.is_empty() && plan.writes.is_empty() => at.max(self.now),
             _ => after(self.now, Duration::from_millis(100)),
         };
         !plan.settled() && !self.forgotten

@@ -29,6 +29,8 @@ struct Kept {
     nodes: Vec<String>,
     pod: String,
     data: Value,
+    /// The ConfigMap's.
+    version: Value,
 }
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
@@ -96,7 +98,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         ensure!(said.contains("Running"), "{said}");
         back(&kubectl, &before)
     })?;
-    journal.step(
+    let before = journal.step(
         "power",
         "the support guide's landfall support archive, and az aks start: back with its data, from the backup",
         || {
@@ -106,7 +108,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
                 run(&mut guide::with_landfall(stamp, az, &variables, &archive)?)
             })?;
             ensure!(said.contains("Its control plane is in its backup"), "{said}");
-            back(&kubectl, &before)
+            // What is restored has other versions than before.
+            let version = kept(&kubectl)?.version;
+            let before = Kept { version, ..before };
+            back(&kubectl, &before)?;
+            Ok(before)
         },
     )?;
     journal.step(
@@ -192,7 +198,8 @@ fn kept(kubectl: &Kubectl) -> Result<Kept> {
         endpoint: endpoint(kubectl)?,
         nodes: kubectl.ready_nodes()?,
         pod: pod.context("no pod")?.to_owned(),
-        data: json!({ "data": map["data"], "metadata": map["metadata"] }),
+        data: json!({ "data": map["data"], "uid": map["metadata"]["uid"] }),
+        version: map["metadata"]["resourceVersion"].clone(),
     })
 }
 

@@ -42,7 +42,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             let page = run(&mut stamp.landfall(&["metrics"]))?;
             for name in [
                 "landfall_arm_requests_total{",
-                "landfall_loop_effects_total{effect=\"fabric_ensure_machine\",result=\"ok\"}",
+                // Whatever a service has done since it was started, it has looked at its clusters.
+                "landfall_loop_effects_total{effect=\"api_look\",result=\"ok\"}",
                 "landfall_agents{state=\"connected\"} ",
                 "landfall_store_commits_total{result=\"ok\"} ",
                 "landfall_metrics_left_out 0",

@@ -236,7 +236,8 @@ async fn traffic(stand: &Stand) {
     };
     assert_eq!(seen.trim(), own, "in the VNET");
     // Which ports a node listens at is looked at later.
-    let over = "busybox pkill -f '[h]ttpd -p 0.0.0.0:8099'";
+    let over =
+        "for p in /proc/[0-9]*; do grep -qas '0.0.0.0:80[9]9' $p/cmdline && kill ${p#/proc/}; done; true";
     stand.inside(&other.machine, over).await.unwrap();
     // A control plane is open at the API's port alone, which answers to HTTP that it wants TLS.
     let api = format!("timeout 5 wget -qO- http://{}:443/ 2>&1 || true", stand.at.vip);

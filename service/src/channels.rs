@@ -3,11 +3,7 @@
 //! Always true: nothing is remembered that is not found again after a start, for each cluster is looked at once then; between two reasons to look,
 //! nothing is read.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use base_env::Env;
 use control_records::{directory, key, planned};
@@ -21,8 +17,6 @@ use crate::{Part, until};
 
 /// After the store failed, and after a cluster's channels could not be followed.
 const BACK_OFF: Duration = Duration::from_secs(60);
-/// Clocks jump: nothing is slept through for longer than this.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// See the module.
 #[derive(Clone)]
@@ -32,17 +26,8 @@ pub(crate) struct Channels {
     pub(crate) clusters: Arc<ContainerService>,
 }
 
-/// Which clusters are to be looked at, by uid.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Agenda {
-    now: BTreeSet<String>,
-    /// When each is, where it is not at once.
-    later: BTreeMap<String, Timestamp>,
-    /// Those that are when they are what they are to be.
-    reached: BTreeSet<String>,
-    /// All that there are.
-    known: BTreeSet<String>,
-}
+/// It knows which clusters there are.
+type Agenda = crate::agenda::Agenda<BTreeSet<String>>;
 
 impl Agenda {
     /// Each is to be looked at.
@@ -65,10 +50,8 @@ impl Agenda {
             return;
         };
         if rest == "desired" && change.value.is_none() {
-            for of in [&mut self.now, &mut self.reached, &mut self.known] {
-                of.remove(uid);
-            }
-            self.later.remove(uid);
+            self.known.remove(uid);
+            self.forget(uid);
         } else if rest == "desired"
             || planned::is_configuration(rest)
             || self.reached.contains(uid) && (rest == "observed" || rest.starts_with("op/"))
@@ -76,44 +59,6 @@ impl Agenda {
             self.known.insert(uid.to_owned());
             self.now.insert(uid.to_owned());
         }
-    }
-
-    /// A cluster was looked at.
-    fn looked(&mut self, uid: String, next: Next) {
-        self.later.remove(&uid);
-        self.reached.remove(&uid);
-        match next {
-            Next::Changed => {}
-            Next::Reached => {
-                self.reached.insert(uid);
-            }
-            Next::At(at) => {
-                self.later.insert(uid, at);
-            }
-        }
-    }
-
-    /// Those whose time has come are to be looked at.
-    fn come(&mut self, now: Timestamp) {
-        let due = self.later.iter().filter(|(_, at)| **at <= now);
-        let due: Vec<String> = due.map(|(uid, _)| uid.clone()).collect();
-        for uid in due {
-            self.later.remove(&uid);
-            self.now.insert(uid);
-        }
-    }
-
-    /// How long nothing is to be looked at, unless something changes.
-    fn pause(&self, now: Timestamp) -> Duration {
-        let first = self.later.values().min();
-        first.map_or(LONGEST, |at| {
-            let left = at.duration_since(now);
-            if left.is_positive() {
-                left.unsigned_abs().min(LONGEST)
-            } else {
-                Duration::ZERO
-            }
-        })
     }
 }
 
@@ -187,6 +132,7 @@ mod tests {
     use control_store::Revision;
 
     use super::*;
+    use crate::agenda::LONGEST;
 
     fn change(key: &str, there: bool) -> Change {
         Change {

@@ -23,8 +23,6 @@ use crate::{Part, until};
 
 /// After the store failed, and after the deadlines of a cluster could not be kept.
 const BACK_OFF: Duration = Duration::from_secs(60);
-/// Clocks jump: nothing is slept through for longer than this.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// See the module.
 #[derive(Clone)]
@@ -36,17 +34,8 @@ pub(crate) struct Deadlines {
     locks: Arc<dyn Locks>,
 }
 
-/// Which clusters are to be looked at, by uid.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Agenda {
-    now: BTreeSet<String>,
-    /// When each is, where it is not at once.
-    later: BTreeMap<String, Timestamp>,
-    /// Those that are when they are what they are to be.
-    reached: BTreeSet<String>,
-    /// All that there are, with what was seen last of what deadlines go by.
-    known: BTreeMap<String, BTreeMap<String, Value>>,
-}
+/// It knows of each cluster what was seen last of what deadlines go by.
+type Agenda = crate::agenda::Agenda<BTreeMap<String, BTreeMap<String, Value>>>;
 
 /// What of a record below a cluster deadlines go by; `None`: nothing.
 fn fact(rest: &str, value: &[u8]) -> Option<Value> {
@@ -101,10 +90,8 @@ impl Agenda {
             return;
         };
         if rest == "desired" && change.value.is_none() {
-            self.now.remove(uid);
-            self.reached.remove(uid);
             self.known.remove(uid);
-            self.later.remove(uid);
+            self.forget(uid);
             return;
         }
         if rest == "desired" {
@@ -128,44 +115,6 @@ impl Agenda {
         if waited || other {
             self.now.insert(uid.to_owned());
         }
-    }
-
-    /// A cluster was looked at.
-    fn looked(&mut self, uid: String, next: Next) {
-        self.later.remove(&uid);
-        self.reached.remove(&uid);
-        match next {
-            Next::Changed => {}
-            Next::Reached => {
-                self.reached.insert(uid);
-            }
-            Next::At(at) => {
-                self.later.insert(uid, at);
-            }
-        }
-    }
-
-    /// Those whose time has come are to be looked at.
-    fn come(&mut self, now: Timestamp) {
-        let due = self.later.iter().filter(|(_, at)| **at <= now);
-        let due: Vec<String> = due.map(|(uid, _)| uid.clone()).collect();
-        for uid in due {
-            self.later.remove(&uid);
-            self.now.insert(uid);
-        }
-    }
-
-    /// How long nothing is to be looked at, unless something changes.
-    fn pause(&self, now: Timestamp) -> Duration {
-        let first = self.later.values().min();
-        first.map_or(LONGEST, |at| {
-            let left = at.duration_since(now);
-            if left.is_positive() {
-                left.unsigned_abs().min(LONGEST)
-            } else {
-                Duration::ZERO
-            }
-        })
     }
 }
 

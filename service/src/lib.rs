@@ -15,6 +15,7 @@
 //! a panic ends no part for good, and no other part at all. Called by: the binary, `simulation`.
 
 mod access_reviews;
+mod agenda;
 pub mod backups;
 mod channels;
 mod contain;
